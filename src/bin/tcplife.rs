@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! tcplife: a row per TCP session when it ends: who, with whom, how much, how long, and how it ended.
+//!
+//! Traces `sock:inet_sock_set_state`, with `tcp:tcp_send_reset` and `tcp:tcp_receive_reset` for the ending and
+//! `tcp:tcp_rcv_space_adjust` for the owner of an accepted socket.
+
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Parser;
+use libbpf_rs::Link;
+use libbpf_rs::skel::Skel;
+use tcptools::cli::{self, Common, duration};
+use tcptools::iter;
+use tcptools::names::tcp_state;
+use tcptools::output::{Column, Format, Rows, Shown, Style, comm, pid};
+use tcptools::session::{Handler, Printer, Session};
+use tcptools::types::{Record, decode};
+use tcptools::value::Value;
+
+#[allow(non_camel_case_types, clippy::all, dead_code)]
+mod bpf {
+    include!(concat!(env!("OUT_DIR"), "/tcplife.skel.rs"));
+}
+use bpf::types::session;
+tcptools::record!(session, bpf::types::head);
+
+/// Show TCP sessions as they end: process, addresses, bytes, duration and how each ended.
+///
+/// E tells how it ended, in capitals where this end did it: F sent the first FIN, f received it, B both at once,
+/// R sent an RST, r received one, x refused, t timed out, u unreachable, A aborted. Wide rows, CSV and JSON spell
+/// it out.
+#[derive(Parser)]
+#[command(name = "tcplife")]
+struct Args {
+    /// Show the sessions that are still open: at the end, or at this interval
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration)]
+    active: Option<Option<Duration>>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `enum close_reason` of tcplife.bpf.c: its name, and its letter in the narrow table.
+const REASONS: [(Option<&str>, &str); 10] = [
+    (None, "-"),
+    (Some("fin_local"), "F"),
+    (Some("fin_remote"), "f"),
+    (Some("fin_both"), "B"),
+    (Some("rst_sent"), "R"),
+    (Some("rst_received"), "r"),
+    (Some("refused"), "x"),
+    (Some("timeout"), "t"),
+    (Some("unreachable"), "u"),
+    (Some("aborted"), "A"),
+];
+
+/// `enum event_kind` of tcplife.bpf.c, and the row's `event` in JSON. An amendment is no row.
+const SESSION_CLOSED: u32 = 0;
+const SESSION_AMENDED: u32 = 2;
+const EVENTS: [&str; 2] = ["session", "active"];
+
+fn reason(body: &session) -> (Option<&'static str>, &'static str) {
+    *REASONS.get(body.reason as usize).unwrap_or(&REASONS[0])
+}
+
+type C = Column<session>;
+
+fn columns() -> Vec<C> {
+    let text = Shown::NARROW.or(Shown::WIDE).or(Shown::CSV);
+    let wide = Shown::WIDE.or(Shown::JSON);
+    vec![
+        C::new("pid", "PID", (5, 7), pid).shown(text),
+        C::new("comm", "COMM", (10, 16), comm).shown(text),
+        C::new("family", "IP", (2, 2), |r| {
+            Value::Int(r.head.flow.family.into())
+        })
+        .shown(Shown::WIDE.or(Shown::CSV)),
+        C::new("laddr", "LADDR", (15, 39), |r| {
+            Value::Addr(r.head.flow.local())
+        })
+        .shown(text),
+        C::new("lport", "LPORT", (5, 5), |r| {
+            Value::Int(r.head.flow.lport.into())
+        })
+        .shown(text),
+        C::new("raddr", "RADDR", (15, 39), |r| {
+            Value::Addr(r.head.flow.remote())
+        })
+        .shown(text),
+        C::new("rport", "RPORT", (5, 5), |r| {
+            Value::Int(r.head.flow.rport.into())
+        })
+        .shown(text),
+        C::new("tx_bytes", "TX_KB", (5, 6), |r| {
+            Value::Bytes(r.body.tx_bytes)
+        })
+        .right(),
+        C::new("rx_bytes", "RX_KB", (5, 6), |r| {
+            Value::Bytes(r.body.rx_bytes)
+        })
+        .right(),
+        C::new("", "E", (1, 1), |r| Value::Text(reason(r.body).1)).shown(Shown::NARROW),
+        C::new("duration_us", "MS", (5, 9), |r| {
+            let us = r.body.duration_ns / 1000;
+            if r.body.partial == 0 {
+                Value::Micros(us)
+            } else {
+                Value::MicrosAtLeast(us)
+            }
+        }),
+        C::new("close_reason", "CLOSE_REASON", (12, 12), |r| {
+            reason(r.body).0.map_or(Value::Unknown, Value::Text)
+        })
+        .shown(Shown::DETAIL),
+        C::new("partial", "PARTIAL", (7, 7), |r| {
+            Value::Bool(r.body.partial != 0)
+        })
+        .shown(Shown::CSV.or(Shown::JSON)),
+        C::new("state", "STATE", (11, 11), |r| {
+            Value::Text(tcp_state(r.body.state))
+        })
+        .shown(wide),
+        C::new("errno", "ERRNO", (5, 5), |r| {
+            Value::Int(r.body.errno_.into())
+        })
+        .shown(Shown::JSON),
+        C::new("mptcp", "MPTCP", (7, 7), |r| match r.body.mptcp {
+            0 => Value::Unknown,
+            1 => Value::Text("subflow"),
+            _ => Value::Text("parent"),
+        })
+        .shown(Shown::JSON),
+        C::new("srtt_us", "SRTT_MS", (7, 7), |r| {
+            known(r.body.srtt_us, 0).map_or(Value::Unknown, Value::Micros)
+        })
+        .right()
+        .shown(wide),
+        C::new("min_rtt_us", "MINRTT_MS", (9, 9), |r| {
+            known(r.body.min_rtt_us, u32::MAX).map_or(Value::Unknown, Value::Micros)
+        })
+        .right()
+        .shown(wide),
+        C::new("total_retrans", "RETRANS", (7, 7), |r| {
+            Value::Int(r.body.total_retrans.into())
+        })
+        .right()
+        .shown(wide),
+        C::new("snd_cwnd", "CWND", (5, 5), |r| {
+            Value::Int(r.body.snd_cwnd.into())
+        })
+        .right()
+        .shown(wide),
+        C::new("mss", "MSS", (5, 5), |r| Value::Int(r.body.mss.into()))
+            .right()
+            .shown(wide),
+        C::new("ca_name", "CA", (8, 8), |r| text_of(&r.body.ca_name)).shown(wide),
+        C::new("delivery_rate_bytes_per_s", "MBIT/S", (6, 6), |r| {
+            delivery_rate(r.body).map_or(Value::Unknown, Value::Rate)
+        })
+        .right()
+        .shown(wide),
+    ]
+}
+
+fn known(value: u32, unknown: u32) -> Option<u64> {
+    (value != unknown).then_some(value.into())
+}
+
+fn text_of(name: &[u8; 16]) -> Value<'_> {
+    let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
+    match std::str::from_utf8(&name[..end]) {
+        Ok("") | Err(_) => Value::Unknown,
+        Ok(name) => Value::Text(name),
+    }
+}
+
+/// Bytes per second, as `net/ipv4/tcp.c: tcp_compute_delivery_rate` has it.
+fn delivery_rate(s: &session) -> Option<u64> {
+    let bytes = u64::from(s.rate_delivered) * u64::from(s.mss) * 1_000_000;
+    bytes
+        .checked_div(s.rate_interval_us.into())
+        .filter(|&rate| rate != 0)
+}
+
+struct Life {
+    rows: Rows<session>,
+    /// Rows that a reset may follow, which would be their true ending.
+    parked: Vec<session>,
+    /// The iterator over open sessions, the interval, and when it is due.
+    active: Option<(Link, Option<Duration>, Instant)>,
+}
+
+impl Life {
+    fn print(&mut self, body: &session, out: &mut Printer) {
+        let event = EVENTS.get(body.head().event as usize).unwrap_or(&EVENTS[0]);
+        out.row(|buf| self.rows.row(buf, event, &body.into()));
+    }
+
+    /// The reset that explains a parked row leaves within microseconds of it; by now it has.
+    fn release(&mut self, out: &mut Printer) {
+        for body in std::mem::take(&mut self.parked) {
+            self.print(&body, out);
+        }
+    }
+
+    fn print_active(&mut self, out: &mut Printer) {
+        let Some((link, ..)) = &self.active else {
+            return;
+        };
+        match iter::run(link) {
+            Ok(bytes) => bytes.chunks_exact(size_of::<session>()).for_each(|chunk| {
+                let mut body = session::default();
+                if plain::copy_from_bytes(&mut body, chunk).is_ok() {
+                    self.print(&body, out);
+                }
+            }),
+            Err(error) => eprintln!("tcplife: sessions still open are not shown: {error:#}"),
+        }
+    }
+}
+
+impl Handler for Life {
+    fn header(&mut self, out: &mut Vec<u8>) {
+        self.rows.header(out);
+    }
+
+    fn record(&mut self, record: &[u8], out: &mut Printer) {
+        let Some(body) = decode::<session>(record) else {
+            return;
+        };
+        if body.head.event == SESSION_AMENDED {
+            let cookie = body.head.cookie;
+            let row = self.parked.iter_mut().find(|row| row.head.cookie == cookie);
+            row.into_iter().for_each(|row| row.reason = body.reason);
+        } else if body.parked != 0 && body.head.event == SESSION_CLOSED {
+            self.parked.push(*body);
+        } else {
+            self.print(body, out);
+        }
+    }
+
+    fn tick(&mut self, out: &mut Printer) {
+        self.rows.refresh_clock();
+        self.release(out);
+        if let Some((_, Some(interval), due)) = &mut self.active
+            && Instant::now() >= *due
+        {
+            *due = Instant::now() + *interval;
+            self.print_active(out);
+        }
+    }
+
+    fn finish(&mut self, out: &mut Printer) {
+        self.release(out);
+        self.print_active(out);
+    }
+
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+        self.rows.summary(out, fields);
+    }
+}
+
+fn needs_detail(style: &Style) -> bool {
+    style.wide || style.format == Format::Json
+}
+
+fn run(args: Args) -> Result<()> {
+    let Common {
+        filter,
+        output,
+        run,
+    } = &args.common;
+    let style = output.style();
+    let session = Session::new("tcplife", run, &["sock:inet_sock_set_state"]);
+    let mut storage = MaybeUninit::uninit();
+    let mut open = session.open(bpf::TcplifeSkelBuilder::default(), &mut storage, filter)?;
+    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+        rodata.detail = needs_detail(&style);
+    }
+    if args.active.is_none() {
+        open.progs.open_sessions.set_autoload(false);
+    }
+    let mut skel = session.load(open)?;
+    let active = match args.active {
+        Some(interval) => {
+            let link = iter::attach(&skel.progs.open_sessions, Some(skel.maps.sockets.as_fd()))?;
+            Some((
+                link,
+                interval,
+                Instant::now() + interval.unwrap_or_default(),
+            ))
+        }
+        None => None,
+    };
+    let mut life = Life {
+        rows: Rows::new("tcplife", style, columns()),
+        parked: Vec::new(),
+        active,
+    };
+    session.run(skel.object_mut(), &mut life)
+}
+
+fn main() -> ExitCode {
+    cli::main("tcplife", run)
+}

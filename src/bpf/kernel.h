@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The kernel types and fields that the suite reads, and nothing else.
+ *
+ * Every struct is relocated against the running kernel's BTF when a program is loaded (CO-RE), so only the
+ * names and nesting matter here, never the offsets. A field that some supported kernel lacks, or has in
+ * another shape, is read through compat.bpf.h only.
+ */
+#ifndef TCPTOOLS_KERNEL_H
+#define TCPTOOLS_KERNEL_H
+
+typedef unsigned char __u8;
+typedef short __s16;
+typedef unsigned short __u16;
+typedef int __s32;
+typedef unsigned int __u32;
+typedef long long __s64;
+typedef unsigned long long __u64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+typedef _Bool bool;
+
+#define true 1
+#define false 0
+#define NULL ((void *)0)
+
+/* include/uapi/linux/bpf.h: these numbers are ABI. */
+enum { BPF_MAP_TYPE_SK_STORAGE = 24, BPF_MAP_TYPE_RINGBUF = 27 };
+enum { BPF_F_NO_PREALLOC = 1U << 0, BPF_F_CLONE = 1U << 9 };
+enum { BPF_SK_STORAGE_GET_F_CREATE = 1 };
+enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
+enum { BPF_RB_AVAIL_DATA = 0 };
+
+/* include/linux/socket.h, include/uapi/linux/in.h */
+enum { AF_INET = 2, AF_INET6 = 10 };
+enum { IPPROTO_TCP = 6, IPPROTO_MPTCP = 262 };
+
+/* include/net/tcp_states.h: seen by users in /proc/net/tcp, so ABI. */
+enum {
+	TCP_ESTABLISHED = 1,
+	TCP_SYN_SENT,
+	TCP_SYN_RECV,
+	TCP_FIN_WAIT1,
+	TCP_FIN_WAIT2,
+	TCP_TIME_WAIT,
+	TCP_CLOSE,
+	TCP_CLOSE_WAIT,
+	TCP_LAST_ACK,
+	TCP_LISTEN,
+	TCP_CLOSING,
+	TCP_NEW_SYN_RECV,
+};
+
+/* include/net/sock.h: enum sock_flags (bits of sk_flags); sk_shutdown */
+enum { SOCK_DONE = 1 };
+enum { RCV_SHUTDOWN = 1 };
+
+/* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
+enum { ECONNABORTED = 103, ETIMEDOUT = 110, ECONNREFUSED = 111 };
+
+/* include/linux/sched.h */
+enum { PF_KTHREAD = 0x00200000 };
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+/* include/linux/ns_common.h, include/net/net_namespace.h */
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct in6_addr {
+	union {
+		__u8 u6_addr8[16];
+		__be32 u6_addr32[4];
+	} in6_u;
+};
+
+/* include/net/sock.h */
+struct sock_common {
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	__be16 skc_dport;
+	__u16 skc_num;
+	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+	unsigned long skc_flags;
+};
+
+typedef struct {
+	int owned;
+} socket_lock_t;
+
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+/* include/linux/kernfs.h, include/linux/cgroup-defs.h */
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup;
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+};
+
+struct cgroup {
+	struct cgroup_subsys_state self;
+	struct kernfs_node *kn;
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
+	kuid_t sk_uid;
+	__u16 sk_protocol;
+	__u8 sk_kern_sock : 1;
+	__u8 sk_shutdown;
+	int sk_err;
+	struct sock_cgroup_data sk_cgrp_data;
+};
+
+/* include/net/inet_sock.h */
+struct inet_sock {
+	struct sock sk;
+	__be16 inet_sport;
+};
+
+/* include/net/tcp.h: struct tcp_congestion_ops */
+struct tcp_congestion_ops {
+	char name[16];
+};
+
+/* include/net/inet_connection_sock.h */
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+	const struct tcp_congestion_ops *icsk_ca_ops;
+};
+
+/* include/linux/win_minmax.h */
+struct minmax_sample {
+	__u32 v;
+};
+
+struct minmax {
+	struct minmax_sample s[3];
+};
+
+/* include/linux/tcp.h */
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	__u32 mss_cache;
+	__u32 snd_cwnd;
+	struct minmax rtt_min; /* us */
+	__u64 bytes_sent;      /* payload, retransmissions included */
+	__u64 bytes_retrans;   /* payload sent again */
+	__u32 write_seq;
+	__u32 snd_nxt;
+	__u32 snd_una;
+	__u32 srtt_us; /* us << 3 */
+	__u64 bytes_received; /* the FIN counts as one */
+	__u64 bytes_acked;    /* our SYN and our FIN count as one each */
+	__u32 data_segs_in;
+	__u32 rate_delivered;   /* packets */
+	__u32 rate_interval_us; /* us */
+	__u32 total_retrans;
+	bool is_mptcp;
+};
+
+/* net/mptcp/protocol.h */
+struct mptcp_sock {
+	__u64 bytes_received;
+	__u64 bytes_acked;
+};
+
+struct sk_buff;
+
+/* include/linux/sched.h */
+struct task_struct {
+	unsigned int flags;
+	int pid;
+	int tgid;
+	struct task_struct *group_leader;
+	char comm[16];
+};
+
+/* kernel/bpf/bpf_iter.c and friends: the contexts of the iterators */
+struct seq_file;
+struct file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	__u32 fd;
+	struct file *file;
+};
+
+struct bpf_iter__bpf_sk_storage_map {
+	struct bpf_iter_meta *meta;
+	struct sock *sk;
+	void *value;
+};
+
+/* include/linux/net.h */
+struct socket {
+	struct sock *sk;
+};
+
+#pragma clang attribute pop
+
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The programs that find out whose a socket is, for every tool that shows owners.
+ *
+ * A tool that handles inet_sock_set_state itself calls owner_follow() there and defines OWN_SET_STATE; one that keeps
+ * state of sockets that exist already defines SOCK_SEED(sk, s). Both before it includes this file.
+ */
+#ifndef TCPTOOLS_OWNER_BPF_H
+#define TCPTOOLS_OWNER_BPF_H
+
+#include "tcp.bpf.h"
+
+#ifndef SOCK_SEED
+#define SOCK_SEED(sk, s)
+#endif
+
+#ifndef OWN_SET_STATE
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(follow_owner, struct sock *sk, int old, int new)
+{
+	if (old == new || !protocol_wanted(sk))
+		return 0;
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (s)
+		owner_follow(&s->owner, sk, old, new);
+	else
+		__sync_fetch_and_add(&counters.untracked, 1);
+	return 0;
+}
+#endif
+
+/*
+ * The first read() of an accepted socket names the process that serves it, where the listener's would be a guess
+ * (a parent that only listens). Runs in the reader's context under the socket's lock.
+ */
+SEC("tp_btf/tcp_rcv_space_adjust")
+int BPF_PROG(note_reader, struct sock *sk)
+{
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+
+	if (s && s->owner.source != PID_SOCKET)
+		owner_note(&s->owner, sk);
+	return 0;
+}
+
+/*
+ * Owners of the sockets that exist when the tool starts, in every network namespace: every file of every process is
+ * visited once (kernel/bpf/task_iter.c).
+ */
+SEC("iter/task_file")
+int seed_sockets(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+
+	if (!task || !file)
+		return 0;
+	struct socket *socket = bpf_sock_from_file(file);
+	if (!socket)
+		return 0;
+	struct sock *sk = socket->sk;
+	if (!sk || !protocol_wanted(sk))
+		return 0;
+	unsigned short family = sk->__sk_common.skc_family;
+	if (family != AF_INET && family != AF_INET6)
+		return 0;
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!s)
+		return 0;
+	/* Whoever acted on the socket since the probes were attached knows better. */
+	if (s->owner.source == PID_UNKNOWN)
+		owner_set(&s->owner, task, PID_SEED);
+	SOCK_SEED(sk, s);
+	return 0;
+}
+
+#endif

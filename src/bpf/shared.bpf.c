@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* No program: gives Rust the shared types, so that no struct is written twice. Every tool checks that its own agree. */
+#include "tcp.bpf.h"
+
+EXPORT_TYPE(head);
+EXPORT_TYPE(filter);
+EXPORT_TYPE(config);
+EXPORT_TYPE(counters);

@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What every tool shares in the kernel: the flow, the owner, the filters, the ring buffer, the counters.
+ * A tool may define TOOL_STATE, a struct of its own kept per socket, before it includes this file.
+ */
+#ifndef TCPTOOLS_TCP_BPF_H
+#define TCPTOOLS_TCP_BPF_H
+
+#include "kernel.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "compat.bpf.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* A struct used only behind a pointer from the ring buffer is not in the object's BTF; this puts it there. */
+#define EXPORT_TYPE(type) const struct type *type##_exported __attribute__((unused))
+
+/* ---------------------------------------------------------------- what userspace sets and reads */
+
+enum { MAX_RANGES = 64, MAX_CIDRS = 32, MAX_IDS = 32, MAX_COMMS = 16 };
+
+struct range {
+	__u32 lo, hi; /* both inclusive */
+};
+
+struct range_list {
+	__u32 n;
+	__u32 negate;
+	struct range range[MAX_RANGES];
+};
+
+struct cidr {
+	__u64 addr[2]; /* as the address lies in memory, IPv4 as ::ffff:a.b.c.d, host bits clear */
+	__u64 mask[2];
+};
+
+struct cidr_list {
+	__u32 n;
+	__u32 negate;
+	struct cidr cidr[MAX_CIDRS];
+};
+
+struct id_list {
+	__u32 n;
+	__u32 negate;
+	__u64 id[MAX_IDS];
+};
+
+struct comm_list {
+	__u32 n;
+	__u32 negate;
+	__u64 comm[MAX_COMMS][2];
+};
+
+struct port_set {
+	__u32 set; /* 0: every port matches */
+	__u32 pad;
+	__u8 bits[8192];
+};
+
+/* Every shared filter. An unset one costs nothing: the verifier knows these values and drops the test. */
+struct filter {
+	struct range_list pid;
+	struct range_list uid;
+	struct comm_list comm;
+	struct id_list netns;
+	struct id_list cgroup;
+	struct cidr_list laddr;
+	struct cidr_list raddr;
+	struct cidr_list addr; /* either end */
+	struct port_set lport;
+	struct port_set rport;
+	struct port_set port; /* either end */
+	__u32 family;         /* 4, 6, or 0 for both */
+	__u32 mptcp;          /* show MPTCP's connection-level sockets too */
+};
+
+struct config {
+	struct filter filter;
+	__u32 wake_bytes; /* wake the reader when so much waits; below it, the reader's clock does */
+	__u32 pad;
+};
+
+struct counters {
+	__u64 lost;      /* events for which the ring buffer had no room */
+	__u64 untracked; /* sockets for which no state could be kept (no memory) */
+};
+
+enum { PID_UNKNOWN, PID_SOCKET, PID_LISTENER, PID_SEED };
+
+/* Who owns a socket: the process, never the task that happened to be on the CPU. */
+struct owner {
+	__u32 pid; /* thread group id */
+	__u8 source;
+	__u8 pad[3];
+	__u8 comm[16]; /* of the thread group's leader, as `ps -p` shows it */
+};
+
+struct flow {
+	__u8 laddr[16]; /* network order, IPv4 as ::ffff:a.b.c.d */
+	__u8 raddr[16];
+	__u16 lport; /* host order */
+	__u16 rport;
+	__u8 family; /* 4 or 6; an IPv4-mapped address is 4 */
+	__u8 pad[3];
+};
+
+/* The head of every record that reaches userspace. */
+struct head {
+	__u64 boot_ns; /* CLOCK_BOOTTIME */
+	__u64 cookie;
+	struct flow flow;
+	struct owner owner;
+	__u32 netns; /* inode number of the network namespace */
+	__u32 uid;
+	__u32 event; /* the tool's own enum */
+	__u32 pad;
+};
+
+const volatile struct config config SEC(".rodata.config") = {};
+struct counters counters SEC(".data.counters") = {};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 64 * 1024); /* userspace sets the real size; 64 KiB is a page multiple everywhere */
+} events SEC(".maps");
+
+/* Per socket: no capacity to run out of, gone with the socket, and a new child inherits its listener's. */
+struct sock_state {
+	struct owner owner;
+#ifdef TOOL_STATE
+	TOOL_STATE tool;
+#endif
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct sock_state);
+} sockets SEC(".maps");
+
+/* ---------------------------------------------------------------- ring buffer */
+
+static __always_inline void *event_reserve(__u64 size)
+{
+	void *event = bpf_ringbuf_reserve(&events, size, 0);
+
+	if (!event)
+		__sync_fetch_and_add(&counters.lost, 1);
+	return event;
+}
+
+/* A wake-up costs more than the event: only a filling buffer forces one, otherwise the reader looks by itself. */
+static __always_inline void event_submit(void *event)
+{
+	__u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
+
+	bpf_ringbuf_submit(event, waiting >= config.wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+}
+
+/* ---------------------------------------------------------------- flow */
+
+/* TCP, subflows of MPTCP included (they are TCP on the wire); MPTCP's own connection-level socket only on request. */
+static __always_inline bool protocol_wanted(struct sock *sk)
+{
+	__u16 protocol = sk->sk_protocol;
+
+	return protocol == IPPROTO_TCP || (config.filter.mptcp && protocol == IPPROTO_MPTCP);
+}
+
+static __always_inline void map_v4(__u8 *to, __be32 addr)
+{
+	__u64 *word = (__u64 *)to;
+
+	word[0] = 0;
+	word[1] = bpf_htonl(0xffff) | (__u64)addr << 32;
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#error "map_v4 assumes little endian"
+#endif
+}
+
+static __always_inline void copy_v6(__u8 *to, struct in6_addr *from)
+{
+	__u32 *word = (__u32 *)to;
+
+	word[0] = from->in6_u.u6_addr32[0];
+	word[1] = from->in6_u.u6_addr32[1];
+	word[2] = from->in6_u.u6_addr32[2];
+	word[3] = from->in6_u.u6_addr32[3];
+}
+
+static __always_inline bool is_v4_mapped(const __u8 *addr)
+{
+	return *(__u64 *)addr == 0 && *(__u32 *)(addr + 8) == bpf_htonl(0xffff);
+}
+
+/*
+ * tcp_set_state() releases the bound port before it reports CLOSE: then skc_num is 0 and inet_sport still tells
+ * (net/ipv4/tcp.c: tcp_set_state). Before connect() has chosen a port both are 0.
+ */
+static __always_inline __u16 local_port(struct sock *sk, struct tcp_sock *tp)
+{
+	if (sk->__sk_common.skc_num)
+		return sk->__sk_common.skc_num;
+	if (tp)
+		return bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport);
+	return bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
+}
+
+static __always_inline void flow_of(struct flow *flow, struct sock *sk, struct tcp_sock *tp)
+{
+	flow->lport = local_port(sk, tp);
+	flow->rport = bpf_ntohs(sk->__sk_common.skc_dport);
+	flow->pad[0] = flow->pad[1] = flow->pad[2] = 0;
+	if (sk->__sk_common.skc_family == AF_INET) {
+		flow->family = 4;
+		map_v4(flow->laddr, sk->__sk_common.skc_rcv_saddr);
+		map_v4(flow->raddr, sk->__sk_common.skc_daddr);
+		return;
+	}
+	copy_v6(flow->laddr, &sk->__sk_common.skc_v6_rcv_saddr);
+	copy_v6(flow->raddr, &sk->__sk_common.skc_v6_daddr);
+	flow->family = is_v4_mapped(flow->raddr) ? 4 : 6;
+}
+
+/* ---------------------------------------------------------------- owner */
+
+/*
+ * A kernel thread is an owner only of the kernel's own sockets. MPTCP closes its subflows from a worker, and a
+ * file that a kernel thread drops is closed by one: neither says whose socket it was.
+ */
+static __always_inline bool may_own(struct task_struct *task, struct sock *sk)
+{
+	if (!(task->flags & PF_KTHREAD))
+		return true;
+	if (!BPF_CORE_READ_BITFIELD(sk, sk_kern_sock))
+		return false;
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	return !tp || !is_mptcp_subflow(tp);
+}
+
+static __always_inline void owner_set(struct owner *owner, struct task_struct *task, __u8 source)
+{
+	owner->pid = task->tgid;
+	owner->source = source;
+	bpf_probe_read_kernel(owner->comm, sizeof(owner->comm), task->group_leader->comm);
+}
+
+/*
+ * Remembers the current process as the owner, if it really acts on the socket. With sk_lock.owned set it holds the
+ * socket's lock (connect, shutdown, close, its own backlog); without it the event runs in softirq, and whoever is
+ * on the CPU is a stranger. The first one stays, because a socket may be handed on only to be closed; its name is
+ * read again, because it may have called exec. Not for a listener in lockless paths: accept() may hold its lock.
+ */
+static __always_inline void owner_note(struct owner *owner, struct sock *sk)
+{
+	if (!sk->sk_lock.owned)
+		return;
+	struct task_struct *task = bpf_get_current_task_btf();
+	if (owner->source == PID_SOCKET && owner->pid != (__u32)task->tgid)
+		return;
+	if (may_own(task, sk))
+		owner_set(owner, task, PID_SOCKET);
+}
+
+/*
+ * Keeps the owner right over a change of state. A child is cloned from its listener, storage and all, before it
+ * reports SYN_RECV. `ss -K` locks a socket that it does not own.
+ */
+static __always_inline void owner_follow(struct owner *owner, struct sock *sk, int old, int new)
+{
+	if (new == TCP_SYN_RECV && old == TCP_LISTEN) {
+		if (owner->source != PID_UNKNOWN)
+			owner->source = PID_LISTENER;
+		return;
+	}
+	if (new == TCP_SYN_SENT || new == TCP_LISTEN) /* a new use of the socket */
+		owner->source = PID_UNKNOWN;
+	if (new != TCP_CLOSE || sk->sk_err != ECONNABORTED)
+		owner_note(owner, sk);
+}
+
+/* ---------------------------------------------------------------- filters: all decide here, before a record is reserved */
+
+static __always_inline bool in_ranges(const volatile struct range_list *list, __u32 value)
+{
+	bool found = false;
+
+	for (__u32 i = 0; i < MAX_RANGES && i < list->n; i++)
+		found |= value >= list->range[i].lo && value <= list->range[i].hi;
+	return found != !!list->negate;
+}
+
+static __always_inline bool in_ids(const volatile struct id_list *list, __u64 id)
+{
+	bool found = false;
+
+	for (__u32 i = 0; i < MAX_IDS && i < list->n; i++)
+		found |= list->id[i] == id;
+	return found != !!list->negate;
+}
+
+static __always_inline bool in_cidrs(const volatile struct cidr_list *list, const __u8 *addr)
+{
+	__u64 hi = *(__u64 *)addr, lo = *(__u64 *)(addr + 8);
+	bool found = false;
+
+	for (__u32 i = 0; i < MAX_CIDRS && i < list->n; i++)
+		found |= (hi & list->cidr[i].mask[0]) == list->cidr[i].addr[0] &&
+			 (lo & list->cidr[i].mask[1]) == list->cidr[i].addr[1];
+	return found;
+}
+
+static __always_inline bool in_comms(const volatile struct comm_list *list, const __u8 *comm)
+{
+	__u64 a = *(__u64 *)comm, b = *(__u64 *)(comm + 8);
+	bool found = false;
+
+	for (__u32 i = 0; i < MAX_COMMS && i < list->n; i++)
+		found |= list->comm[i][0] == a && list->comm[i][1] == b;
+	return found != !!list->negate;
+}
+
+static __always_inline bool in_ports(const volatile struct port_set *ports, __u16 port)
+{
+	return !ports->set || (ports->bits[port >> 3] >> (port & 7) & 1);
+}
+
+/* In the socket's cgroup or below it: the socket belongs to the cgroup that its creator was in. */
+static __always_inline bool in_cgroups(const volatile struct id_list *list, struct sock *sk)
+{
+	struct cgroup *cgroup = sock_cgroup(sk);
+	bool found = false;
+
+	for (int depth = 0; depth < 16 && cgroup; depth++) {
+		__u64 id = BPF_CORE_READ(cgroup, kn, id);
+		for (__u32 i = 0; i < MAX_IDS && i < list->n; i++)
+			found |= list->id[i] == id;
+		if (found)
+			break;
+		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
+	}
+	return found != !!list->negate;
+}
+
+static __always_inline bool flow_wanted(const struct flow *flow)
+{
+	const volatile struct filter *f = &config.filter;
+
+	if (f->family && f->family != flow->family)
+		return false;
+	if (!in_ports(&f->lport, flow->lport) || !in_ports(&f->rport, flow->rport))
+		return false;
+	if (f->port.set && !in_ports(&f->port, flow->lport) && !in_ports(&f->port, flow->rport))
+		return false;
+	if (f->laddr.n && in_cidrs(&f->laddr, flow->laddr) == !!f->laddr.negate)
+		return false;
+	if (f->raddr.n && in_cidrs(&f->raddr, flow->raddr) == !!f->raddr.negate)
+		return false;
+	if (f->addr.n &&
+	    (in_cidrs(&f->addr, flow->laddr) || in_cidrs(&f->addr, flow->raddr)) == !!f->addr.negate)
+		return false;
+	return true;
+}
+
+static __always_inline bool sock_wanted(struct sock *sk)
+{
+	const volatile struct filter *f = &config.filter;
+
+	if (f->netns.n && !in_ids(&f->netns, sk->__sk_common.skc_net.net->ns.inum))
+		return false;
+	if (f->uid.n && !in_ranges(&f->uid, sk->sk_uid.val))
+		return false;
+	return !f->cgroup.n || in_cgroups(&f->cgroup, sk);
+}
+
+/* An unknown owner matches no pid and no comm, not even a negated one: nothing is claimed of it. */
+static __always_inline bool owner_wanted(const struct owner *owner)
+{
+	const volatile struct filter *f = &config.filter;
+
+	if ((f->pid.n || f->comm.n) && owner->source == PID_UNKNOWN)
+		return false;
+	if (f->pid.n && !in_ranges(&f->pid, owner->pid))
+		return false;
+	return !f->comm.n || in_comms(&f->comm, owner->comm);
+}
+
+/* ---------------------------------------------------------------- records */
+
+static __always_inline void head_fill(struct head *head, struct sock *sk, const struct flow *flow,
+				      const struct owner *owner, __u32 event)
+{
+	head->boot_ns = bpf_ktime_get_boot_ns();
+	head->cookie = bpf_get_socket_cookie(sk);
+	head->flow = *flow;
+	head->owner = *owner;
+	head->netns = sk->__sk_common.skc_net.net->ns.inum;
+	head->uid = sk->sk_uid.val;
+	head->event = event;
+	head->pad = 0;
+}
+
+#endif

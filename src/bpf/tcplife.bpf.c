@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* tcplife: one record per TCP session, when it ends; and, on request, one per session that is still open. */
+#include "kernel.h"
+
+struct life {
+	__u64 start_ns;     /* ESTABLISHED, or SYN_SENT until then; the first sight of a session open before the trace */
+	__u32 data_segs_in; /* when our FIN was queued */
+	__u8 flags;
+	__u8 reason; /* the close_reason that was reported */
+	__u8 pad[2];
+};
+
+#define TOOL_STATE struct life
+#include "tcp.bpf.h"
+
+enum { ACTIVE_OPEN = 1, PARTIAL = 2, RST_SENT = 4, RST_RECEIVED = 8, REPORTED = 16 };
+
+/* Which record it is: head.event. */
+enum event_kind { SESSION_CLOSED, SESSION_OPEN, SESSION_AMENDED };
+
+enum close_reason {
+	REASON_NONE,
+	REASON_FIN_LOCAL,
+	REASON_FIN_REMOTE,
+	REASON_FIN_BOTH,
+	REASON_RST_SENT,
+	REASON_RST_RECEIVED,
+	REASON_REFUSED,
+	REASON_TIMEOUT,
+	REASON_UNREACHABLE,
+	REASON_ABORTED,
+};
+
+struct session {
+	struct head head;
+	__u64 tx_bytes;
+	__u64 rx_bytes;
+	__u64 duration_ns;
+	__u32 srtt_us;    /* 0: none measured */
+	__u32 min_rtt_us; /* ~0: none measured */
+	__u32 total_retrans;
+	__u32 snd_cwnd;
+	__u32 mss;
+	__u32 rate_delivered;
+	__u32 rate_interval_us;
+	__u8 ca_name[16];
+	__u8 state; /* before the close */
+	__u8 reason;
+	__u8 partial; /* open before the trace: duration is a lower bound */
+	__u8 mptcp;   /* 0 no, 1 subflow, 2 the connection above its subflows */
+	__u8 parked;  /* a reset that follows within microseconds may still change the reason */
+	__u8 errno_;
+	__u8 pad[2];
+	__u32 pad2;
+};
+EXPORT_TYPE(session);
+
+/* Take the statistics that only wide rows and JSON show. */
+const volatile bool detail = false;
+
+/* ---------------------------------------------------------------- how it ended */
+
+struct ending {
+	__u8 reason;
+	bool parked;
+};
+
+static __always_inline bool fin_received(struct sock *sk)
+{
+	/* tcp_fin() alone sets it (net/ipv4/tcp_input.c) */
+	return sk->__sk_common.skc_flags & (1UL << SOCK_DONE);
+}
+
+static __always_inline bool is_closing(int state)
+{
+	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING || state == TCP_LAST_ACK;
+}
+
+/* A FIN has ended it, or seems to: who sent the first one. */
+static __always_inline __u8 fin_order(int old)
+{
+	if (old == TCP_CLOSING)
+		return REASON_FIN_BOTH;
+	return old == TCP_LAST_ACK ? REASON_FIN_REMOTE : REASON_FIN_LOCAL;
+}
+
+/* What sk_err says: set before the change to CLOSE by everything but a FIN, a reset of ours and a local close(). */
+static __always_inline __u8 reason_of_error(int error)
+{
+	if (error == ETIMEDOUT)
+		return REASON_TIMEOUT;
+	if (error == ECONNABORTED) /* tcp_abort(): ss -K, bpf_sock_destroy() */
+		return REASON_ABORTED;
+	if (error == ECONNREFUSED) /* ICMP port unreachable; an RST has been seen before */
+		return REASON_REFUSED;
+	return REASON_UNREACHABLE;
+}
+
+/*
+ * The reset that a local close() with unread data, SO_LINGER 0 or a closed listener sends leaves only after the change
+ * to CLOSE, so it is told from the states: a session that leaves ESTABLISHED or CLOSE_WAIT straight for CLOSE with no
+ * error is one that we reset (net/ipv4/tcp.c: tcp_close, tcp_disconnect).
+ */
+static __always_inline struct ending how_it_ended(struct sock *sk, struct tcp_sock *tp, int old, struct life *life)
+{
+	struct ending end = {};
+	int error = sk->sk_err;
+	bool unread = tp && tp->data_segs_in != life->data_segs_in;
+
+	if (error == ETIMEDOUT || error == ECONNABORTED) {
+		end.reason = reason_of_error(error);
+	} else if (life->flags & RST_RECEIVED) {
+		end.reason = old == TCP_SYN_SENT ? REASON_REFUSED : REASON_RST_RECEIVED;
+		/* Data after shutdown also ends in tcp_reset(), with no RST received: then ours follows. */
+		end.parked = is_closing(old) && unread && (sk->sk_shutdown & RCV_SHUTDOWN);
+	} else if (error) {
+		end.reason = reason_of_error(error);
+	} else if (old == TCP_SYN_SENT || old == TCP_SYN_RECV) {
+		end.reason = REASON_ABORTED;
+	} else if (!is_closing(old) || (life->flags & RST_SENT)) {
+		end.reason = REASON_RST_SENT;
+	} else {
+		end.reason = fin_order(old);
+		/* The other end has not finished: a close() with unread data, or data that comes too late, resets. */
+		if (old == TCP_FIN_WAIT1 || old == TCP_FIN_WAIT2)
+			end.parked = !fin_received(sk) && (unread || sk->sk_lock.owned);
+		else
+			end.parked = tp && tp->snd_una != tp->write_seq;
+	}
+	return end;
+}
+
+/* ---------------------------------------------------------------- the record */
+
+/* The application's bytes: bytes_acked counts our SYN and FIN as one each, bytes_received the other end's FIN. */
+static __always_inline void bytes_of(struct session *e, struct sock *sk, struct tcp_sock *tp, int state,
+				     struct life *life)
+{
+	if (!tp) {
+		mptcp_bytes(sk, &e->tx_bytes, &e->rx_bytes);
+		return;
+	}
+	__u64 acked = tp->bytes_acked;
+	if (acked && (life->flags & ACTIVE_OPEN))
+		acked--;
+	if (acked && is_closing(state) && tp->snd_una == tp->write_seq)
+		acked--;
+	e->tx_bytes = acked;
+	e->rx_bytes = tp->bytes_received;
+	if (e->rx_bytes && fin_received(sk))
+		e->rx_bytes--;
+}
+
+static __always_inline void detail_of(struct session *e, struct tcp_sock *tp)
+{
+	e->srtt_us = tp->srtt_us >> 3;
+	e->min_rtt_us = tp->rtt_min.s[0].v;
+	e->total_retrans = tp->total_retrans;
+	e->snd_cwnd = tp->snd_cwnd;
+	e->mss = tp->mss_cache;
+	e->rate_delivered = tp->rate_delivered;
+	e->rate_interval_us = tp->rate_interval_us;
+	bpf_probe_read_kernel(e->ca_name, sizeof(e->ca_name), tp->inet_conn.icsk_ca_ops->name);
+}
+
+static __always_inline void session_fill(struct session *e, struct sock *sk, struct tcp_sock *tp, int state,
+					 struct life *life)
+{
+	__builtin_memset(&e->tx_bytes, 0, sizeof(*e) - sizeof(e->head));
+	bytes_of(e, sk, tp, state, life);
+	e->duration_ns = e->head.boot_ns - life->start_ns;
+	e->state = state;
+	e->partial = !!(life->flags & PARTIAL);
+	e->mptcp = tp ? is_mptcp_subflow(tp) : 2;
+	if (detail && tp)
+		detail_of(e, tp);
+}
+
+static __always_inline bool session_wanted(struct sock *sk, const struct flow *flow, const struct owner *owner)
+{
+	return flow_wanted(flow) && sock_wanted(sk) && owner_wanted(owner);
+}
+
+/* ---------------------------------------------------------------- following a session */
+
+/*
+ * A session that was open before the trace. Whether it was opened from here, and so counts its SYN in bytes_acked, is
+ * told by comparing with the payload that was sent and is not in flight (no FIN is, in these states).
+ */
+static __always_inline void life_begin_late(struct life *life, struct sock *sk, int state)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+	__builtin_memset(life, 0, sizeof(*life));
+	life->start_ns = bpf_ktime_get_boot_ns();
+	life->flags = PARTIAL;
+	if (!tp)
+		return;
+	life->data_segs_in = tp->data_segs_in;
+	__u64 payload = tp->bytes_sent - tp->bytes_retrans;
+	__u64 acked = tp->bytes_acked + (tp->snd_nxt - tp->snd_una);
+	__u64 fin = is_closing(state) && tp->snd_nxt == tp->write_seq;
+	if (acked - payload > fin)
+		life->flags |= ACTIVE_OPEN;
+}
+
+static __always_inline struct sock_state *state_of(struct sock *sk, int old)
+{
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+
+	if (s)
+		return s;
+	s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!s)
+		__sync_fetch_and_add(&counters.untracked, 1);
+	else if (old != TCP_CLOSE && old != TCP_LISTEN)
+		life_begin_late(&s->tool, sk, old);
+	return s;
+}
+
+static __always_inline void on_open(struct sock *sk, int old, int new)
+{
+	struct sock_state *s = state_of(sk, old);
+
+	if (!s)
+		return;
+	if (new == TCP_ESTABLISHED) {
+		s->tool.start_ns = bpf_ktime_get_boot_ns();
+		s->tool.flags &= ~(PARTIAL | RST_SENT);
+		if (old == TCP_SYN_SENT)
+			s->tool.flags |= ACTIVE_OPEN;
+		return;
+	}
+	__builtin_memset(&s->tool, 0, sizeof(s->tool));
+	s->tool.start_ns = bpf_ktime_get_boot_ns();
+	if (new == TCP_SYN_SENT)
+		s->tool.flags = ACTIVE_OPEN;
+	owner_follow(&s->owner, sk, old, new);
+}
+
+static __always_inline void on_fin_queued(struct sock *sk, int old, int new)
+{
+	struct sock_state *s = state_of(sk, old);
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+	if (!s)
+		return;
+	owner_follow(&s->owner, sk, old, new);
+	if (tp)
+		s->tool.data_segs_in = tp->data_segs_in;
+}
+
+static __always_inline void on_close(struct sock *sk, int old)
+{
+	struct sock_state *s = state_of(sk, old);
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct flow flow;
+
+	if (!s)
+		return;
+	struct ending end = how_it_ended(sk, tp, old, &s->tool);
+	s->tool.flags |= REPORTED;
+	s->tool.reason = end.reason;
+	owner_follow(&s->owner, sk, old, TCP_CLOSE);
+	flow_of(&flow, sk, tp);
+	if (!session_wanted(sk, &flow, &s->owner))
+		return;
+	struct session *e = event_reserve(sizeof(*e));
+	if (!e)
+		return;
+	head_fill(&e->head, sk, &flow, &s->owner, SESSION_CLOSED);
+	session_fill(e, sk, tp, old, &s->tool);
+	e->reason = end.reason;
+	e->parked = end.parked;
+	e->errno_ = sk->sk_err;
+	event_submit(e);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(set_state, struct sock *sk, int old, int new)
+{
+	if (old == new || !protocol_wanted(sk))
+		return 0;
+	if (new == TCP_CLOSE) {
+		if (old != TCP_LISTEN)
+			on_close(sk, old);
+	} else if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK) {
+		on_fin_queued(sk, old, new);
+	} else if (new == TCP_SYN_SENT || new == TCP_LISTEN || new == TCP_ESTABLISHED ||
+		   (new == TCP_SYN_RECV && old == TCP_LISTEN)) {
+		on_open(sk, old, new);
+	}
+	return 0;
+}
+
+/* ---------------------------------------------------------------- resets */
+
+SEC("tp_btf/tcp_receive_reset")
+int BPF_PROG(receive_reset, struct sock *sk)
+{
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+
+	if (s)
+		s->tool.flags |= RST_RECEIVED;
+	return 0;
+}
+
+/* The reset came after the record that it explains: tell userspace, which holds such records back for a moment. */
+static __always_inline void amend(struct sock *sk, struct sock_state *s)
+{
+	struct session *e = event_reserve(sizeof(*e));
+	struct flow flow = {};
+
+	if (!e)
+		return;
+	head_fill(&e->head, sk, &flow, &s->owner, SESSION_AMENDED);
+	__builtin_memset(&e->tx_bytes, 0, sizeof(*e) - sizeof(e->head));
+	e->reason = s->tool.reason = REASON_RST_SENT;
+	event_submit(e);
+}
+
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(send_reset, struct sock *sk)
+{
+	if (!sk)
+		return 0;
+	/* Of a TIME_WAIT or request socket only sock_common may be read; a listener is not a session. */
+	int state = sk->__sk_common.skc_state;
+	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV || state == TCP_LISTEN)
+		return 0;
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!s)
+		return 0;
+	s->tool.flags |= RST_SENT;
+	__u8 reason = s->tool.reason;
+	if ((s->tool.flags & REPORTED) && (reason <= REASON_FIN_BOTH || reason == REASON_RST_RECEIVED))
+		amend(sk, s);
+	return 0;
+}
+
+/* ---------------------------------------------------------------- owners and sessions that are there already */
+
+static __always_inline void sock_seed(struct sock *sk, struct sock_state *s)
+{
+	int state = sk->__sk_common.skc_state;
+
+	if (!s->tool.start_ns && state != TCP_CLOSE && state != TCP_LISTEN)
+		life_begin_late(&s->tool, sk, state);
+}
+
+#define OWN_SET_STATE
+#define SOCK_SEED(sk, s) sock_seed(sk, s)
+#include "owner.bpf.h"
+
+SEC("iter/bpf_sk_storage_map")
+int open_sessions(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct sock *sk = ctx->sk;
+	struct sock_state *s = ctx->value;
+	struct session e;
+	struct flow flow;
+
+	if (!sk || !s)
+		return 0;
+	int state = sk->__sk_common.skc_state;
+	if (state == TCP_CLOSE || state == TCP_LISTEN || (s->tool.flags & REPORTED))
+		return 0;
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct owner owner = s->owner;
+	struct life life = s->tool;
+	flow_of(&flow, sk, tp);
+	if (!session_wanted(sk, &flow, &owner))
+		return 0;
+	head_fill(&e.head, sk, &flow, &owner, SESSION_OPEN);
+	session_fill(&e, sk, tp, state, &life);
+	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
+	return 0;
+}

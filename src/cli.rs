@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What every command's command line shares, and how a command ends.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::error::ErrorKind;
+use clap::{Args, Parser};
+
+use crate::filter::Filter;
+use crate::output::{Format, Style};
+
+/// The flags of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    #[command(flatten)]
+    pub filter: Filter,
+    #[command(flatten)]
+    pub output: Output,
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// How rows are shown.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Output")]
+pub struct Output {
+    /// Format of the rows
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+    /// Same as --output json
+    #[arg(long, conflicts_with_all = ["output", "csv"])]
+    pub json: bool,
+    /// Same as --output csv
+    #[arg(short = 's', long, conflicts_with = "output")]
+    pub csv: bool,
+    /// Wide columns: room for IPv6, and more of them
+    #[arg(short, long)]
+    pub wide: bool,
+    /// Begin each row with the time of day
+    #[arg(short = 'T', long)]
+    pub time: bool,
+    /// Begin each row with the seconds since the first one
+    #[arg(short, long)]
+    pub timestamp: bool,
+    /// No header line
+    #[arg(long)]
+    pub no_header: bool,
+}
+
+impl Output {
+    pub fn style(&self) -> Style {
+        Style {
+            format: match (self.json, self.csv) {
+                (true, _) => Format::Json,
+                (_, true) => Format::Csv,
+                _ => self.output,
+            },
+            wide: self.wide,
+            time: self.time,
+            timestamp: self.timestamp,
+            header: !self.no_header,
+        }
+    }
+}
+
+/// How long and how a command runs.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Running")]
+pub struct Run {
+    /// Stop after this time: seconds, or with a unit (500ms, 10s, 5m, 1h)
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Stop after so many rows
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count_events: Option<u64>,
+    /// Size of the buffer between kernel and reader, in KiB
+    #[arg(long, value_name = "KIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(64..=1 << 20))]
+    pub buffer: u32,
+    /// Do not look at sockets that exist already: starts faster, knows fewer owners
+    #[arg(long)]
+    pub no_seed: bool,
+    /// Create this file when every probe is attached
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// Tell what the BPF library does, on standard error
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// `2`, `0.5`, `500ms`, `10s`, `5m`, `1h`; must be more than nothing.
+///
+/// # Errors
+/// A sentence about what is wrong.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic());
+    let (number, unit) = text.split_at(split.unwrap_or(text.len()));
+    let scale = match unit {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("'{unit}' is not a unit of time (ms, s, m, h)")),
+    };
+    let seconds = number
+        .parse::<f64>()
+        .map_err(|_| format!("'{text}' is not a time"))?
+        * scale;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|d| *d >= Duration::from_millis(1) && *d <= Duration::from_secs(1 << 31))
+        .ok_or_else(|| format!("'{text}' is not a time from 1ms on"))
+}
+
+/// A wrong combination of arguments that only the command itself can see: one sentence, exit code 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// The whole life of a command: parses, runs, and turns what went wrong into one sentence and an exit code.
+///
+/// 0: finished, interrupted, or its reader left. 1: cannot run. 2: wrong argument.
+pub fn main<A: Parser>(tool: &'static str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    let args = match parse::<A>() {
+        Ok(args) => args,
+        Err(error) if !error.use_stderr() => {
+            // --help and --version; a reader that has gone does not matter here.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("{tool}: {}", sentence(&error));
+            return ExitCode::from(2);
+        }
+    };
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{tool}: {error:#}");
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn parse<A: Parser>() -> Result<A, clap::Error> {
+    let matches = A::command()
+        .version(env!("CARGO_PKG_VERSION"))
+        .try_get_matches()?;
+    A::from_arg_matches(&matches)
+}
+
+/// clap's paragraphs as one sentence.
+fn sentence(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "an argument is missing; see --help".into();
+    }
+    let text = error.render().to_string();
+    let tip =
+        |line: &&str| !line.trim_start().starts_with("Usage:") && !line.contains("try '--help'");
+    let lines: Vec<_> = text
+        .lines()
+        .filter(tip)
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
+    lines.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    #[command(name = "tool")]
+    struct Tool {
+        #[command(flatten)]
+        common: Common,
+    }
+
+    fn sentence_of(args: &[&str]) -> String {
+        let args = [&["tool"], args].concat();
+        sentence(&Tool::try_parse_from(args).unwrap_err())
+    }
+
+    #[test]
+    fn a_wrong_argument_is_one_sentence_that_names_it() {
+        for (args, value) in [
+            (&["-L", "http"][..], "'http'"),
+            (&["-d", "5x"], "'x'"),
+            (&["-d", "0"], "'0'"),
+            (&["-n", "0"], "0"),
+            (&["--netns", "12"], "pid:12"),
+            (&["-4", "-6"], "--ipv6"),
+            (&["--json", "-s"], "--csv"),
+            (&["--no-such-flag"], "--no-such-flag"),
+            (&["-o", "yaml"], "yaml"),
+            (&["--buffer", "1"], "1"),
+            (&["stray"], "stray"),
+        ] {
+            let sentence = sentence_of(args);
+            assert!(sentence.contains(value), "{args:?}: {sentence}");
+            assert!(
+                !sentence.contains('\n') && !sentence.starts_with("error"),
+                "{sentence}"
+            );
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, ms) in [("2", 2000), ("0.5", 500), ("250ms", 250), ("2m", 120_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
+        }
+        for text in ["", "s", "1d", "-1", "nan", "inf", "1e99"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn letters_are_those_of_bcc() {
+        let tool = Tool::try_parse_from(["tool", "-TtwsL80", "-D", "443", "-p1"]).unwrap();
+        let Common { filter, output, .. } = tool.common;
+        assert!(output.time && output.timestamp && output.wide && output.csv);
+        assert!(filter.lport.is_some() && filter.rport.is_some() && filter.pid.is_some());
+    }
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Lists of numbers, ports, networks and names, as users write them.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv6Net};
+
+use super::Fill;
+use crate::types;
+
+/// Splits `[!]a,b,c`; an empty list or element is an error.
+pub(super) fn split(text: &str) -> Result<(bool, Vec<&str>), String> {
+    let (negate, list) = match text.strip_prefix('!') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let items: Vec<_> = list.split(',').map(str::trim).collect();
+    if items.iter().any(|item| item.is_empty()) {
+        return Err("an element of the list is empty".into());
+    }
+    Ok((negate, items))
+}
+
+/// The kernel half's arrays are of fixed size.
+pub(super) fn limit<T>(items: Vec<T>, max: usize) -> Result<Vec<T>, String> {
+    match items.len() {
+        n if n > max => Err(format!("{n} elements, but at most {max} are possible")),
+        _ => Ok(items),
+    }
+}
+
+/// `7` or `3-9`, both ends included.
+fn range<T: FromStr + PartialOrd + Copy>(
+    text: &str,
+    what: &str,
+) -> Result<RangeInclusive<T>, String> {
+    let number = |digits: &str| {
+        digits
+            .parse::<T>()
+            .map_err(|_| format!("'{digits}' is not {what}"))
+    };
+    let Some((lo, hi)) = text.split_once('-') else {
+        return number(text).map(|n| n..=n);
+    };
+    let (lo, hi) = (number(lo)?, number(hi)?);
+    if lo > hi {
+        return Err(format!("the range '{text}' runs backwards"));
+    }
+    Ok(lo..=hi)
+}
+
+/// Process or user ids.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbers {
+    negate: bool,
+    ranges: Vec<RangeInclusive<u32>>,
+}
+
+impl FromStr for Numbers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (negate, items) = split(text)?;
+        let ranges = items.into_iter().map(|item| range(item, "a number"));
+        Ok(Self {
+            negate,
+            ranges: limit(ranges.collect::<Result<_, _>>()?, types::MAX_RANGES)?,
+        })
+    }
+}
+
+impl Fill for Numbers {
+    type To = types::range_list;
+
+    fn fill(&self, to: &mut types::range_list) {
+        to.n = self.ranges.len() as u32;
+        to.negate = self.negate.into();
+        for (to, range) in to.range.iter_mut().zip(&self.ranges) {
+            (to.lo, to.hi) = (*range.start(), *range.end());
+        }
+    }
+}
+
+/// Ports, as one bit each: a list of any length costs the kernel one load.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ports(Box<[u8; 8192]>);
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (negate, items) = split(text)?;
+        let mut bits = Box::new([0; 8192]);
+        for item in items {
+            for port in range::<u16>(item, "a port (0-65535)")? {
+                bits[usize::from(port >> 3)] |= 1 << (port & 7);
+            }
+        }
+        if negate {
+            bits.iter_mut().for_each(|byte| *byte = !*byte);
+        }
+        Ok(Self(bits))
+    }
+}
+
+impl Fill for Ports {
+    type To = types::port_set;
+
+    fn fill(&self, to: &mut types::port_set) {
+        to.set = 1;
+        to.bits = *self.0;
+    }
+}
+
+/// Networks, IPv4 and IPv6 together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cidrs {
+    negate: bool,
+    nets: Vec<Ipv6Net>,
+}
+
+impl FromStr for Cidrs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (negate, items) = split(text)?;
+        let nets = items.into_iter().map(network).collect::<Result<_, _>>()?;
+        Ok(Self {
+            negate,
+            nets: limit(nets, types::MAX_CIDRS)?,
+        })
+    }
+}
+
+/// An address or a network, IPv4 in its mapped form: the form that the kernel half compares.
+fn network(text: &str) -> Result<Ipv6Net, String> {
+    let net = text
+        .parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("'{text}' is not an address or a network such as 10.0.0.0/8"))?;
+    let mapped = |addr: Ipv4Addr| addr.to_ipv6_mapped();
+    Ok(match net {
+        IpNet::V4(v4) => Ipv6Net::new_assert(mapped(v4.network()), 96 + v4.prefix_len()),
+        IpNet::V6(v6) => v6.trunc(),
+    })
+}
+
+/// The two words of an address as it lies in memory.
+fn words(octets: [u8; 16]) -> [u64; 2] {
+    let (hi, lo) = octets.split_at(8);
+    [hi, lo].map(|half| u64::from_ne_bytes(half.try_into().unwrap_or_default()))
+}
+
+impl Fill for Cidrs {
+    type To = types::cidr_list;
+
+    fn fill(&self, to: &mut types::cidr_list) {
+        to.n = self.nets.len() as u32;
+        to.negate = self.negate.into();
+        for (to, net) in to.cidr.iter_mut().zip(&self.nets) {
+            to.addr = words(net.network().octets());
+            to.mask = words(net.netmask().octets());
+        }
+    }
+}
+
+/// Process names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comms {
+    negate: bool,
+    comms: Vec<[u8; 16]>,
+}
+
+impl FromStr for Comms {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (negate, items) = split(text)?;
+        let padded = |name: &str| {
+            let mut comm = [0; 16];
+            if name.len() > 15 {
+                return Err(format!(
+                    "'{name}' is longer than the 15 bytes that the kernel keeps"
+                ));
+            }
+            comm[..name.len()].copy_from_slice(name.as_bytes());
+            Ok(comm)
+        };
+        let comms = items.into_iter().map(padded).collect::<Result<_, _>>()?;
+        Ok(Self {
+            negate,
+            comms: limit(comms, types::MAX_COMMS)?,
+        })
+    }
+}
+
+impl Fill for Comms {
+    type To = types::comm_list;
+
+    fn fill(&self, to: &mut types::comm_list) {
+        to.n = self.comms.len() as u32;
+        to.negate = self.negate.into();
+        for (to, comm) in to.comm.iter_mut().zip(&self.comms) {
+            *to = words(*comm);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn has(ports: &str, port: u16) -> bool {
+        let bits = ports.parse::<Ports>().unwrap().0;
+        bits[usize::from(port >> 3)] >> (port & 7) & 1 == 1
+    }
+
+    #[test]
+    fn ports_are_lists_with_ranges_and_can_be_negated() {
+        for port in [22, 8000, 8005, 8010, 65535] {
+            assert!(has("22,8000-8010, 65535", port));
+            assert!(!has("!22,8000-8010,65535", port));
+        }
+        // 443 and 47873 are the same bytes in the other order.
+        assert!(has("443", 443) && !has("443", 47873));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let error = |text: &str| text.parse::<Ports>().unwrap_err();
+        assert_eq!(error("65536"), "'65536' is not a port (0-65535)");
+        assert_eq!(error("http"), "'http' is not a port (0-65535)");
+        assert_eq!(error("80,"), "an element of the list is empty");
+        assert_eq!(error("!"), "an element of the list is empty");
+        assert_eq!(error("9-7"), "the range '9-7' runs backwards");
+        assert!("1.2.3".parse::<Cidrs>().unwrap_err().contains("'1.2.3'"));
+        assert!("10.0.0.0/33".parse::<Cidrs>().is_err());
+        assert!("sixteen-letters-".parse::<Comms>().is_err());
+        assert!("-1".parse::<Numbers>().is_err());
+    }
+
+    #[test]
+    fn too_long_a_list_is_refused_not_cut() {
+        let list = |n: usize| vec!["1"; n].join(",");
+        assert!(list(64).parse::<Numbers>().is_ok());
+        assert!(
+            list(65)
+                .parse::<Numbers>()
+                .unwrap_err()
+                .contains("at most 64")
+        );
+    }
+
+    #[test]
+    fn ipv4_networks_are_compared_in_their_mapped_form() {
+        let Cidrs { nets, .. } = "10.1.2.3/8".parse().unwrap();
+        assert_eq!(nets[0].to_string(), "::ffff:10.0.0.0/104");
+        let Cidrs { nets, negate } = "!2001:db8::1".parse().unwrap();
+        assert!(negate && nets[0].prefix_len() == 128);
+    }
+}

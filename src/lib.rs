@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the commands of tcptools share. A command is one `src/bpf/<tool>.bpf.c` and one `src/bin/<tool>.rs`.
+//!
+//! Where does a thing go?
+//!
+//! | a change | goes to |
+//! | --- | --- |
+//! | a filter for every command | `bpf/tcp.bpf.h` (`struct filter` and its test), [`filter`] (its flag) |
+//! | a column | the record in that tool's `.bpf.c`, a line in its `columns()`, its page in `docs/` |
+//! | an output format, a kind of value | [`output`], [`value`] |
+//! | a difference between kernels | `bpf/compat.bpf.h` |
+//! | how a command starts, waits, stops | [`session`] |
+//! | a sentence about why it cannot run | [`preflight`] |
+
+pub mod cli;
+pub mod clock;
+pub mod filter;
+pub mod flow;
+pub mod interrupt;
+pub mod iter;
+pub mod names;
+pub mod output;
+pub mod preflight;
+pub mod session;
+pub mod sink;
+pub mod types;
+pub mod value;

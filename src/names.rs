@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Names of kernel values: from the running kernel's BTF, because numbers move between releases.
+
+use std::collections::HashMap;
+
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::Enum;
+
+/// TCP states by their numbers in `include/net/tcp_states.h`: ABI, so a table is right.
+pub const TCP_STATES: [&str; 14] = [
+    "UNKNOWN",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW_SYN_RECV",
+    "BOUND_INACTIVE",
+];
+
+/// The name of a TCP state; `UNKNOWN` for a number that no kernel uses yet.
+pub fn tcp_state(state: u8) -> &'static str {
+    TCP_STATES.get(state as usize).unwrap_or(&TCP_STATES[0])
+}
+
+/// The enumerators of one kernel enum.
+#[derive(Debug, Default)]
+pub struct Names(HashMap<i64, String>);
+
+impl Names {
+    /// Reads `enum <name>` from the kernel's BTF, and takes `prefix` off every enumerator.
+    ///
+    /// Empty when the kernel has no such enum (or no BTF): then [`Names::get`] knows nothing and numbers are shown.
+    pub fn from_kernel(name: &str, prefix: &str) -> Self {
+        let Ok(btf) = Btf::from_vmlinux() else {
+            return Self::default();
+        };
+        let Some(kernel_enum) = btf.type_by_name::<Enum<'_>>(name) else {
+            return Self::default();
+        };
+        let named = kernel_enum.iter().filter_map(|m| {
+            let name = m.name?.to_str()?;
+            Some((m.value, name.strip_prefix(prefix)?.to_owned()))
+        });
+        Self(named.collect())
+    }
+
+    /// The name of a value, if the kernel has one for it.
+    pub fn get(&self, value: i64) -> Option<&str> {
+        self.0.get(&value).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_those_of_the_header() {
+        assert_eq!(tcp_state(1), "ESTABLISHED");
+        assert_eq!(tcp_state(12), "NEW_SYN_RECV");
+        assert_eq!(tcp_state(200), "UNKNOWN");
+    }
+
+    #[test]
+    fn an_enum_that_no_kernel_has_is_empty() {
+        assert!(Names::from_kernel("no_such_enum", "").0.is_empty());
+    }
+}

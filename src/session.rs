@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The life of every command: open, configure, load, attach, seed, poll, drain, account.
+
+use std::cell::RefCell;
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use caps::CapSet;
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{
+    AsRawLibbpf, Link, MapCore, Object, OpenObject, PrintLevel, ProgramMut, RingBuffer,
+    RingBufferBuilder, set_print,
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::cli::Run;
+use crate::filter::Filter;
+use crate::interrupt::Interrupt;
+use crate::output::Rows;
+use crate::sink::{Sink, Stop};
+use crate::types::{Record, config, counters, decode};
+use crate::{iter, preflight};
+
+/// How often the reader looks by itself: the kernel half wakes it only when the buffer fills.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What a tool does with its records.
+pub trait Handler {
+    /// Writes the header line, if there is one.
+    fn header(&mut self, out: &mut Vec<u8>);
+    /// One record from the kernel half.
+    fn record(&mut self, record: &[u8], out: &mut Printer);
+    /// After every batch, and at least every 50 ms.
+    fn tick(&mut self, _out: &mut Printer) {}
+    /// Once, when no record will follow.
+    fn finish(&mut self, _out: &mut Printer) {}
+    /// Writes the last record of a JSON run.
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]);
+}
+
+/// The handler of a tool whose every record is one row.
+pub struct EachRow<E> {
+    pub rows: Rows<E>,
+    /// The row's `event` in JSON.
+    pub event: fn(&E) -> &'static str,
+}
+
+impl<E: Record> Handler for EachRow<E> {
+    fn header(&mut self, out: &mut Vec<u8>) {
+        self.rows.header(out);
+    }
+
+    fn record(&mut self, record: &[u8], out: &mut Printer) {
+        if let Some(body) = decode::<E>(record) {
+            let event = (self.event)(body);
+            out.row(|buf| self.rows.row(buf, event, &body.into()));
+        }
+    }
+
+    fn tick(&mut self, _out: &mut Printer) {
+        self.rows.refresh_clock();
+    }
+
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+        self.rows.summary(out, fields);
+    }
+}
+
+/// Takes rows up to the number that the user asked for.
+pub struct Printer {
+    sink: Sink,
+    rows: u64,
+    limit: u64,
+}
+
+impl Printer {
+    /// One row, unless there are enough.
+    pub fn row(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.rows < self.limit {
+            self.rows += 1;
+            write(&mut self.sink.buf);
+        }
+    }
+
+    fn full(&self) -> bool {
+        self.rows >= self.limit
+    }
+}
+
+/// One run of a command.
+pub struct Session<'a> {
+    tool: &'static str,
+    run: &'a Run,
+    tracepoints: &'a [&'a str],
+}
+
+impl<'a> Session<'a> {
+    /// `tracepoints` are those that the tool cannot do without.
+    pub fn new(tool: &'static str, run: &'a Run, tracepoints: &'a [&'a str]) -> Self {
+        let log = |_, text: String| eprint!("{text}");
+        set_print(run.verbose.then_some((PrintLevel::Debug, log)));
+        // Until the handlers are there a signal waits: an early one must end the run as properly as a late one.
+        // Blocking cannot fail for valid signals.
+        let _ = signals().thread_block();
+        Self {
+            tool,
+            run,
+            tracepoints,
+        }
+    }
+
+    /// Opens the skeleton and puts the filters and the buffer size into it.
+    ///
+    /// # Errors
+    /// When the object is not one of ours, or memory is short.
+    pub fn open<'o, B>(
+        &self,
+        builder: B,
+        storage: &'o mut MaybeUninit<OpenObject>,
+        filter: &Filter,
+    ) -> Result<B::Output>
+    where
+        B: SkelBuilder<'o>,
+        B::Output: OpenSkel<'o>,
+    {
+        let mut open = builder.open(storage)?;
+        let object = open.open_object_mut();
+        for mut program in object.progs_mut() {
+            if self.run.no_seed && program.section() == "iter/task_file" {
+                program.set_autoload(false);
+            }
+        }
+        for mut map in object.maps_mut() {
+            if map.name() == "events" {
+                map.set_max_entries(self.buffer_bytes())?;
+            } else if map.name() == ".rodata.config" {
+                let bytes = map.initial_value_mut().context("no configuration map")?;
+                let config = plain::from_mut_bytes::<config>(bytes)
+                    .map_err(|_| anyhow!("the configuration has another layout"))?;
+                filter.fill(&mut config.filter);
+                config.wake_bytes = self.buffer_bytes() / 4;
+            }
+        }
+        Ok(open)
+    }
+
+    /// A ring buffer is a power of two of bytes, and of pages.
+    fn buffer_bytes(&self) -> u32 {
+        (self.run.buffer * 1024).next_power_of_two()
+    }
+
+    /// Has the kernel check the programs.
+    ///
+    /// # Errors
+    /// Why this host cannot run them, in a sentence.
+    pub fn load<'o, O: OpenSkel<'o>>(&self, open: O) -> Result<O::Output> {
+        open.load()
+            .map_err(|e| preflight::explain(e.into(), self.tracepoints))
+    }
+
+    /// Attaches everything, and shows records until it is time to stop.
+    ///
+    /// # Errors
+    /// When a probe cannot be attached, or rows cannot be written.
+    pub fn run(&self, object: &mut Object, handler: &mut impl Handler) -> Result<()> {
+        let counters = Counters::of(object).context("no counters")?;
+        let printer = Printer {
+            sink: Sink::default(),
+            rows: 0,
+            limit: self.run.count_events.unwrap_or(u64::MAX),
+        };
+        let state = RefCell::new((printer, handler));
+        let interrupt = RefCell::new(None::<Interrupt>);
+        let ring = ring_buffer(object, |record| {
+            let (printer, handler) = &mut *state.borrow_mut();
+            handler.record(record, printer);
+            printer.full() || interrupt.borrow().as_ref().is_some_and(Interrupt::raised)
+        })?;
+        let links = self.attach(object)?;
+        self.seed(object)?;
+        if let Some(path) = &self.run.ready_file {
+            fs::write(path, "").with_context(|| format!("cannot create {}", path.display()))?;
+        }
+        drop_privileges();
+        *interrupt.borrow_mut() = Some(Interrupt::install()?);
+        let _ = signals().thread_unblock();
+
+        let interrupt = interrupt.borrow().clone().context("no signal handlers")?;
+        let mut lost = Lost::new(self, counters);
+        let stop = self.show(&state, &ring, &interrupt, &mut lost);
+        drop(links);
+        if matches!(stop, Ok(()) | Err(Stop::Interrupted)) {
+            drain(&ring);
+        }
+        let (printer, handler) = &mut *state.borrow_mut();
+        self.end(printer, *handler, stop, &mut lost)
+    }
+
+    fn attach(&self, object: &mut Object) -> Result<Vec<Link>> {
+        let attach = |program: ProgramMut<'_>| {
+            let name = program.section().to_string_lossy().into_owned();
+            program
+                .attach()
+                .with_context(|| format!("cannot attach to {name}"))
+                .map_err(|e| preflight::explain(e, self.tracepoints))
+        };
+        object
+            .progs_mut()
+            .filter(|p| p.autoload() && !p.section().to_string_lossy().starts_with("iter/"))
+            .map(attach)
+            .collect()
+    }
+
+    /// Owners of the sockets that are there already. The tool is useful without them, so a failure is a warning.
+    fn seed(&self, object: &mut Object) -> Result<()> {
+        let seed = |p: &ProgramMut<'_>| p.section() == "iter/task_file" && p.autoload();
+        for program in object.progs_mut().filter(seed) {
+            let run = iter::attach(&program, None).and_then(|link| iter::run(&link));
+            if let Err(error) = run {
+                let tool = self.tool;
+                eprintln!("{tool}: owners of sockets that exist already stay unknown: {error:#}");
+            }
+        }
+        Ok(())
+    }
+
+    fn show<H: Handler>(
+        &self,
+        state: &RefCell<(Printer, &mut H)>,
+        ring: &RingBuffer<'_>,
+        interrupt: &Interrupt,
+        lost: &mut Lost<'_>,
+    ) -> Result<(), Stop> {
+        let deadline = self.run.duration.map(|d| Instant::now() + d);
+        {
+            let (printer, handler) = &mut *state.borrow_mut();
+            handler.header(&mut printer.sink.buf);
+            printer.sink.flush(interrupt)?;
+        }
+        loop {
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            wait(
+                &state.borrow().0.sink,
+                ring,
+                interrupt,
+                left.unwrap_or(TICK).min(TICK),
+            )?;
+            // A record that is refused ends the call early; what is left is taken by the next one.
+            let _ = ring.consume();
+            let (printer, handler) = &mut *state.borrow_mut();
+            handler.tick(printer);
+            printer.sink.flush(interrupt)?;
+            lost.say();
+            if interrupt.raised() || printer.full() || left.is_some_and(|d| d.is_zero()) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn end(
+        &self,
+        printer: &mut Printer,
+        handler: &mut impl Handler,
+        stop: Result<(), Stop>,
+        lost: &mut Lost<'_>,
+    ) -> Result<()> {
+        match stop {
+            Err(Stop::Closed) => return Ok(()),
+            Err(Stop::Failed(e)) => return Err(e).context("cannot write rows"),
+            Ok(()) | Err(Stop::Interrupted) => {}
+        }
+        handler.finish(printer);
+        lost.say();
+        let (gone, untracked) = lost.counters.read();
+        let fields = [
+            ("events", printer.rows),
+            ("lost", gone),
+            ("untracked", untracked),
+        ];
+        handler.summary(&mut printer.sink.buf, &fields);
+        match printer.sink.finish() {
+            Ok(0) | Err(Stop::Closed | Stop::Interrupted) => Ok(()),
+            Ok(lines) => {
+                let tool = self.tool;
+                eprintln!("{tool}: {lines} lines were not written: their reader does not read");
+                Ok(())
+            }
+            Err(Stop::Failed(e)) => Err(e).context("cannot write rows"),
+        }
+    }
+}
+
+fn signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+        .into_iter()
+        .collect()
+}
+
+/// What was needed to attach is not needed to read: a fault in the reader shall find no privilege to abuse.
+fn drop_privileges() {
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        // Having fewer already is fine.
+        let _ = caps::clear(None, set);
+    }
+}
+
+/// `stop` says after each record whether to leave the rest for later.
+fn ring_buffer<'r>(
+    object: &Object,
+    mut stop: impl FnMut(&[u8]) -> bool + 'r,
+) -> Result<RingBuffer<'r>> {
+    let events = object.maps().find(|m| m.name() == "events");
+    let events = events.context("no ring buffer")?;
+    let mut builder = RingBufferBuilder::new();
+    let errno = nix::errno::Errno::ECANCELED as i32;
+    builder.add(&events, move |record| if stop(record) { -errno } else { 0 })?;
+    Ok(builder.build()?)
+}
+
+/// Takes what is left, although every record now asks to stop.
+fn drain(ring: &RingBuffer<'_>) {
+    let cancelled = -(nix::errno::Errno::ECANCELED as i32);
+    while ring.consume_raw() == cancelled {}
+}
+
+/// Sleeps until records fill the buffer, a signal comes, the reader leaves, or time is up.
+fn wait(
+    sink: &Sink,
+    ring: &RingBuffer<'_>,
+    interrupt: &Interrupt,
+    timeout: Duration,
+) -> Result<(), Stop> {
+    // SAFETY: the ring buffer owns the descriptor and outlives this call.
+    let ring = unsafe { BorrowedFd::borrow_raw(ring.epoll_fd()) };
+    let mut fds = [
+        PollFd::new(sink.as_fd(), PollFlags::empty()),
+        PollFd::new(ring, PollFlags::POLLIN),
+        PollFd::new(interrupt.as_fd(), PollFlags::POLLIN),
+    ];
+    // Rounded up: a zero would spin through the last millisecond.
+    let timeout = PollTimeout::try_from(timeout + Duration::from_micros(999));
+    if poll(&mut fds, timeout.unwrap_or(PollTimeout::ZERO)).is_err() {
+        return Ok(());
+    }
+    let left = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+    match fds[0].revents() {
+        Some(flags) if flags.intersects(left) => Err(Stop::Closed),
+        _ => Ok(()),
+    }
+}
+
+/// The kernel half's counters, in memory that it shares with us: reading them takes no system call and no privilege.
+struct Counters(*const counters);
+
+impl Counters {
+    fn of(object: &Object) -> Option<Self> {
+        let map = object.maps().find(|m| m.name() == ".data.counters")?;
+        let mut size = 0;
+        // SAFETY: the map belongs to a loaded object; libbpf returns its mapping and the size of it.
+        let data = unsafe {
+            libbpf_rs::libbpf_sys::bpf_map__initial_value(
+                map.as_libbpf_object().as_ptr(),
+                &raw mut size,
+            )
+        };
+        let whole = size as usize >= size_of::<counters>() && !data.is_null();
+        whole.then_some(Self(data.cast()))
+    }
+
+    /// Events lost, and sockets that could not be tracked.
+    fn read(&self) -> (u64, u64) {
+        // SAFETY: mapped, large enough and aligned as `of` saw; the object outlives the run. The kernel writes it.
+        let now = unsafe { self.0.read_volatile() };
+        (now.lost, now.untracked)
+    }
+}
+
+/// Says on standard error what was lost, at most once a second.
+struct Lost<'a> {
+    session: &'a Session<'a>,
+    counters: Counters,
+    said: (u64, u64),
+    when: Instant,
+}
+
+impl<'a> Lost<'a> {
+    fn new(session: &'a Session<'a>, counters: Counters) -> Self {
+        let said = (0, 0);
+        let when = Instant::now();
+        Self {
+            session,
+            counters,
+            said,
+            when,
+        }
+    }
+
+    fn say(&mut self) {
+        let now = self.counters.read();
+        if now == self.said || self.said != (0, 0) && self.when.elapsed() < Duration::from_secs(1) {
+            return;
+        }
+        let tool = self.session.tool;
+        if now.0 > self.said.0 {
+            let lost = now.0;
+            eprintln!(
+                "{tool}: {lost} events lost so far: the buffer was full (a larger --buffer, a narrower filter or a faster reader helps)"
+            );
+        }
+        if now.1 > self.said.1 {
+            let sockets = now.1;
+            eprintln!(
+                "{tool}: {sockets} sockets not tracked so far: the kernel had no memory for their state"
+            );
+        }
+        self.said = now;
+        self.when = Instant::now();
+    }
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The types that kernel and user space share, generated from `src/bpf/shared.bpf.c`: nothing is written twice.
+
+use plain::Plain;
+
+#[allow(non_camel_case_types, clippy::all, dead_code)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/shared.skel.rs"));
+}
+
+pub use generated::types::{
+    cidr, cidr_list, comm_list, config, counters, filter, flow, head, id_list, owner, port_set,
+    range, range_list,
+};
+
+/// `enum` of the owner's origin in `src/bpf/tcp.bpf.h`.
+pub const PID_SOURCES: [Option<&str>; 4] = [None, Some("socket"), Some("listener"), Some("seed")];
+
+/// How many elements a list in the kernel half's configuration holds.
+macro_rules! capacity {
+    ($list:ty, $field:ident, $element:ty) => {
+        (size_of::<$list>() - std::mem::offset_of!($list, $field)) / size_of::<$element>()
+    };
+}
+
+pub const MAX_RANGES: usize = capacity!(range_list, range, range);
+pub const MAX_CIDRS: usize = capacity!(cidr_list, cidr, cidr);
+pub const MAX_IDS: usize = capacity!(id_list, id, u64);
+pub const MAX_COMMS: usize = capacity!(comm_list, comm, [u64; 2]);
+
+// SAFETY: `repr(C)` structs of integers only, with explicit padding: every bit pattern is a value.
+unsafe impl Plain for head {}
+// SAFETY: as above.
+unsafe impl Plain for config {}
+
+/// A record of a tool, as it lies in the ring buffer.
+///
+/// # Safety
+/// `repr(C)`, integers only, with explicit padding, and its first field is `struct head`: [`record!`] checks that.
+pub unsafe trait Record: Plain + Copy {
+    /// The part that every record begins with.
+    fn head(&self) -> &head {
+        // SAFETY: the implementor begins with a `head`, and lives as long as the reference.
+        unsafe { &*std::ptr::from_ref(self).cast::<head>() }
+    }
+}
+
+/// Makes a generated struct a [`Record`]: `record!(bpf::types::session, bpf::types::head)`.
+#[macro_export]
+macro_rules! record {
+    ($record:ty, $head:ty) => {
+        const _: () = assert!(
+            std::mem::offset_of!($record, head) == 0
+                && size_of::<$head>() == size_of::<$crate::types::head>()
+                && align_of::<$record>() == align_of::<$crate::types::head>()
+        );
+        // SAFETY: generated from C, a `repr(C)` struct of integers only: every bit pattern is a value.
+        unsafe impl plain::Plain for $record {}
+        // SAFETY: as above, and its head comes first, as was just checked.
+        unsafe impl $crate::types::Record for $record {}
+    };
+}
+
+/// The longest prefix of a kernel record that is a `T`, without a copy.
+///
+/// `None` when the record is shorter than `T` or not aligned for it: a record of another version of the program.
+pub fn decode<T: Plain>(record: &[u8]) -> Option<&T> {
+    plain::from_bytes(record).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_record_is_refused() {
+        let record = vec![0u64; size_of::<head>() / 8];
+        // SAFETY: the bytes of a live vector of integers, seen for its length.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(record.as_ptr().cast::<u8>(), record.len() * 8) };
+        assert!(decode::<head>(bytes).is_some());
+        assert!(decode::<head>(&bytes[..bytes.len() - 1]).is_none());
+        assert!(decode::<head>(&bytes[1..]).is_none());
+    }
+}

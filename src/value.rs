@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One value of a row, and how each output format writes it.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+/// A value with its unit; the format decides how the unit is shown.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value<'a> {
+    /// Not known: `-`, an empty CSV field, or JSON's `null`.
+    Unknown,
+    Bool(bool),
+    Int(u64),
+    Text(&'a str),
+    /// A name that a process chose: no control byte of it reaches the output.
+    Comm(&'a [u8]),
+    Addr(IpAddr),
+    /// Bytes: KiB for people, bytes in JSON.
+    Bytes(u64),
+    /// Microseconds: ms for people, µs in JSON.
+    Micros(u64),
+    /// A lower bound of microseconds.
+    MicrosAtLeast(u64),
+    /// Bytes per second: Mbit/s for people, bytes/s in JSON.
+    Rate(u64),
+}
+
+impl Value<'_> {
+    /// As a table shows it: at most five characters for a measure below 100,000.
+    pub fn table(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Unknown => out.push(b'-'),
+            Self::Bytes(bytes) => short(out, bytes as f64 / 1024.0),
+            Self::Micros(us) => short(out, us as f64 / 1e3),
+            Self::MicrosAtLeast(us) => {
+                out.push(b'>');
+                short(out, us as f64 / 1e3);
+            }
+            Self::Rate(bytes) => short(out, bytes as f64 * 8.0 / 1e6),
+            _ => self.plain(out),
+        }
+    }
+
+    /// As a field of a CSV record (RFC 4180), in the units of the table and with all digits.
+    pub fn csv(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Unknown => {}
+            Self::Bytes(bytes) => print(out, format_args!("{:.2}", bytes as f64 / 1024.0)),
+            Self::Micros(us) | Self::MicrosAtLeast(us) => {
+                print(out, format_args!("{}.{:03}", us / 1000, us % 1000));
+            }
+            Self::Rate(bytes) => print(out, format_args!("{:.3}", bytes as f64 * 8.0 / 1e6)),
+            Self::Text(_) | Self::Comm(_) => {
+                let start = out.len();
+                self.plain(out);
+                quote(out, start);
+            }
+            _ => self.plain(out),
+        }
+    }
+
+    /// As a JSON value, in base units.
+    pub fn json(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Unknown => out.extend_from_slice(b"null"),
+            Self::Text(text) => json_string(out, text),
+            Self::Addr(addr) => print(out, format_args!("\"{addr}\"")),
+            Self::Comm(bytes) => {
+                let mut escaped = Vec::with_capacity(64);
+                escape(&mut escaped, bytes);
+                json_string(out, &String::from_utf8_lossy(&escaped));
+            }
+            Self::Bytes(n) | Self::Micros(n) | Self::MicrosAtLeast(n) | Self::Rate(n) => {
+                integer(out, n);
+            }
+            _ => self.plain(out),
+        }
+    }
+
+    fn plain(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Bool(value) => print(out, format_args!("{value}")),
+            Self::Int(value) => integer(out, value),
+            Self::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Comm(bytes) => escape(out, bytes),
+            Self::Addr(addr) => print(out, format_args!("{addr}")),
+            _ => {}
+        }
+    }
+}
+
+/// Writing to memory does not fail.
+fn print(out: &mut Vec<u8>, args: std::fmt::Arguments<'_>) {
+    let _ = out.write_fmt(args);
+}
+
+fn integer(out: &mut Vec<u8>, value: u64) {
+    print(out, format_args!("{value}"));
+}
+
+/// A measure with as many decimals as five characters hold.
+fn short(out: &mut Vec<u8>, value: f64) {
+    let decimals = match value {
+        v if v < 9.9995 => 3,
+        v if v < 99.995 => 2,
+        v if v < 999.95 => 1,
+        _ => 0,
+    };
+    print(out, format_args!("{value:.decimals$}"));
+}
+
+/// A JSON string with its quotes.
+fn json_string(out: &mut Vec<u8>, text: &str) {
+    let _ = serde_json::to_writer(out, text);
+}
+
+/// Printable text stays; control characters, bytes that are not UTF-8 and the backslash become `\xNN` and `\\`.
+fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let mut utf8 = [0; 4];
+            let encoded = c.encode_utf8(&mut utf8).as_bytes();
+            match c {
+                '\\' => out.extend_from_slice(b"\\\\"),
+                _ if c.is_control() => hex(out, encoded),
+                _ => out.extend_from_slice(encoded),
+            }
+        }
+        hex(out, chunk.invalid());
+    }
+}
+
+fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    for byte in bytes {
+        print(out, format_args!("\\x{byte:02x}"));
+    }
+}
+
+/// Quotes the CSV field that begins at `start`, if it needs quotes.
+fn quote(out: &mut Vec<u8>, start: usize) {
+    if !out[start..].iter().any(|b| b",\"\r\n".contains(b)) {
+        return;
+    }
+    let field = out.split_off(start);
+    out.push(b'"');
+    for byte in field {
+        if byte == b'"' {
+            out.push(b'"');
+        }
+        out.push(byte);
+    }
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(value: Value<'_>) -> [String; 3] {
+        let mut outs = [vec![], vec![], vec![]];
+        value.table(&mut outs[0]);
+        value.csv(&mut outs[1]);
+        value.json(&mut outs[2]);
+        outs.map(|o| String::from_utf8(o).unwrap())
+    }
+
+    #[test]
+    fn units_are_for_people_in_the_table_and_base_units_in_json() {
+        assert_eq!(shown(Value::Bytes(1536)), ["1.500", "1.50", "1536"]);
+        assert_eq!(
+            shown(Value::Micros(123_456)),
+            ["123.5", "123.456", "123456"]
+        );
+        assert_eq!(
+            shown(Value::MicrosAtLeast(2_000_000)),
+            [">2000", "2000.000", "2000000"]
+        );
+        assert_eq!(
+            shown(Value::Rate(1_250_000)),
+            ["10.00", "10.000", "1250000"]
+        );
+        assert_eq!(shown(Value::Unknown), ["-", "", "null"]);
+    }
+
+    #[test]
+    fn a_measure_takes_five_characters_up_to_99999() {
+        for value in [
+            0.0, 0.001, 9.9994, 9.9996, 99.994, 99.996, 999.94, 999.96, 99_999.0,
+        ] {
+            let mut out = vec![];
+            short(&mut out, value);
+            assert!(
+                out.len() <= 5,
+                "{value} is {}",
+                String::from_utf8(out).unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn no_control_byte_of_a_name_survives() {
+        let evil = Value::Comm(b"\x1b[31mE\x9b\xc2\x9b\n\\,\"");
+        let [table, csv, json] = shown(evil);
+        assert_eq!(table, r#"\x1b[31mE\x9b\xc2\x9b\x0a\\,""#);
+        assert_eq!(csv, r#""\x1b[31mE\x9b\xc2\x9b\x0a\\,""""#);
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), table);
+        assert_eq!(shown(Value::Comm("Сервер".as_bytes()))[0], "Сервер");
+    }
+}
