@@ -2,7 +2,7 @@
 //! From the kernel's boot-time clock to the wall clock.
 
 use chrono::{DateTime, Local, SecondsFormat};
-use nix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_getres, clock_gettime};
 
 /// Nanoseconds of a clock.
 fn now(clock: ClockId) -> i64 {
@@ -12,6 +12,23 @@ fn now(clock: ClockId) -> i64 {
 /// Nanoseconds since boot, suspend included: the clock of every record (`bpf_ktime_get_boot_ns`).
 pub fn boot_ns() -> u64 {
     now(ClockId::CLOCK_BOOTTIME) as u64
+}
+
+/// Ticks per second of the kernel's `jiffies`: its CONFIG_HZ, not the 100 that `sysconf(_SC_CLK_TCK)` always says.
+///
+/// A coarse clock advances once per tick, and its resolution is the length of one (`posix_get_coarse_res` in
+/// kernel/time/posix-timers.c).
+///
+/// # Errors
+/// When the clock is missing, or says nonsense.
+pub fn hz() -> anyhow::Result<u32> {
+    let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)?;
+    let ns = tick.tv_sec() * 1_000_000_000 + tick.tv_nsec();
+    anyhow::ensure!(
+        (100_000..=100_000_000).contains(&ns),
+        "a tick of {ns} ns cannot be right"
+    );
+    Ok(((1_000_000_000 + ns / 2) / ns) as u32)
 }
 
 /// The wall-clock second that was formatted last: most rows of a busy host fall into the same one.
@@ -91,6 +108,24 @@ mod tests {
             clock.rfc3339(1_000_000_001),
             ("2023-11-14T22:13:21", 1),
             "the cached second must not outlive itself"
+        );
+    }
+
+    #[test]
+    fn a_tick_is_as_long_as_the_kernel_was_built_for() {
+        let hz = hz().unwrap();
+        assert!((10..=10_000).contains(&hz), "{hz}");
+        let coarse = || clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).unwrap();
+        let (first, mut next) = (coarse(), coarse());
+        while next == first {
+            next = coarse();
+        }
+        let step =
+            (next.tv_sec() - first.tv_sec()) * 1_000_000_000 + next.tv_nsec() - first.tv_nsec();
+        let ticks = step as f64 * f64::from(hz) / 1e9;
+        assert!(
+            ticks > 0.99 && (ticks - ticks.round()).abs() < 0.01,
+            "{ticks}"
         );
     }
 

@@ -14,6 +14,7 @@
 
 #![warn(missing_docs)]
 
+pub mod choice;
 pub mod cli;
 pub mod clock;
 pub mod filter;

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 
+use crate::choice::Choice;
 use crate::clock::Clock;
 use crate::types::{Record, head};
 use crate::value::Value;
@@ -42,7 +43,8 @@ impl Shown {
         Self(self.0 | other.0)
     }
 
-    fn has(self, other: Self) -> bool {
+    /// Whether the two have a layout in common.
+    pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 }
@@ -93,6 +95,15 @@ impl<E> Column<E> {
             right: false,
             shown: Shown::ALL,
             get,
+        }
+    }
+
+    /// The heading; the key where the column was made for JSON only.
+    pub const fn title(&self) -> &'static str {
+        if self.heading.is_empty() {
+            self.key
+        } else {
+            self.heading
         }
     }
 
@@ -199,6 +210,25 @@ impl<E> Rows<E> {
         }
     }
 
+    /// As `new`, with the columns that the user named instead of the format's own.
+    ///
+    /// # Errors
+    /// When there is no such column.
+    pub fn chosen(
+        tool: &'static str,
+        style: Style,
+        columns: Vec<Column<E>>,
+        choice: Option<&Choice>,
+    ) -> anyhow::Result<Self> {
+        let Some(choice) = choice else {
+            return Ok(Self::new(tool, style, columns));
+        };
+        let columns = choice.of(columns, style.layout(), style.format == Format::Json)?;
+        let mut rows = Self::new(tool, style, Vec::new());
+        rows.columns = columns;
+        Ok(rows)
+    }
+
     /// Follows steps of the wall clock; call it now and then.
     pub fn refresh_clock(&mut self) {
         self.clock.refresh();
@@ -219,7 +249,7 @@ impl<E> Rows<E> {
         }
         for column in &self.columns {
             let width = self.width(column);
-            line.cell(out, column.heading.as_bytes(), width, column.right);
+            line.cell(out, column.title().as_bytes(), width, column.right);
         }
         line.end(out);
     }
@@ -296,11 +326,9 @@ impl<E> Rows<E> {
     }
 
     fn width(&self, column: &Column<E>) -> usize {
-        if self.style.wide {
-            column.width.1
-        } else {
-            column.width.0
-        }
+        let (narrow, wide) = column.width;
+        let width = if self.style.wide { wide } else { narrow };
+        width.max(column.title().len())
     }
 }
 

@@ -16,6 +16,18 @@ static __always_inline bool is_mptcp_subflow(struct tcp_sock *tp)
 	return bpf_core_field_exists(tp->is_mptcp) && BPF_CORE_READ_BITFIELD(tp, is_mptcp);
 }
 
+/* tcp_sock.total_rto: since 6.7. */
+static __always_inline __u32 total_rto(struct tcp_sock *tp)
+{
+	return bpf_core_field_exists(tp->total_rto) ? tp->total_rto : ~0U;
+}
+
+/* tcp_sock.chrono_type: a byte of its own since 6.12 or so, a bitfield of two bits before. */
+static __always_inline __u8 chrono_type(struct tcp_sock *tp)
+{
+	return BPF_CORE_READ_BITFIELD(tp, chrono_type);
+}
+
 /* sk_cgrp_data.cgroup: since 5.15; before it a tagged word, `val`, whose pointer form had its low bits clear. */
 struct sock_cgroup_data___tagged {
 	__u64 val;

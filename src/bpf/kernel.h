@@ -135,6 +135,7 @@ struct sock {
 	__u8 sk_kern_sock : 1;
 	__u8 sk_shutdown;
 	int sk_err;
+	unsigned long sk_pacing_rate; /* bytes/s; ~0: not paced */
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -142,6 +143,15 @@ struct sock {
 struct inet_sock {
 	struct sock sk;
 	__be16 inet_sport;
+};
+
+/* include/linux/tcp.h */
+struct tcp_options_received {
+	__u16 tstamp_ok : 1;
+	__u16 wscale_ok : 1;
+	__u16 sack_ok : 3;
+	__u16 snd_wscale : 4;
+	__u16 rcv_wscale : 4;
 };
 
 /* include/net/tcp.h: struct tcp_congestion_ops */
@@ -152,7 +162,16 @@ struct tcp_congestion_ops {
 /* include/net/inet_connection_sock.h */
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	__u32 icsk_rto;		/* jiffies */
+	__u32 icsk_pmtu_cookie; /* bytes */
 	const struct tcp_congestion_ops *icsk_ca_ops;
+	__u8 icsk_ca_state : 5;
+	__u8 icsk_retransmits;
+	__u8 icsk_backoff;
+	struct {
+		__u32 lrcvtime; /* jiffies */
+		__u16 rcv_mss;
+	} icsk_ack;
 };
 
 /* include/linux/win_minmax.h */
@@ -183,6 +202,42 @@ struct tcp_sock {
 	__u32 rate_interval_us; /* us */
 	__u32 total_retrans;
 	bool is_mptcp;
+	__u32 mdev_us; /* us << 2 */
+	__u32 snd_ssthresh;
+	__u32 reordering;
+	__u32 reord_seen;
+	__u32 dsack_dups;
+	__u32 rcv_ooopack;
+	__u32 packets_out;
+	__u32 sacked_out;
+	__u32 lost_out;
+	__u32 retrans_out;
+	__u32 delivered;
+	__u32 delivered_ce;
+	__u32 segs_out;
+	__u32 data_segs_out;
+	__u32 segs_in;
+	__u32 snd_wnd;
+	__u32 rcv_wnd;
+	__u32 rcv_ssthresh;
+	__u32 lsndtime;	  /* jiffies */
+	__u32 rcv_tstamp; /* jiffies */
+	__u16 advmss;
+	__u16 total_rto;
+	__u8 ecn_flags;
+	__u8 rate_app_limited : 1;
+	__u8 syn_data_acked : 1;
+	__u8 syn_fastopen_child : 1;
+	__u8 chrono_type;
+	__u32 chrono_start;   /* jiffies */
+	__u32 chrono_stat[3]; /* jiffies */
+	struct tcp_options_received rx_opt;
+	struct {
+		__u32 rtt_us; /* us << 3 */
+	} rcv_rtt_est;
+	struct {
+		int space;
+	} rcvq_space;
 };
 
 /* net/mptcp/protocol.h */
