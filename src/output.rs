@@ -127,16 +127,24 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
         json("boot_ns", |r| Value::Int(r.head.boot_ns)),
         json("netns", |r| Value::Int(r.head.netns.into())),
         json("cookie", |r| Value::Int(r.head.cookie)),
-        json("family", |r| Value::Int(r.head.flow.family.into())),
-        json("laddr", |r| Value::Addr(r.head.flow.local())),
-        json("lport", |r| Value::Int(r.head.flow.lport.into())),
-        json("raddr", |r| Value::Addr(r.head.flow.remote())),
-        json("rport", |r| Value::Int(r.head.flow.rport.into())),
+        json("family", |r| of_flow(r, Value::Int(r.head.flow.family.into()))),
+        json("laddr", |r| of_flow(r, Value::Addr(r.head.flow.local()))),
+        json("lport", |r| of_flow(r, Value::Int(r.head.flow.lport.into()))),
+        json("raddr", |r| of_flow(r, Value::Addr(r.head.flow.remote()))),
+        json("rport", |r| of_flow(r, Value::Int(r.head.flow.rport.into()))),
         json("pid", pid),
         json("comm", comm),
         json("uid", |r| Value::Int(r.head.uid.into())),
         json("pid_source", pid_source),
     ]
+}
+
+/// An address or port, for a column: unknown for a socket that has none, as of AF_PACKET.
+pub fn of_flow<'a, E>(row: &Row<'_, E>, value: Value<'a>) -> Value<'a> {
+    match row.head.flow.family {
+        0 => Value::Unknown,
+        _ => value,
+    }
 }
 
 /// The owner's process id, for a column.

@@ -89,6 +89,11 @@ fn missing<'a>(tracepoints: &[&'a str]) -> Option<&'a str> {
     })
 }
 
+/// Whether the running kernel has a tracepoint; also when nothing tells (no BTF), so that loading explains.
+pub fn has_tracepoint(name: &str) -> bool {
+    missing(&[name]).is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,8 +33,9 @@ enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum { BPF_RB_AVAIL_DATA = 0 };
 
 /* include/linux/socket.h, include/uapi/linux/in.h */
-enum { AF_INET = 2, AF_INET6 = 10 };
-enum { IPPROTO_TCP = 6, IPPROTO_MPTCP = 262 };
+enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, AF_NETLINK = 16 };
+enum { SOCK_STREAM = 1, SOCK_RAW = 3 };
+enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17, IPPROTO_UDPLITE = 136, IPPROTO_MPTCP = 262 };
 
 /* include/net/tcp_states.h: seen by users in /proc/net/tcp, so ABI. */
 enum {
@@ -55,9 +56,11 @@ enum {
 /* include/net/sock.h: enum sock_flags (bits of sk_flags); sk_shutdown */
 enum { SOCK_DONE = 1 };
 enum { RCV_SHUTDOWN = 1 };
+enum { SOCK_RCVBUF_LOCK = 2 }; /* sk_userlocks: SO_RCVBUF was set */
+enum { SK_MEM_SEND = 0, SK_MEM_RECV = 1 };
 
 /* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
-enum { EPIPE = 32, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
+enum { ENOMEM = 12, EPIPE = 32, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
 
 /* include/linux/sched.h */
 enum { PF_KTHREAD = 0x00200000 };
@@ -84,6 +87,8 @@ struct in6_addr {
 	} in6_u;
 };
 
+struct proto;
+
 /* include/net/sock.h */
 struct sock_common {
 	__be32 skc_daddr;
@@ -92,6 +97,7 @@ struct sock_common {
 	__u16 skc_num;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
+	struct proto *skc_prot;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
@@ -101,6 +107,26 @@ struct sock_common {
 typedef struct {
 	int owned;
 } socket_lock_t;
+
+/* include/linux/types.h, include/linux/refcount.h */
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct {
+	atomic_t refs;
+} refcount_t;
+
+/* include/net/sock.h: a protocol, with the limits of its memory */
+struct proto {
+	char name[32];
+	unsigned long *memory_pressure;
+	long *sysctl_mem; /* three, in pages */
+	int *sysctl_rmem;
+	int *sysctl_wmem;
+	__u32 sysctl_rmem_offset; /* in struct net; 0: sysctl_rmem */
+	__u32 sysctl_wmem_offset;
+};
 
 typedef struct {
 	__u32 val;
@@ -136,6 +162,16 @@ struct sock {
 	__u8 sk_shutdown;
 	int sk_err;
 	unsigned long sk_pacing_rate; /* bytes/s; ~0: not paced */
+	__u16 sk_type;
+	__u8 sk_userlocks;
+	int sk_rcvbuf;
+	int sk_sndbuf;
+	int sk_wmem_queued;
+	refcount_t sk_wmem_alloc;
+	atomic_t sk_drops;
+	struct {
+		atomic_t rmem_alloc;
+	} sk_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -248,7 +284,10 @@ struct mptcp_sock {
 	__u64 bytes_acked;
 };
 
-struct sk_buff;
+/* include/linux/skbuff.h */
+struct sk_buff {
+	unsigned int truesize;
+};
 
 /* include/linux/sched.h */
 struct task_struct {
