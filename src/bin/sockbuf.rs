@@ -74,7 +74,19 @@ const FAMILIES: [(u16, &str); 19] = [
 ];
 
 /// SOCK_* of include/linux/net.h by number.
-const TYPES: [&str; 7] = ["", "stream", "dgram", "raw", "rdm", "seqpacket", "dccp"];
+const TYPES: [&str; 11] = [
+    "",
+    "stream",
+    "dgram",
+    "raw",
+    "rdm",
+    "seqpacket",
+    "dccp",
+    "",
+    "",
+    "",
+    "packet",
+];
 
 type C = Column<overflow>;
 
@@ -232,7 +244,7 @@ fn tune(body: &overflow) -> &'static str {
         // SO_RCVBUF was set, and net.core.rmem_max bounds what it may be.
         (CAUSE_RCVBUF, _) if body.rcvbuf_locked != 0 => "SO_RCVBUF (net.core.rmem_max)",
         (CAUSE_RCVBUF, _) => "net.core.rmem_default",
-        (CAUSE_MEMCG, _) => "memory.max of the cgroup",
+        (CAUSE_MEMCG, _) => "memory cgroup limit",
         _ if body.sock_type == 3 => "memory limit of the protocol",
         (_, 6 | 262) => "net.ipv4.tcp_mem",
         (_, 17 | 136) => "net.ipv4.udp_mem",

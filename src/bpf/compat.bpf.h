@@ -50,6 +50,15 @@ static __always_inline __u32 sock_drops(struct sock *sk)
 	return sk->sk_drops.counter;
 }
 
+/* sysctl_tcp_moderate_rcvbuf: a byte since 5.13 or so, an int before; little endian keeps it in the first byte. */
+static __always_inline bool rcvbuf_is_moderated(struct sock *sk)
+{
+	__u8 on = 0;
+
+	bpf_core_read(&on, sizeof(on), &sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_moderate_rcvbuf);
+	return on;
+}
+
 /* sk_cgrp_data.cgroup: since 5.15; before it a tagged word, `val`, whose pointer form had its low bits clear. */
 struct sock_cgroup_data___tagged {
 	__u64 val;

@@ -72,8 +72,14 @@ struct ns_common {
 	unsigned int inum;
 };
 
+struct netns_ipv4 {
+	int sysctl_tcp_rmem[3];
+	__u8 sysctl_tcp_moderate_rcvbuf; /* int before 5.15 */
+};
+
 struct net {
 	struct ns_common ns;
+	struct netns_ipv4 ipv4;
 };
 
 typedef struct {
@@ -272,8 +278,13 @@ struct tcp_sock {
 		__u32 rtt_us; /* us << 3 */
 	} rcv_rtt_est;
 	struct {
-		int space;
+		int space; /* bytes */
+		__u32 seq;
+		__u64 time; /* us, CLOCK_MONOTONIC */
 	} rcvq_space;
+	__u32 copied_seq;
+	__u32 rcv_nxt;
+	__u32 window_clamp;
 };
 
 /* net/mptcp/protocol.h */

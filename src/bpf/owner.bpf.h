@@ -2,7 +2,8 @@
 /*
  * The programs that find out whose a socket is, for every tool that shows owners.
  *
- * A tool that handles inet_sock_set_state itself calls owner_follow() there and defines OWN_SET_STATE; one that keeps
+ * A tool that handles inet_sock_set_state itself calls owner_follow() there and defines OWN_SET_STATE; one that
+ * handles tcp_rcv_space_adjust calls owner_note() there and defines OWN_READER; one that keeps
  * state of sockets that exist already defines SOCK_SEED(sk, s); one for other sockets than TCP's defines SOCK_OWNED(sk).
  * All before it includes this file.
  */
@@ -35,6 +36,7 @@ int BPF_PROG(follow_owner, struct sock *sk, int old, int new)
 }
 #endif
 
+#ifndef OWN_READER
 /*
  * The first read() of an accepted socket names the process that serves it, where the listener's would be a guess
  * (a parent that only listens). Runs in the reader's context under the socket's lock.
@@ -48,6 +50,7 @@ int BPF_PROG(note_reader, struct sock *sk)
 		owner_note(&s->owner, sk);
 	return 0;
 }
+#endif
 
 /*
  * Owners of the sockets that exist when the tool starts, in every network namespace: every file of every process is
