@@ -9,7 +9,10 @@ mod agent;
 mod net;
 mod peer;
 mod scratch;
+mod sockbuf;
+mod tcpinfo;
 mod tcplife;
+mod tcprcvspace;
 mod tool;
 mod wait;
 
@@ -32,6 +35,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut trials = tcplife::tests();
+    trials.extend(tcpinfo::tests());
+    trials.extend(tcprcvspace::tests());
+    trials.extend(sockbuf::tests());
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"
