@@ -127,11 +127,17 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
         json("boot_ns", |r| Value::Int(r.head.boot_ns)),
         json("netns", |r| Value::Int(r.head.netns.into())),
         json("cookie", |r| Value::Int(r.head.cookie)),
-        json("family", |r| of_flow(r, Value::Int(r.head.flow.family.into()))),
+        json("family", |r| {
+            of_flow(r, Value::Int(r.head.flow.family.into()))
+        }),
         json("laddr", |r| of_flow(r, Value::Addr(r.head.flow.local()))),
-        json("lport", |r| of_flow(r, Value::Int(r.head.flow.lport.into()))),
+        json("lport", |r| {
+            of_flow(r, Value::Int(r.head.flow.lport.into()))
+        }),
         json("raddr", |r| of_flow(r, Value::Addr(r.head.flow.remote()))),
-        json("rport", |r| of_flow(r, Value::Int(r.head.flow.rport.into()))),
+        json("rport", |r| {
+            of_flow(r, Value::Int(r.head.flow.rport.into()))
+        }),
         json("pid", pid),
         json("comm", comm),
         json("uid", |r| Value::Int(r.head.uid.into())),

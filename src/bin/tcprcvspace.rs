@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! tcprcvspace: receive-buffer autotuning, a row per read of a TCP socket, or a summary of sockets whose window is
+//! tcprcvspace: receive-buffer autotuning, a row per segment that is read from a TCP socket, or a summary of sockets whose window is
 //! too small.
 //!
 //! Traces `tcp:tcp_rcv_space_adjust`, and `sock:inet_sock_set_state` for owners and for the end of a socket.
@@ -187,7 +187,7 @@ fn sizes() -> Vec<C> {
         json("rmem_alloc_bytes", |r| {
             Value::Bytes(r.body.rmem_alloc.into())
         }),
-        json("reads", |r| Value::Int(r.body.reads.into())),
+        json("calls", |r| Value::Int(r.body.calls.into())),
     ]
 }
 
@@ -250,7 +250,8 @@ fn refuse_what_has_no_effect(args: &Args) -> Result<()> {
         return Err(Usage(reason.into()).into());
     }
     if args.summary && args.sampling.is_set() {
-        let reason = "--summary counts every read; --every, --interval and --changes are for samples";
+        let reason =
+            "--summary counts everything; --every, --interval and --changes are for samples";
         return Err(Usage(reason.into()).into());
     }
     Ok(())
@@ -264,7 +265,12 @@ fn run(args: Args) -> Result<()> {
         run,
     } = &args.common;
     let columns = columns(args.summary);
-    let rows = Rows::chosen("tcprcvspace", output.style(), columns, args.columns.as_ref())?;
+    let rows = Rows::chosen(
+        "tcprcvspace",
+        output.style(),
+        columns,
+        args.columns.as_ref(),
+    )?;
     let tracepoints = ["tcp:tcp_rcv_space_adjust", "sock:inet_sock_set_state"];
     let session = Session::new("tcprcvspace", run, &tracepoints);
     let mut storage = MaybeUninit::uninit();

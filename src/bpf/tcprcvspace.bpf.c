@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * tcprcvspace: receive-buffer autotuning as its function is entered, once per read of the application; and, on
+ * tcprcvspace: receive-buffer autotuning as its function is entered, once per buffer that a read empties; and, on
  * request, one record per socket that its window limited.
  */
 #include "kernel.h"
@@ -9,7 +9,7 @@
 /* Measurements of a round trip each, as tcp_rcv_space_adjust() makes them (net/ipv4/tcp_input.c). */
 struct tally {
 	__u64 since_ns; /* the first call */
-	__u32 reads;
+	__u32 calls;
 	__u32 measures;
 	__u32 limited; /* measures that asked for more window than the socket may offer */
 	__u32 copied;  /* the largest */
@@ -32,7 +32,7 @@ enum growth { GROWTH_OPEN, GROWTH_LOCKED, GROWTH_OFF, GROWTH_MAX };
 struct adjust {
 	struct head head;
 	__u64 measure_us; /* since this measurement began */
-	__u64 tally_ns;	  /* since the socket's first read that was seen */
+	__u64 tally_ns;	  /* since the socket's first call that was seen */
 	__u32 copied;	  /* bytes read since this measurement began */
 	__u32 queued;	  /* bytes that arrived in order and are not read */
 	__s32 space;	  /* bytes that were read in the round trip with the most */
@@ -43,7 +43,7 @@ struct adjust {
 	__u32 rcv_ssthresh;
 	__u32 rcv_wnd;
 	__u32 rmem_max; /* net.ipv4.tcp_rmem[2] */
-	__u32 reads;
+	__u32 calls;
 	__u32 measures;
 	__u32 limited;
 	__u32 max_copied;
@@ -94,7 +94,7 @@ static __always_inline void tally_add(struct tally *tally, struct sock *sk, stru
 	__u32 rtt = tp->rcv_rtt_est.rtt_us >> 3;
 	__u64 us = bpf_ktime_get_ns() / 1000 - tp->rcvq_space.time;
 
-	if (!tally->reads++)
+	if (!tally->calls++)
 		tally->since_ns = bpf_ktime_get_boot_ns();
 	if (!tp->rcv_rtt_est.rtt_us || us < rtt)
 		return;
@@ -109,7 +109,7 @@ static __always_inline void tally_add(struct tally *tally, struct sock *sk, stru
 static __always_inline void tally_fill(struct adjust *e, const struct tally *tally)
 {
 	e->tally_ns = tally->since_ns ? e->head.boot_ns - tally->since_ns : 0;
-	e->reads = tally->reads;
+	e->calls = tally->calls;
 	e->measures = tally->measures;
 	e->limited = tally->limited;
 	e->max_copied = tally->copied;
@@ -145,7 +145,7 @@ int BPF_PROG(rcv_space_adjust, struct sock *sk)
 		tally_add(&s->tool.tally, sk, tp);
 		return 0;
 	}
-	s->tool.tally.reads++;
+	s->tool.tally.calls++;
 	flow_of(&flow, sk, tp);
 	if (!wanted(sk, &flow, &s->owner))
 		return 0;
@@ -159,7 +159,7 @@ int BPF_PROG(rcv_space_adjust, struct sock *sk)
 	head_fill(&e->head, sk, &flow, &s->owner, ADJUST);
 	__builtin_memset(&e->measure_us, 0, sizeof(*e) - sizeof(e->head));
 	adjust_fill(e, sk, tp);
-	e->reads = s->tool.tally.reads;
+	e->calls = s->tool.tally.calls;
 	event_submit(e);
 	return 0;
 }

@@ -46,10 +46,7 @@ impl Pair {
         c.comm("client")?;
         s.comm("server")?;
         let inodes = net.inodes();
-        let tool = Tool::start(
-            "tcpinfo",
-            &[&["--json", "--netns", &inodes], args].concat(),
-        )?;
+        let tool = Tool::start("tcpinfo", &[&["--json", "--netns", &inodes], args].concat())?;
         Ok(Self { net, c, s, tool })
     }
 
@@ -69,8 +66,12 @@ impl Pair {
 }
 
 fn row_of<'a>(rows: &'a [Value], cookie: &str) -> Result<&'a Value> {
-    let mut found = rows.iter().filter(|row| row["cookie"].to_string() == cookie);
-    let row = found.next().with_context(|| format!("no row of {cookie}"))?;
+    let mut found = rows
+        .iter()
+        .filter(|row| row["cookie"].to_string() == cookie);
+    let row = found
+        .next()
+        .with_context(|| format!("no row of {cookie}"))?;
     ensure!(found.next().is_none(), "two rows of {cookie}");
     Ok(row)
 }
@@ -175,7 +176,10 @@ fn values(host: &str) -> Result<()> {
         )?;
     }
     let row = row_of(&rows, &cookies[0])?;
-    ensure!(local.ends_with(&format!(":{}", row["lport"])), "{local}: {row}");
+    ensure!(
+        local.ends_with(&format!(":{}", row["lport"])),
+        "{local}: {row}"
+    );
     ensure!(row["rwnd_limited_us"].as_u64() > Some(100_000), "{row}");
     ensure!(row["total_retrans"].as_u64() > Some(0), "{row}");
     ss_agrees(row, &said)
@@ -219,7 +223,10 @@ fn ss_agrees(row: &Value, said: &HashMap<String, String>) -> Result<()> {
     let options = row["options"].as_str().context("options")?;
     for option in ["ts", "sack", "ecn", "ecnseen"] {
         let shown = options.split(' ').any(|word| word == option);
-        ensure!(shown == said.contains_key(option), "{option}: {said:?} {row}");
+        ensure!(
+            shown == said.contains_key(option),
+            "{option}: {said:?} {row}"
+        );
     }
     let cookie = format!("{:x}", row["cookie"].as_u64().context("cookie")?);
     ensure!(said.get("sk") == Some(&cookie), "sk:{cookie} {said:?}");
@@ -265,7 +272,8 @@ fn aborted(host: &str) -> Result<()> {
     pair.net.a.quiet()?;
     // Refused: the socket is CLOSE and cleared when connect() returns.
     let refused = pair.c.open(host)?;
-    pair.c.fails(&format!("connect {refused} {at}"), ECONNREFUSED)?;
+    pair.c
+        .fails(&format!("connect {refused} {at}"), ECONNREFUSED)?;
     wants.push((
         pair.c.run(&format!("cookie {refused}"))?,
         json!({"rport": server, "errno": ECONNREFUSED, "event": "attempt", "state": "SYN_SENT", "segs_out": 1}),
@@ -284,7 +292,10 @@ fn aborted(host: &str) -> Result<()> {
         .iter()
         .find(|row| row["lport"] == server && row["rport"] == local)
         .context("no row of the session that nobody accepted")?;
-    agrees(orphan, &json!({"event": "connection", "bytes_received": 300, "pid_source": "listener"}))?;
+    agrees(
+        orphan,
+        &json!({"event": "connection", "bytes_received": 300, "pid_source": "listener"}),
+    )?;
     ensure!(rows.len() == 5, "{} rows: {rows:#?}", rows.len());
     Ok(())
 }
@@ -314,13 +325,23 @@ fn counts(host: &str) -> Result<()> {
         let opened = pair.net.b.counters()?["Tcp.PassiveOpens"] - before;
         let rows = pair.rows()?;
         let kind = |event: &str| rows.iter().filter(|row| row["event"] == event).count();
-        ensure!(kind("connection") == 2 * opened as usize, "{}", kind("connection"));
+        ensure!(
+            kind("connection") == 2 * opened as usize,
+            "{}",
+            kind("connection")
+        );
         ensure!(opened as usize == SESSIONS);
         let other = usize::from(all);
-        ensure!(kind("listener") == other && kind("unused") == other, "{rows:#?}");
+        ensure!(
+            kind("listener") == other && kind("unused") == other,
+            "{rows:#?}"
+        );
         ensure!(rows.len() == 2 * SESSIONS + 2 * other, "{}", rows.len());
         for row in rows.iter().filter(|row| row["event"] == "connection") {
-            ensure!(row["duration_us"].is_u64() && row["pid_source"] == "socket", "{row}");
+            ensure!(
+                row["duration_us"].is_u64() && row["pid_source"] == "socket",
+                "{row}"
+            );
         }
     }
     Ok(())
@@ -347,7 +368,10 @@ fn reused(host: &str) -> Result<()> {
     }
     let rows = pair.rows()?;
     ensure!(rows.len() == 3, "{rows:#?}");
-    agrees(row_of(&rows, &cookie)?, &json!({"bytes_sent": 20, "uses": 2}))
+    agrees(
+        row_of(&rows, &cookie)?,
+        &json!({"bytes_sent": 20, "uses": 2}),
+    )
 }
 
 /// `--columns` in each format; a wrong name is an argument error.
@@ -356,7 +380,12 @@ fn columns() -> Result<()> {
     let (mut c, mut s) = (net.a.agent()?, net.b.agent()?);
     let inode = net.a.inode.to_string();
     let list = "rport,bytes_acked,busy_time_us";
-    let run = |format| Tool::start("tcpinfo", &["--netns", &inode, "--columns", list, "-o", format]);
+    let run = |format| {
+        Tool::start(
+            "tcpinfo",
+            &["--netns", &inode, "--columns", list, "-o", format],
+        )
+    };
     let tools = [run("csv")?, run("json")?, run("table")?];
     let (listener, at) = s.listen("10.9.0.2:0")?;
     let fd = c.open(&at)?;
@@ -377,8 +406,15 @@ fn columns() -> Result<()> {
     let keys: Vec<_> = rows[0].as_object().context("an object")?.keys().collect();
     ensure!(keys.len() == 6, "{keys:?}");
     ensure!(rows[0]["bytes_acked"] == 2048, "{rows:?}");
-    ensure!(table?.lines[0].split_whitespace().eq(["RPORT", "ACKED", "BUSY"]));
+    ensure!(
+        table?.lines[0]
+            .split_whitespace()
+            .eq(["RPORT", "ACKED", "BUSY"])
+    );
     let wrong = crate::tool::run("tcpinfo", &["--columns", "rport,cwind"])?;
-    ensure!(wrong.status.code() == Some(2) && wrong.stderr.contains("'cwind'"), "{wrong:?}");
+    ensure!(
+        wrong.status.code() == Some(2) && wrong.stderr.contains("'cwind'"),
+        "{wrong:?}"
+    );
     Ok(())
 }
