@@ -68,7 +68,7 @@ impl Pair {
 fn row_of<'a>(rows: &'a [Value], cookie: &str) -> Result<&'a Value> {
     let mut found = rows
         .iter()
-        .filter(|row| row["cookie"].to_string() == cookie);
+        .filter(|row| row["cookie"].as_u64() == cookie.parse().ok());
     let row = found
         .next()
         .with_context(|| format!("no row of {cookie}"))?;
@@ -205,7 +205,7 @@ fn ss_agrees(row: &Value, said: &HashMap<String, String>) -> Result<()> {
         ("delivered", "delivered"),
     ] {
         let value = said.get(word).with_context(|| format!("ss: no {word}"))?;
-        ensure!(*value == row[key].to_string(), "{word}:{value}, but {row}");
+        ensure!(value.parse().ok() == row[key].as_u64(), "{word}:{value}, but {row}");
     }
     let ms = |word: &str, key: &str| -> Result<()> {
         let value = said.get(word).with_context(|| format!("ss: no {word}"))?;
