@@ -392,10 +392,10 @@ static __always_inline bool owner_wanted(const struct owner *owner)
 
 /* ---------------------------------------------------------------- records */
 
-static __always_inline void head_fill(struct head *head, struct sock *sk, const struct flow *flow,
-				      const struct owner *owner, __u32 event)
+static __always_inline void head_fill_at(struct head *head, __u64 boot_ns, struct sock *sk, const struct flow *flow,
+					 const struct owner *owner, __u32 event)
 {
-	head->boot_ns = bpf_ktime_get_boot_ns();
+	head->boot_ns = boot_ns;
 	head->cookie = bpf_get_socket_cookie(sk);
 	head->flow = *flow;
 	head->owner = *owner;
@@ -403,6 +403,12 @@ static __always_inline void head_fill(struct head *head, struct sock *sk, const 
 	head->uid = sk->sk_uid.val;
 	head->event = event;
 	head->pad = 0;
+}
+
+static __always_inline void head_fill(struct head *head, struct sock *sk, const struct flow *flow,
+				      const struct owner *owner, __u32 event)
+{
+	head_fill_at(head, bpf_ktime_get_boot_ns(), sk, flow, owner, event);
 }
 
 #endif
