@@ -36,8 +36,9 @@ impl Journal {
             Ok(socket)
         };
         let socket = connect().map_err(|e| {
-            let path = path.display();
-            anyhow!("no systemd journal listens at {path}: {e}")
+            let (path, reason) = (path.display(), e.to_string());
+            let reason = reason.split(" (os error").next().unwrap_or_default();
+            anyhow!("no systemd journal listens at {path}: {reason}")
         })?;
         Ok(Self {
             socket,

@@ -154,12 +154,17 @@ static __always_inline void *event_reserve(__u64 size)
 	return event;
 }
 
+enum { WAKE_WINDOW = 4096 }; /* a few records: some are reserved at the same moment on other CPUs */
+
 /* A wake-up costs more than the event: only a filling buffer forces one, otherwise the reader looks by itself. */
 static __always_inline void event_submit(void *event)
 {
 	__u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
 
-	bpf_ringbuf_submit(event, waiting >= config.wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	/* Once when the mark is passed, not for each event above it: a slow reader is awake already. */
+	bool passed = waiting - config.wake_bytes < WAKE_WINDOW;
+
+	bpf_ringbuf_submit(event, passed ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 
 /* ---------------------------------------------------------------- flow */
