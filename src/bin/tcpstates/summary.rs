@@ -213,7 +213,7 @@ fn columns() -> Vec<Column<State>> {
         C::new("most_pid", "TOP_PID", (7, 7), |r| {
             r.body.most.map_or(Value::Unknown, |(owner, _)| pid(&owner))
         }),
-        C::new("most_comm", "TOP_COMM", (8, 16), |r| {
+        C::new("most_comm", "TOP_COMM", (10, 16), |r| {
             r.body
                 .most
                 .as_ref()

@@ -34,7 +34,7 @@ fn layouts() -> Result<()> {
         ),
         (
             &["--summary"],
-            "STATE         LEFT P50_MS P99_MS MAX_MS   NOW TOP_PID TOP_COMM  OLD_MS OLD_PID",
+            "STATE         LEFT P50_MS P99_MS MAX_MS   NOW TOP_PID TOP_COMM    OLD_MS OLD_PID",
             Some(80),
         ),
     ] {
