@@ -25,10 +25,7 @@ use tcptools::value::Value;
 #[path = "tcpstates/summary.rs"]
 mod summary;
 
-#[allow(non_camel_case_types, clippy::all, dead_code)]
-mod bpf {
-    include!(concat!(env!("OUT_DIR"), "/tcpstates.skel.rs"));
-}
+tcptools::skeleton!("tcpstates");
 use bpf::types::transition;
 tcptools::record!(transition, bpf::types::head);
 
