@@ -21,6 +21,7 @@ pub mod filter;
 pub mod flow;
 pub mod interrupt;
 pub mod iter;
+pub mod journal;
 pub mod names;
 pub mod output;
 pub mod preflight;

@@ -13,6 +13,7 @@ mod sockbuf;
 mod tcpinfo;
 mod tcplife;
 mod tcprcvspace;
+mod tcpstates;
 mod tool;
 mod wait;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     trials.extend(tcpinfo::tests());
     trials.extend(tcprcvspace::tests());
     trials.extend(sockbuf::tests());
+    trials.extend(tcpstates::tests());
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"
