@@ -75,8 +75,12 @@ fn unknown<E>(name: &str, twice: bool, left: &[Column<E>]) -> Usage {
     if twice {
         return Usage(format!("the column '{name}' is named twice"));
     }
-    let mut names: Vec<_> = left.iter().map(|c| c.key).collect();
-    names.retain(|key| !key.is_empty());
+    let mut names: Vec<&str> = Vec::new();
+    for key in left.iter().map(|c| c.key).filter(|key| !key.is_empty()) {
+        if !names.contains(&key) {
+            names.push(key);
+        }
+    }
     Usage(format!(
         "there is no column '{name}'; there are {}",
         names.join(", ")

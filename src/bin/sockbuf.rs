@@ -163,7 +163,11 @@ fn why() -> Vec<C> {
 }
 
 fn sizes() -> Vec<C> {
-    let json = |key, get| C::new(key, "", (0, 0), get).right().shown(Shown::JSON);
+    let json = |key, get| {
+        Column::<overflow>::new(key, "", (0, 0), get)
+            .right()
+            .shown(Shown::JSON)
+    };
     vec![
         json("rmem_alloc_bytes", |r| {
             Value::Bytes(r.body.rmem_alloc.into())
@@ -264,6 +268,9 @@ fn name(bytes: &[u8; 32]) -> Value<'_> {
 /// How often the files of all processes are visited for owners, at most.
 const LOOKUP_EVERY: Duration = Duration::from_secs(1);
 
+/// More rows than this do not wait: they are shown without an owner.
+const MAX_PARKED: usize = 1 << 16;
+
 /// After this time a socket that nobody had open is looked for again.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
@@ -313,13 +320,24 @@ impl Overflows {
         }
     }
 
+    /// Looks up the owners that are missing, and shows what waited for that.
     fn release(&mut self, out: &mut Printer) {
-        let mut parked = std::mem::take(&mut self.parked);
+        self.complete();
+        self.flush(out);
+    }
+
+    fn flush(&mut self, out: &mut Printer) {
+        for body in std::mem::take(&mut self.parked) {
+            self.print(&body, out);
+        }
+    }
+
+    fn complete(&mut self) {
         if let Some(lookup) = &mut self.lookup
-            && parked.iter().any(|body| lookup.helps(body))
+            && self.parked.iter().any(|body| lookup.helps(body))
         {
             let found = lookup.run();
-            for body in &mut parked {
+            for body in &mut self.parked {
                 if body.head().pid_source().is_some() {
                     continue;
                 }
@@ -328,9 +346,6 @@ impl Overflows {
                     None => drop(lookup.vain.insert(body.head.cookie)),
                 }
             }
-        }
-        for body in &parked {
-            self.print(body, out);
         }
     }
 }
@@ -355,6 +370,9 @@ impl Handler for Overflows {
         let helps = self.lookup.as_ref().is_some_and(|l| l.helps(body));
         if helps || !self.parked.is_empty() {
             self.parked.push(*body);
+            if self.parked.len() >= MAX_PARKED {
+                self.flush(out);
+            }
         } else {
             self.print(body, out);
         }

@@ -61,7 +61,7 @@ type C = Column<info>;
 /// An integer that JSON always shows and the tables on request.
 macro_rules! more {
     ($key:literal, $($field:ident).+) => {
-        C::new($key, "", (0, 0), |r| Value::Int(r.body.$($field).+.into())).right().shown(Shown::JSON)
+        Column::<info>::new($key, "", (0, 0), |r| Value::Int(r.body.$($field).+.into())).right().shown(Shown::JSON)
     };
 }
 
