@@ -30,6 +30,7 @@ pub fn tests() -> Vec<Trial> {
         trial("sockbuf::ping", ping),
         trial("sockbuf::packet", packet),
         trial("sockbuf::udp_mem", udp_mem),
+        trial("sockbuf::tcp_mem", tcp_mem),
         trial("sockbuf::memcg", memcg),
     ]
 }
@@ -323,6 +324,65 @@ fn udp_mem() -> Result<()> {
                 ensure!(row["mem_allocated_pages"].as_u64() > Some(600), "{row}");
             }
         }
+    }
+    Ok(())
+}
+
+/// TCP's sockets on the whole host, as `alloc` of /proc/net/sockstat counts them.
+fn tcp_sockets() -> Result<u64> {
+    let text = fs::read_to_string("/proc/net/sockstat")?;
+    let words: Vec<_> = text
+        .lines()
+        .find(|line| line.starts_with("TCP:"))
+        .context("TCP:")?
+        .split_whitespace()
+        .collect();
+    let at = words.iter().position(|word| *word == "alloc");
+    Ok(words[at.context("alloc")? + 1].parse()?)
+}
+
+/// TCP under pressure: a socket with far more than its share of the limit is refused more. The sockets of the tests
+/// that run at the same time have less, and are not: the limit itself stays out of their reach.
+fn tcp_mem() -> Result<()> {
+    let net = Netns::new()?;
+    let mut agent = net.agent()?;
+    let tool = watch(&net, &[])?;
+    let (listener, at) = agent.listen("127.0.0.1:0")?;
+    agent.option(listener, SOL_SOCKET, SO_RCVBUFFORCE, 256 << 20)?;
+    let fd = agent.open(&at)?;
+    agent.option(fd, SOL_SOCKET, libc::SO_SNDBUFFORCE, 256 << 20)?;
+    agent.run(&format!("connect {fd} {at}"))?;
+    let accepted = agent.number(&format!("accept {listener}"))?;
+    let max = tcp_sockets()?.max(20) * 1500;
+    {
+        let _low = Sysctl::set("/proc/sys/net/ipv4/tcp_mem", &format!("0 0 {max}"))?;
+        wait::until("a refusal", PATIENCE, || {
+            // What does not fit now is tried again.
+            let _ = agent.attempt(&format!("offer {fd} 1000000"))?;
+            Ok(
+                (net.counters()?["TcpExt.TCPMemoryPressures"] > 0 && tool.lines() > 0)
+                    .then_some(()),
+            )
+        })?;
+    }
+    let pid = agent.pid();
+    for fd in [fd, accepted] {
+        agent.run(&format!("linger0 {fd}"))?;
+        agent.run(&format!("close {fd}"))?;
+    }
+    let port: u64 = at.rsplit_once(':').context("a port")?.1.parse()?;
+    for row in tool.stop()?.rows()? {
+        agrees(
+            &row,
+            &json!({"event": "exceed_buf_limit", "proto": "TCP", "cause": "pressure", "pid": pid,
+            "tune": "net.ipv4.tcp_mem", "mem_low_pages": 0, "mem_pressure_pages": 0, "mem_max_pages": max}),
+        )?;
+        let side = if row["lport"] == port {
+            "rmem_alloc_bytes"
+        } else {
+            "wmem_queued_bytes"
+        };
+        ensure!(row[side].as_u64() > Some(1 << 20), "{row}");
     }
     Ok(())
 }

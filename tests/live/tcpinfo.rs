@@ -205,7 +205,10 @@ fn ss_agrees(row: &Value, said: &HashMap<String, String>) -> Result<()> {
         ("delivered", "delivered"),
     ] {
         let value = said.get(word).with_context(|| format!("ss: no {word}"))?;
-        ensure!(value.parse().ok() == row[key].as_u64(), "{word}:{value}, but {row}");
+        ensure!(
+            value.parse().ok() == row[key].as_u64(),
+            "{word}:{value}, but {row}"
+        );
     }
     let ms = |word: &str, key: &str| -> Result<()> {
         let value = said.get(word).with_context(|| format!("ss: no {word}"))?;

@@ -109,6 +109,11 @@ impl Tool {
         })
     }
 
+    /// How many lines it has printed so far.
+    pub fn lines(&self) -> usize {
+        self.lines.lock().expect("no panic").len()
+    }
+
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(Pid::from_raw(self.child.id() as i32), signal)?)
     }
