@@ -11,6 +11,8 @@
 //! | a difference between kernels | `bpf/compat.bpf.h` |
 //! | how a command starts, waits, stops | [`session`] |
 //! | a sentence about why it cannot run | [`preflight`] |
+//! | a check of the host | [`host`] |
+//! | a new command | a line in [`suite`], for `tcptools list`, `tplist` and the tests |
 
 #![warn(missing_docs)]
 
@@ -18,6 +20,7 @@ pub mod cli;
 pub mod clock;
 pub mod filter;
 pub mod flow;
+pub mod host;
 pub mod interrupt;
 pub mod iter;
 pub mod names;
@@ -25,5 +28,7 @@ pub mod output;
 pub mod preflight;
 pub mod session;
 pub mod sink;
+pub mod suite;
+pub mod tracepoints;
 pub mod types;
 pub mod value;

@@ -4,7 +4,7 @@
 mod ids;
 mod lists;
 
-pub use ids::{Cgroups, Namespaces};
+pub use ids::{Cgroups, Namespaces, hierarchy as cgroup_mount};
 pub use lists::{Cidrs, Comms, Numbers, Ports};
 
 use crate::types;
