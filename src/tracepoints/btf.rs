@@ -140,8 +140,22 @@ impl Types {
                 }
                 _ => "?".into(),
             },
+            BtfKind::Int => integer(name).to_owned(),
             _ => name.to_owned(),
         }
+    }
+}
+
+/// The compiler's names of integers, as people and tracefs write them.
+fn integer(name: &str) -> &str {
+    match name {
+        "short int" => "short",
+        "short unsigned int" => "unsigned short",
+        "long int" => "long",
+        "long unsigned int" => "unsigned long",
+        "long long int" => "long long",
+        "long long unsigned int" => "unsigned long long",
+        _ => name,
     }
 }
 

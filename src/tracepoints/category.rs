@@ -109,6 +109,14 @@ pub fn class(event: &str) -> Option<&'static str> {
         "tcp_destroy_sock" | "tcp_receive_reset" | "tcp_rcv_space_adjust" => "tcp_event_sk",
         "tcp_bad_csum" => "tcp_event_skb",
         "sock_send_length" | "sock_recv_length" => "sock_msg_length",
+        "get_mapping_status" | "mptcp_sendmsg_frag" => "mptcp_dump_mpext",
+        "net_dev_queue" | "netif_receive_skb" | "netif_rx" => "net_dev_template",
+        _ if event.starts_with("napi_gro_") || event.starts_with("netif_r") => {
+            match event.ends_with("_exit") {
+                true => "net_dev_rx_exit_template",
+                false => "net_dev_rx_verbose_template",
+            }
+        }
         "tcp_ao_synack_no_key" => "tcp_ao_event_sk",
         "tcp_ao_snd_sne_update" | "tcp_ao_rcv_sne_update" => "tcp_ao_event_sne",
         _ if event.starts_with("tcp_hash_") => "tcp_hash_event",
