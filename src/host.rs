@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn the_kernel_and_the_checks_agree() {
         let all = checks();
-        let status = |name| all.iter().find(|c| c.name == name).unwrap().status;
+        let status = |name: &str| all.iter().find(|c| c.name == name).unwrap().status;
         let prevented = ["btf", "capabilities", "user_namespace", "lockdown"];
         let prevented = prevented.iter().any(|name| status(name) == Status::No);
         assert_eq!(status("trace") == Status::No, prevented, "{all:#?}");

@@ -23,7 +23,11 @@ const RESET: &[&str] = &[
     "tcp:tcp_send_reset",
 ];
 /// [`OWNER`], and what was sent again.
-const RETRANS: &[&str] = &["tcp:tcp_rcv_space_adjust", "tcp:tcp_retransmit_skb"];
+const RETRANS: &[&str] = &[
+    "sock:inet_sock_set_state",
+    "tcp:tcp_rcv_space_adjust",
+    "tcp:tcp_retransmit_skb",
+];
 
 const fn tool(
     name: &'static str,
@@ -48,7 +52,7 @@ pub const TOOLS: &[Tool] = &[
     tool("tcpaccept", "a passive open", &["sock:inet_sock_set_state"], OWNER),
     tool("tcpretrans", "a retransmission of a segment or a SYN/ACK", &["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"], OWNER),
     tool("tcpreset", "an RST sent or received, and why", &["tcp:tcp_send_reset", "tcp:tcp_receive_reset"], OWNER),
-    tool("tcpprobe", "a sample of the congestion window", &["tcp:tcp_probe"], OWNER),
+    tool("tcpprobe", "a sample of the congestion window", &["tcp:tcp_probe"], RETRANS),
     tool("tcpinfo", "a socket's final TCP statistics", &["tcp:tcp_destroy_sock"], OWNER),
     tool("tcprcvspace", "a step of receive-buffer autotuning", &["tcp:tcp_rcv_space_adjust"], OWNER),
     tool("sockbuf", "a socket buffer that overflowed or met its limit", &["sock:sock_rcvqueue_full", "sock:sock_exceed_buf_limit", "udp:udp_fail_queue_rcv_skb"], OWNER),

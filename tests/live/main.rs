@@ -6,6 +6,7 @@
 //! module per command holds its tests.
 
 mod agent;
+mod front;
 mod net;
 mod peer;
 mod scratch;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut trials = tcplife::tests();
+    trials.extend(front::tests());
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"

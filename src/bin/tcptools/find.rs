@@ -20,16 +20,13 @@ fn directory() -> Result<PathBuf> {
         .unwrap_or_else(|| own.to_owned()))
 }
 
-/// The path of a command of the suite.
+/// The path of a command of the suite; the error follows "NAME is".
 pub fn tool(name: &str) -> Result<PathBuf> {
     let directory = directory()?;
     let path = directory.join(name);
     let executable = |m: fs::Metadata| m.is_file() && m.permissions().mode() & 0o111 != 0;
     if !fs::metadata(&path).is_ok_and(executable) {
-        bail!(
-            "{name} is not installed: it is not in {}",
-            directory.display()
-        );
+        bail!("not installed: it is not in {}", directory.display());
     }
     Ok(path)
 }

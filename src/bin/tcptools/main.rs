@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use serde::Serialize;
@@ -118,7 +118,7 @@ fn become_tool(words: &[OsString]) -> Result<()> {
             "there is no command '{name}'; tcptools list shows them"
         )));
     }
-    let path = find::tool(&name)?;
+    let path = find::tool(&name).map_err(|e| anyhow!("{name} is {e}"))?;
     let error = Command::new(&path).arg0(&*name).args(arguments).exec();
     Err(error).with_context(|| format!("cannot run {}", path.display()))
 }
