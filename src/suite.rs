@@ -91,7 +91,7 @@ pub fn read_by(event: &str) -> Vec<&'static str> {
 /// Event names are unique in a kernel, so the category need not be known.
 fn using(event: &str, list: fn(&Tool) -> &'static [&'static str]) -> Vec<&'static str> {
     let named = |full: &&str| full.rsplit(':').next() == Some(event);
-    let uses = |tool: &&Tool| list(tool).iter().any(|full| named(full));
+    let uses = |tool: &&Tool| list(tool).iter().any(named);
     TOOLS.iter().filter(uses).map(|tool| tool.name).collect()
 }
 

@@ -147,6 +147,8 @@ fn run(args: Args) -> Result<()> {
         ));
     }
     let wanted = Wanted::new(args.pattern.as_deref())?;
+    // What is missing is said in a sentence of our own.
+    libbpf_rs::set_print(None);
     let kernel = Kernel::open()?;
     let all = kernel.tracepoints()?;
     let (shown, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|t| wanted.has(t));

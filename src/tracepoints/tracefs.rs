@@ -62,7 +62,7 @@ pub fn fields(events: &Path, category: &str, event: &str) -> Option<Vec<Field>> 
     Some(parse(&fs::read_to_string(path).ok()?))
 }
 
-/// Lines as `field:__u8 saddr[28];	offset:8;	size:28;	signed:0;`.
+/// Lines as `field:__u8 saddr[28]; offset:8; size:28; signed:0;`.
 fn parse(format: &str) -> Vec<Field> {
     let fields = format.lines().filter_map(|line| {
         let mut parts = line.trim().split(';').map(str::trim);

@@ -22,6 +22,11 @@ pub fn tests() -> Vec<Trial> {
             "front::the_lines_are_those_of_bcc",
             the_lines_are_those_of_bcc,
         ),
+        trial("front::tplist_needs_one_source", tplist_needs_one_source),
+        trial(
+            "front::check_names_what_is_missing",
+            check_names_what_is_missing,
+        ),
         trial("front::check_is_right_as_root", check_is_right_as_root),
         trial("front::check_is_right_as_nobody", check_is_right_as_nobody),
     ]
@@ -168,6 +173,55 @@ impl Report {
     fn commands(&self) -> impl Iterator<Item = &Value> {
         self.lines.iter().filter(|l| l["event"] == "command")
     }
+}
+
+fn tplist_needs_one_source() -> Result<()> {
+    let no_btf = "mount -t tmpfs none /sys/kernel/btf";
+    let text = within(
+        &format!("{no_btf}; {SHOWN}"),
+        "\"$1\" -v tcp_destroy_sock 2>&1",
+    )?;
+    ensure!(text.contains("    __u64 sock_cookie;\n"), "{text}");
+    ensure!(!text.contains("tp_btf("), "arguments without BTF: {text}");
+    let neither = within(
+        &format!("{no_btf}; {HIDDEN}"),
+        "\"$1\" 2>&1 || echo \"exit $?\"",
+    )?;
+    let lines: Vec<_> = neither.lines().collect();
+    ensure!(
+        lines.len() == 2 && lines[0].contains("mount -t tracefs") && lines[1] == "exit 1",
+        "{neither}"
+    );
+    Ok(())
+}
+
+/// What a host may lack, taken away from a real one.
+fn check_names_what_is_missing() -> Result<()> {
+    for (how, script, name) in [
+        (
+            &["--mount"][..],
+            "mount -t tmpfs none /sys/kernel/btf",
+            "btf",
+        ),
+        (&["--user", "--map-root-user"], ":", "user_namespace"),
+    ] {
+        let script = format!("{script}; exec \"$1\" check --json");
+        let mut command = Command::new("unshare");
+        command
+            .args(how)
+            .args(["sh", "-ec", &script, "sh", TCPTOOLS]);
+        let report = Report::of(&command.output()?)?;
+        ensure!(report.code == Some(1), "{name}: {:?}", report.code);
+        for check in [name, "trace"] {
+            let status = report.status(check);
+            ensure!(status == "no", "{name}: {check} is {status}");
+        }
+        ensure!(
+            report.commands().all(|line| line["runs"] == false),
+            "{name}"
+        );
+    }
+    Ok(())
 }
 
 fn check_is_right_as_root() -> Result<()> {

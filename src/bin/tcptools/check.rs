@@ -114,16 +114,21 @@ fn lines(checks: &[Check], trials: &[Trial]) -> Result<String> {
 }
 
 fn table(checks: &[Check], trials: &[Trial]) -> String {
-    let mut out = String::new();
+    let (mut out, mut before) = (String::new(), Vec::<String>::new());
     for check in checks {
         let status = match check.status {
             Status::Ok => "ok",
             Status::Note => "note",
             Status::No => "NO",
         };
-        let remedy = check.remedy.iter().map(|remedy| format!(": {remedy}"));
-        let said = check.detail.clone() + &remedy.collect::<String>();
+        let said = match &check.remedy {
+            // The reason of a refusal is often a line of its own already.
+            Some(remedy) if before.contains(remedy) => format!("{}: as above", check.detail),
+            Some(remedy) => format!("{}: {remedy}", check.detail),
+            None => check.detail.clone(),
+        };
         let _ = writeln!(out, "{:<17} {status:<4}  {said}", check.name);
+        before.push(said);
     }
     out.push('\n');
     let names = |of: &dyn Fn(&Trial) -> bool| {
