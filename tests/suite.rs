@@ -53,16 +53,21 @@ fn the_table_has_the_tracepoints_of_the_programs() {
 
 #[test]
 fn the_table_has_every_command() {
-    let named = |name: &str| TOOLS.iter().any(|tool| tool.name == name);
-    for entry in fs::read_dir(bpf()).unwrap() {
-        let file = entry.unwrap().file_name().into_string().unwrap();
-        if let Some(stem) = file.strip_suffix(".bpf.c") {
-            let internal = ["shared", "check"].contains(&stem);
-            assert!(internal || named(stem), "src/suite.rs lacks {stem}");
-        }
+    for entry in fs::read_dir(bpf().join("../bin")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let name = name.trim_end_matches(".rs");
+        let known = tcptools::suite::has(name) || name == "tcptools";
+        assert!(known, "src/suite.rs lacks {name}");
+        assert!(
+            tools::every().any(|tool| tool == name),
+            "tests/tools lacks {name}"
+        );
     }
     for tool in tools::ALL {
-        assert!(named(tool), "src/suite.rs lacks {tool}");
+        assert!(
+            TOOLS.iter().any(|t| t.name == *tool),
+            "src/suite.rs lacks {tool}"
+        );
     }
 }
 

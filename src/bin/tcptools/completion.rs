@@ -17,7 +17,11 @@ use crate::find;
 
 /// Writes the script for a shell.
 pub fn print(shell: Shell) -> Result<()> {
-    let mut front = crate::Args::command();
+    // Without the flag that asks for this script.
+    let own = crate::Args::command();
+    let mut front = Command::new("tcptools")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommands(own.get_subcommands().cloned());
     let tools = TOOLS.iter().map(|tool| (tool.name, tool.row));
     for (name, what) in tools.chain(OTHERS.iter().copied().take(1)) {
         if find::tool(name).is_ok() {
