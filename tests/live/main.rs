@@ -11,6 +11,7 @@ mod net;
 mod peer;
 mod scratch;
 mod tcplife;
+mod tcpstates;
 mod tool;
 mod wait;
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut trials = tcplife::tests();
+    trials.extend(tcpstates::tests());
     trials.extend(front::tests());
     if let Some(missing) = missing_capability() {
         eprintln!(
