@@ -171,16 +171,19 @@ pub struct Rows<E> {
 impl<E> Rows<E> {
     /// `columns` are the tool's own; those of every tool are added where the format has them.
     pub fn new(tool: &'static str, style: Style, columns: Vec<Column<E>>) -> Self {
+        let mut all = common_columns();
+        all.extend(columns);
+        Self::bare(tool, style, all)
+    }
+
+    /// With no columns but these: rows that are not about one socket.
+    pub fn bare(tool: &'static str, style: Style, mut columns: Vec<Column<E>>) -> Self {
         let layout = style.layout();
-        let mut all = Vec::new();
-        if style.format == Format::Json {
-            all = common_columns();
-        }
-        all.extend(columns.into_iter().filter(|c| c.shown.has(layout)));
+        columns.retain(|c| c.shown.has(layout));
         Self {
             tool,
             style,
-            columns: all,
+            columns,
             clock: Clock::default(),
             first_ns: None,
             cell: Vec::new(),

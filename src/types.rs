@@ -9,8 +9,8 @@ mod generated {
 }
 
 pub use generated::types::{
-    cidr, cidr_list, comm_list, config, counters, filter, flow, head, id_list, owner, port_set,
-    range, range_list,
+    cidr, cidr_list, comm_list, config, count_key, counters, filter, flow, head, hist, hist_key,
+    id_list, owner, port_set, range, range_list,
 };
 
 /// `enum` of the owner's origin in `src/bpf/tcp.bpf.h`.
@@ -32,6 +32,12 @@ pub const MAX_COMMS: usize = capacity!(comm_list, comm, [u64; 2]);
 unsafe impl Plain for head {}
 // SAFETY: as above.
 unsafe impl Plain for config {}
+// SAFETY: as above.
+unsafe impl Plain for count_key {}
+// SAFETY: as above.
+unsafe impl Plain for hist_key {}
+// SAFETY: as above.
+unsafe impl Plain for hist {}
 
 /// A record of a tool, as it lies in the ring buffer.
 ///

@@ -26,6 +26,8 @@ typedef _Bool bool;
 #define NULL ((void *)0)
 
 /* include/uapi/linux/bpf.h: these numbers are ABI. */
+enum { BPF_MAP_TYPE_HASH = 1 };
+enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 enum { BPF_MAP_TYPE_SK_STORAGE = 24, BPF_MAP_TYPE_RINGBUF = 27 };
 enum { BPF_F_NO_PREALLOC = 1U << 0, BPF_F_CLONE = 1U << 9 };
 enum { BPF_SK_STORAGE_GET_F_CREATE = 1 };
