@@ -15,10 +15,13 @@ use crate::output::{Format, Style};
 /// The flags of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
+    /// What is shown.
     #[command(flatten)]
     pub filter: Filter,
+    /// How it is shown.
     #[command(flatten)]
     pub output: Output,
+    /// How long, and how the command runs.
     #[command(flatten)]
     pub run: Run,
 }
@@ -51,6 +54,7 @@ pub struct Output {
 }
 
 impl Output {
+    /// The flags as the library takes them.
     pub fn style(&self) -> Style {
         Style {
             format: match (self.json, self.csv) {

@@ -13,6 +13,8 @@
 //! | how a command starts, waits, stops | [`session`] |
 //! | a sentence about why it cannot run | [`preflight`] |
 
+#![warn(missing_docs)]
+
 pub mod cli;
 pub mod clock;
 pub mod count;

@@ -24,9 +24,13 @@ pub enum Format {
 pub struct Shown(u8);
 
 impl Shown {
+    /// The table of 80 columns.
     pub const NARROW: Self = Self(1);
+    /// The wide table, and CSV with `--wide`.
     pub const WIDE: Self = Self(2);
+    /// CSV.
     pub const CSV: Self = Self(4);
+    /// JSON Lines.
     pub const JSON: Self = Self(8);
     /// Every layout.
     pub const ALL: Self = Self(15);
@@ -45,7 +49,9 @@ impl Shown {
 
 /// A record as a row sees it: the shared head and the tool's own part.
 pub struct Row<'a, E> {
+    /// The shared part.
     pub head: &'a head,
+    /// The whole record.
     pub body: &'a E,
 }
 
@@ -64,8 +70,11 @@ pub struct Column<E> {
     pub heading: &'static str,
     /// Width in the narrow and in the wide table.
     pub width: (usize, usize),
+    /// Aligned to the right.
     pub right: bool,
+    /// Where it appears.
     pub shown: Shown,
+    /// Takes the value from a record.
     pub get: for<'a> fn(&Row<'a, E>) -> Value<'a>,
 }
 
@@ -136,12 +145,15 @@ pub fn comm<'a, E>(row: &Row<'a, E>) -> Value<'a> {
 /// What the user chose about the output.
 #[derive(Clone, Debug, Default)]
 pub struct Style {
+    /// Table, JSON or CSV.
     pub format: Format,
+    /// More and wider columns.
     pub wide: bool,
     /// A column with the time of day.
     pub time: bool,
     /// A column with the seconds since the first row.
     pub timestamp: bool,
+    /// Whether a header line comes first.
     pub header: bool,
 }
 

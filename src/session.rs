@@ -44,6 +44,7 @@ pub trait Handler {
 
 /// The handler of a tool whose every record is one row.
 pub struct EachRow<E> {
+    /// Writes the rows.
     pub rows: Rows<E>,
     /// The row's `event` in JSON.
     pub event: fn(&E) -> &'static str,

@@ -32,6 +32,7 @@ pub enum Stop {
 pub struct Sink {
     out: io::Stdout,
     regular: bool,
+    /// Rows that are not written yet.
     pub buf: Vec<u8>,
 }
 

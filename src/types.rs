@@ -3,12 +3,25 @@
 
 use plain::Plain;
 
-#[allow(non_camel_case_types, clippy::all, dead_code)]
-mod generated {
-    include!(concat!(env!("OUT_DIR"), "/shared.skel.rs"));
+/// The module `bpf`: what libbpf-cargo made of `src/bpf/<stem>.bpf.c`.
+#[macro_export]
+macro_rules! skeleton {
+    ($stem:literal) => {
+        #[allow(
+            non_camel_case_types,
+            dead_code,
+            clippy::all,
+            clippy::undocumented_unsafe_blocks
+        )]
+        mod bpf {
+            include!(concat!(env!("OUT_DIR"), "/", $stem, ".skel.rs"));
+        }
+    };
 }
 
-pub use generated::types::{
+skeleton!("shared");
+
+pub use bpf::types::{
     cidr, cidr_list, comm_list, config, count_key, counters, filter, flow, head, hist, hist_key,
     id_list, owner, port_set, range, range_list,
 };
@@ -23,9 +36,13 @@ macro_rules! capacity {
     };
 }
 
+/// Ranges of process or user ids.
 pub const MAX_RANGES: usize = capacity!(range_list, range, range);
+/// Networks.
 pub const MAX_CIDRS: usize = capacity!(cidr_list, cidr, cidr);
+/// Namespaces or cgroups.
 pub const MAX_IDS: usize = capacity!(id_list, id, u64);
+/// Process names.
 pub const MAX_COMMS: usize = capacity!(comm_list, comm, [u64; 2]);
 
 // SAFETY: `repr(C)` structs of integers only, with explicit padding: every bit pattern is a value.

@@ -9,11 +9,15 @@ use std::net::IpAddr;
 pub enum Value<'a> {
     /// Not known: `-`, an empty CSV field, or JSON's `null`.
     Unknown,
+    /// `true` or `false`.
     Bool(bool),
+    /// A number without a unit.
     Int(u64),
+    /// Text of our own or the kernel's.
     Text(&'a str),
     /// A name that a process chose: no control byte of it reaches the output.
     Comm(&'a [u8]),
+    /// An address.
     Addr(IpAddr),
     /// Bytes: KiB for people, bytes in JSON.
     Bytes(u64),

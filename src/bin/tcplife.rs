@@ -21,10 +21,7 @@ use tcptools::session::{Handler, Printer, Session};
 use tcptools::types::{Record, decode};
 use tcptools::value::Value;
 
-#[allow(non_camel_case_types, clippy::all, dead_code)]
-mod bpf {
-    include!(concat!(env!("OUT_DIR"), "/tcplife.skel.rs"));
-}
+tcptools::skeleton!("tcplife");
 use bpf::types::session;
 tcptools::record!(session, bpf::types::head);
 
@@ -123,11 +120,8 @@ fn columns() -> Vec<C> {
             Value::Text(tcp_state(r.body.state))
         })
         .shown(wide),
-        C::new("errno", "ERRNO", (5, 5), |r| {
-            Value::Int(r.body.errno_.into())
-        })
-        .shown(Shown::JSON),
-        C::new("mptcp", "MPTCP", (7, 7), |r| match r.body.mptcp {
+        C::new("errno", "", (0, 0), |r| Value::Int(r.body.errno_.into())).shown(Shown::JSON),
+        C::new("mptcp", "", (0, 0), |r| match r.body.mptcp {
             0 => Value::Unknown,
             1 => Value::Text("subflow"),
             _ => Value::Text("parent"),

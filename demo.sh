@@ -1,0 +1,17 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Installs what is missing, builds, and runs tcplife for a few seconds on traffic of its own.
+set -eu
+cd "$(dirname "$0")"
+. scripts/setup.sh
+need clang libelf-dev make pkg-config
+
+cargo build --release --locked --bins --example traffic
+ready=$(mktemp -u)
+as_root target/release/tcplife --duration 6 --ready-file "$ready" &
+tool=$!
+while kill -0 $tool 2>/dev/null && [ ! -e "$ready" ]; do sleep 0.1; done
+target/release/examples/traffic >&2
+wait $tool
+as_root rm -f "$ready"
+echo "That was tcplife. All commands are in target/release; docs/ explains them." >&2

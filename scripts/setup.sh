@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Sourced by demo.sh and check.sh: installs what is missing, and says what to do where it cannot.
+# shellcheck shell=sh
+
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null; then
+		sudo -E "$@"
+	else
+		echo "this needs root, and there is no sudo: run it as root" >&2
+		exit 1
+	fi
+}
+
+# have PACKAGE: whether what the package is needed for is there, whoever installed it.
+have() {
+	case $1 in
+	libelf-dev) pkg-config --exists libelf zlib 2>/dev/null ;;
+	pkg-config) command -v pkg-config >/dev/null ;;
+	iproute2) command -v ip >/dev/null && command -v ss >/dev/null ;;
+	nftables) command -v nft >/dev/null ;;
+	*) command -v "$1" >/dev/null ;;
+	esac
+}
+
+# need PACKAGE...: by their names in Debian and Ubuntu.
+need() {
+	missing=
+	PATH=$PATH:/usr/sbin:/sbin
+	for package in "$@"; do
+		have "$package" || missing="$missing $package"
+	done
+	[ -n "$missing" ] || return 0
+	if ! command -v apt-get >/dev/null; then
+		echo "missing:$missing (Debian's names). Install what your system calls them:" >&2
+		echo "  Fedora: dnf install clang elfutils-libelf-devel zlib-devel make pkgconf gcc iproute nftables" >&2
+		echo "  Arch:   pacman -S clang libelf zlib make pkgconf gcc iproute2 nftables" >&2
+		echo "  Alpine: apk add clang libelf-static elfutils-dev zlib-dev make pkgconf gcc musl-dev linux-headers iproute2 nftables" >&2
+		exit 1
+	fi
+	echo "installing:$missing" >&2
+	as_root apt-get update -qq
+	# shellcheck disable=SC2086 # one word per package
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
+
+command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH
+command -v cargo >/dev/null || {
+	echo "cargo is missing: install Rust from https://rustup.rs" >&2
+	exit 1
+}
