@@ -20,7 +20,9 @@ pub const MAX_FLOWS: u32 = 1 << 16;
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct Counted {
+    /// Its flow, namespace and kind; nothing else of it is set but the time.
     pub head: head,
+    /// Occurrences.
     pub count: u64,
 }
 
@@ -37,6 +39,7 @@ pub struct Every {
 }
 
 impl Every {
+    /// The first time is one interval from now.
     pub fn new(interval: Option<Duration>) -> Self {
         let due = Instant::now() + interval.unwrap_or_default();
         Self { interval, due }
@@ -148,6 +151,7 @@ impl Counts {
         })
     }
 
+    /// The header line, if the format has one.
     pub fn header(&mut self, out: &mut Vec<u8>) {
         self.rows.header(out);
     }
