@@ -28,5 +28,8 @@ pub mod output;
 pub mod preflight;
 pub mod session;
 pub mod sink;
+pub mod stack;
+pub mod talkers;
+pub mod tracepoint;
 pub mod types;
 pub mod value;
