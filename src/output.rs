@@ -130,9 +130,7 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
             u32::MAX => Value::Unknown, // no user has it
             uid => Value::Int(uid.into()),
         }),
-        json("pid_source", |r| {
-            r.head.pid_source().map_or(Value::Unknown, Value::Text)
-        }),
+        json("pid_source", pid_source),
     ]
 }
 
@@ -141,6 +139,11 @@ pub fn pid<'a, E>(row: &Row<'a, E>) -> Value<'a> {
     row.head
         .pid()
         .map_or(Value::Unknown, |pid| Value::Int(pid.into()))
+}
+
+/// How the owner is known, for a column.
+pub fn pid_source<'a, E>(row: &Row<'a, E>) -> Value<'a> {
+    row.head.pid_source().map_or(Value::Unknown, Value::Text)
 }
 
 /// The owner's name, for a column.
