@@ -7,9 +7,12 @@
 
 mod agent;
 mod net;
+mod pair;
 mod peer;
 mod scratch;
 mod tcplife;
+mod tcpreset;
+mod tcpretrans;
 mod tool;
 mod wait;
 
@@ -32,6 +35,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut trials = tcplife::tests();
+    trials.extend(tcpretrans::tests());
+    trials.extend(tcpreset::tests());
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"
