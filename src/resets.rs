@@ -146,13 +146,13 @@ const EXPLAINED: &[Explained] = &[
     ),
 ];
 
-/// Cause and advice for a reason, with or without the prefix `TCP_`, in any case; `None` when there is no such reason.
-pub fn explain(reason: &str) -> Option<(&'static str, &'static str)> {
+/// The reason's name, cause and advice, for its name with or without the prefix `TCP_` in any case; `None` when there is
+/// no such reason.
+pub fn explain(reason: &str) -> Option<(&'static str, &'static str, &'static str)> {
     let wanted = reason.to_ascii_uppercase();
-    let known = EXPLAINED
-        .iter()
-        .find(|e| e.0 == wanted || e.0.strip_prefix("TCP_") == Some(&wanted))?;
-    Some((known.1, known.2))
+    let is_it = |e: &&Explained| e.0 == wanted || e.0.strip_prefix("TCP_") == Some(&wanted);
+    let Explained(name, cause, look) = EXPLAINED.iter().find(is_it)?;
+    Some((name, cause, look))
 }
 
 /// The reasons that this kernel has, or all that are known if it does not tell.
@@ -171,15 +171,13 @@ pub fn reasons() -> Vec<&'static str> {
 /// When it cannot be written.
 pub fn print(reasons: &[&str], out: &mut impl Write) -> std::io::Result<()> {
     for reason in reasons {
-        let (cause, look) = explain(reason).unwrap_or((
+        let newer = (
+            *reason,
             "A reason that is newer than this command.",
             "include/net/rstreason.h of the kernel.",
-        ));
-        writeln!(
-            out,
-            "{}\n    {cause}\n    Look at: {look}",
-            reason.to_ascii_uppercase()
-        )?;
+        );
+        let (name, cause, look) = explain(reason).unwrap_or(newer);
+        writeln!(out, "{name}\n    {cause}\n    Look at: {look}")?;
     }
     Ok(())
 }

@@ -81,7 +81,7 @@ type C = Column<reset>;
 fn columns(stack: bool) -> Vec<C> {
     let table = Shown::NARROW.or(Shown::WIDE);
     let text = table.or(Shown::CSV);
-    let csv = |key, heading, get| C::new(key, heading, (0, 0), get).shown(Shown::CSV);
+    let csv = |key, heading, get| Column::<reset>::new(key, heading, (0, 0), get).shown(Shown::CSV);
     let mut columns = vec![
         C::new("pid", "PID", (5, 7), pid).shown(text),
         C::new("comm", "COMM", (0, 16), comm).shown(Shown::WIDE.or(Shown::CSV)),

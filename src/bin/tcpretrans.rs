@@ -87,7 +87,8 @@ type C = Column<retrans>;
 fn columns(args: &Args) -> Vec<C> {
     let table = Shown::NARROW.or(Shown::WIDE);
     let text = table.or(Shown::CSV);
-    let csv = |key, heading, get| C::new(key, heading, (0, 0), get).shown(Shown::CSV);
+    let csv =
+        |key, heading, get| Column::<retrans>::new(key, heading, (0, 0), get).shown(Shown::CSV);
     let mut columns = vec![
         C::new("pid", "PID", (5, 7), pid).shown(text),
         C::new("comm", "COMM", (0, 16), comm).shown(Shown::WIDE.or(Shown::CSV)),
@@ -147,7 +148,7 @@ fn columns(args: &Args) -> Vec<C> {
 /// What only wide rows, CSV and JSON show.
 fn details() -> Vec<C> {
     let number = |key, heading, width, get| {
-        C::new(key, heading, (0, width), get)
+        Column::<retrans>::new(key, heading, (0, width), get)
             .right()
             .shown(Shown::DETAIL)
     };

@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Trial> {
         all("held_in_the_host", held_in_the_host),
         all("refused_by_a_local_rule", refused_by_a_local_rule),
         all("listener_in_other_hands", listener_in_other_hands),
+        all("fast_open_not_taken", fast_open_not_taken),
         trials(
             "tcpretrans",
             &[],
@@ -453,6 +454,28 @@ fn totals(mut pair: Pair, host: &str) -> Result<()> {
         let own = sent.zip(again).map(|(sent, again)| sent - again);
         ensure!(own == Some(3.0) || own == Some(5.0), "{row}");
     }
+    Ok(())
+}
+
+/// Data that went with the SYN and was not taken goes again, which is none of the causes.
+fn fast_open_not_taken(mut pair: Pair, host: &str) -> Result<()> {
+    pair.net.a.sysctl("ipv4/tcp_fastopen", "5")?; // data in the SYN without a cookie
+    let (listener, at) = pair.s.listen(host)?;
+    let fd = pair.c.open(&at)?;
+    pair.c.run(&format!("fastopen {fd} {at} 300"))?;
+    let accepted = pair.s.number(&format!("accept {listener}"))?;
+    pair.s.run(&format!("recv {accepted} 300"))?;
+    pair.tool.wait_lines(1)?;
+    let (rows, sides) = pair.finish()?;
+    same(
+        &rows[0],
+        &json!({"kind": "other", "len_bytes": 300, "state": "ESTABLISHED"}),
+    )?;
+    let again = (
+        sides[0].counter("Tcp.RetransSegs")?,
+        sides[0].counter("TcpExt.TCPFastRetrans")?,
+    );
+    ensure!(again == (1, 1) && rows.len() == 1, "{again:?}: {rows:?}");
     Ok(())
 }
 
