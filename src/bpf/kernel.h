@@ -220,6 +220,7 @@ struct tcp_sock {
 	__u32 rate_delivered;   /* packets */
 	__u32 rate_interval_us; /* us */
 	__u32 total_retrans;
+	__u32 undo_marker; /* where a reduction of the window may be undone; 0: nowhere */
 	bool is_mptcp;
 };
 

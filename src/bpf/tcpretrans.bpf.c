@@ -14,7 +14,9 @@ struct sent {
 struct tally {
 	struct sent told; /* what userspace knows, or what was sent before the trace */
 	__u32 retrans[KINDS];
-	__u32 begun;
+	__u8 begun;
+	__u8 timed_out; /* the timer has run out since the congestion state became Loss */
+	__u8 pad[2];
 };
 
 #define TOOL_STATE struct tally
@@ -65,15 +67,29 @@ const volatile bool totals = false;      /* one record per socket instead */
 /* ---------------------------------------------------------------- why */
 
 /*
- * A probe timer may be pending while a fast retransmission goes out, so the congestion state comes first. Data that
- * went with a SYN (fast open) and was not taken is sent again in state Open: neither of the causes.
+ * Loss is the state after a timeout, but also of what the kernel sends again without one: after path MTU discovery, and
+ * data that went with a SYN and was not taken (net/ipv4/tcp_input.c: tcp_simple_retransmit). That clears undo_marker,
+ * as a timeout in state CWR also leaves it; then having seen the timeout decides.
  */
-static __always_inline __u8 kind_of(struct tcp_sock *tp, __u16 flags, __u8 ca_state)
+static __always_inline bool after_timeout(struct tcp_sock *tp, struct sock_state *s)
 {
+	if (tp->inet_conn.icsk_retransmits) {
+		if (s)
+			s->tool.timed_out = 1;
+		return true;
+	}
+	return tp->undo_marker || (s && s->tool.timed_out);
+}
+
+/* A probe timer may be pending while a fast retransmission goes out, so the congestion state comes first. */
+static __always_inline __u8 kind_of(struct tcp_sock *tp, __u16 flags, __u8 ca_state, struct sock_state *s)
+{
+	if (s && ca_state != TCP_CA_LOSS)
+		s->tool.timed_out = 0;
 	if (flags & TCPHDR_SYN)
 		return flags & TCPHDR_ACK ? KIND_SYNACK : KIND_SYN;
 	if (ca_state == TCP_CA_LOSS)
-		return KIND_RTO;
+		return after_timeout(tp, s) ? KIND_RTO : KIND_OTHER;
 	if (ca_state == TCP_CA_RECOVERY)
 		return KIND_FAST;
 	return tp->inet_conn.icsk_pending == ICSK_TIME_LOSS_PROBE ? KIND_TLP : KIND_OTHER;
@@ -211,9 +227,9 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	int err = reports_err ? (int)ctx[2] : 0;
 	__u16 flags = skb_tcp_flags(cb);
 	__u8 ca_state = ca_state_of(tp);
-	__u8 kind = kind_of(tp, flags, ca_state);
 	__u32 segs = BPF_CORE_READ(cb, tcp_gso_segs);
 	struct sock_state *s = state_of(sk);
+	__u8 kind = kind_of(tp, flags, ca_state, s);
 	if (s) {
 		owner_note(&s->owner, sk);
 		owner = s->owner;

@@ -60,7 +60,8 @@ fn agree(rows: &[Value], sides: &[Side; 2]) -> Result<()> {
     for side in sides {
         let sent = |row: &Value| row["err"] == 0;
         let kind = |kind: &'static str| move |row: &Value| row["err"] == 0 && row["kind"] == kind;
-        let later = |row: &Value| kind("rto")(row) && row["timer"] == false;
+        let later =
+            |row: &Value| row["err"] == 0 && row["ca_state"] == "loss" && row["timer"] == false;
         let timer = |row: &Value| row["timer"] == true;
         for (counter, rows, exact) in [
             ("Tcp.RetransSegs", segs(rows, side, sent), true),
@@ -473,7 +474,7 @@ fn fast_open_not_taken(mut pair: Pair, host: &str) -> Result<()> {
     )?;
     let again = (
         sides[0].counter("Tcp.RetransSegs")?,
-        sides[0].counter("TcpExt.TCPFastRetrans")?,
+        sides[0].counter("TcpExt.TCPSlowStartRetrans")?,
     );
     ensure!(again == (1, 1) && rows.len() == 1, "{again:?}: {rows:?}");
     Ok(())
