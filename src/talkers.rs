@@ -163,7 +163,7 @@ impl Talkers {
             by,
             top,
             sums: HashMap::new(),
-            rows: Rows::bare(tool, style, columns(by)),
+            rows: Rows::aggregate(tool, style, columns(by)),
             every: Every::new(interval),
         }
     }

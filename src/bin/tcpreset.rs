@@ -419,7 +419,7 @@ impl Shape {
         Self::Sums {
             by: args.by,
             sums: HashMap::new(),
-            rows: Rows::bare("tcpreset", style, tally_columns(args.by)),
+            rows: Rows::aggregate("tcpreset", style, tally_columns(args.by)),
             every: Every::new(interval),
         }
     }

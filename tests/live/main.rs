@@ -13,6 +13,7 @@ mod scratch;
 mod tcplife;
 mod tcpreset;
 mod tcpretrans;
+mod tcpstates;
 mod tool;
 mod wait;
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let mut trials = tcplife::tests();
     trials.extend(tcpretrans::tests());
     trials.extend(tcpreset::tests());
+    trials.extend(tcpstates::tests());
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"
