@@ -8,9 +8,12 @@
 mod agent;
 mod front;
 mod net;
+mod pair;
 mod peer;
 mod scratch;
 mod tcplife;
+mod tcpreset;
+mod tcpretrans;
 mod tcpstates;
 mod tool;
 mod wait;
@@ -34,6 +37,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut trials = tcplife::tests();
+    trials.extend(tcpretrans::tests());
+    trials.extend(tcpreset::tests());
     trials.extend(tcpstates::tests());
     trials.extend(front::tests());
     if let Some(missing) = missing_capability() {
