@@ -7,26 +7,38 @@
 //! | --- | --- |
 //! | a filter for every command | `bpf/tcp.bpf.h` (`struct filter` and its test), [`filter`] (its flag) |
 //! | a column | the record in that tool's `.bpf.c`, a line in its `columns()`, its page in `docs/` |
+//! | counting or a histogram in the kernel | `bpf/count.bpf.h`, `bpf/hist.bpf.h` ([`count`], [`hist`]) |
 //! | an output format, a kind of value | [`output`], [`value`] |
 //! | a difference between kernels | `bpf/compat.bpf.h` |
 //! | how a command starts, waits, stops | [`session`] |
 //! | a sentence about why it cannot run | [`preflight`] |
+//! | a check of the host | [`host`] |
+//! | a new command | a line in [`suite`], for `tcptools list`, `tplist` and the tests |
 
 #![warn(missing_docs)]
 
 pub mod choice;
 pub mod cli;
 pub mod clock;
+pub mod count;
 pub mod filter;
 pub mod flow;
+pub mod hist;
+pub mod host;
 pub mod interrupt;
 pub mod iter;
 pub mod journal;
 pub mod names;
 pub mod output;
 pub mod preflight;
+pub mod resets;
 pub mod sample;
 pub mod session;
 pub mod sink;
+pub mod stack;
+pub mod suite;
+pub mod talkers;
+pub mod tracepoint;
+pub mod tracepoints;
 pub mod types;
 pub mod value;

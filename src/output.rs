@@ -126,7 +126,10 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
     vec![
         json("boot_ns", |r| Value::Int(r.head.boot_ns)),
         json("netns", |r| Value::Int(r.head.netns.into())),
-        json("cookie", |r| Value::Int(r.head.cookie)),
+        json("cookie", |r| match r.head.cookie {
+            0 => Value::Unknown, // no socket
+            cookie => Value::Int(cookie),
+        }),
         json("family", |r| {
             of_flow(r, Value::Int(r.head.flow.family.into()))
         }),
@@ -140,7 +143,10 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
         }),
         json("pid", pid),
         json("comm", comm),
-        json("uid", |r| Value::Int(r.head.uid.into())),
+        json("uid", |r| match r.head.uid {
+            u32::MAX => Value::Unknown, // no user has it
+            uid => Value::Int(uid.into()),
+        }),
         json("pid_source", pid_source),
     ]
 }

@@ -283,11 +283,12 @@ impl<'a> Session<'a> {
         }
         handler.finish(printer);
         lost.say();
-        let (gone, untracked) = lost.counters.read();
+        let gone = lost.counters.read();
         let fields = [
             ("events", printer.rows),
-            ("lost", gone),
-            ("untracked", untracked),
+            ("lost", gone.lost),
+            ("untracked", gone.untracked),
+            ("uncounted", gone.uncounted),
         ];
         handler.summary(&mut printer.sink.buf, &fields);
         match printer.sink.finish() {
@@ -379,11 +380,9 @@ impl Counters {
         whole.then_some(Self(data.cast()))
     }
 
-    /// Events lost, and sockets that could not be tracked.
-    fn read(&self) -> (u64, u64) {
+    fn read(&self) -> counters {
         // SAFETY: mapped, large enough and aligned as `of` saw; the object outlives the run. The kernel writes it.
-        let now = unsafe { self.0.read_volatile() };
-        (now.lost, now.untracked)
+        unsafe { self.0.read_volatile() }
     }
 }
 
@@ -391,13 +390,13 @@ impl Counters {
 struct Lost<'a> {
     session: &'a Session<'a>,
     counters: Counters,
-    said: (u64, u64),
+    said: counters,
     when: Instant,
 }
 
 impl<'a> Lost<'a> {
     fn new(session: &'a Session<'a>, counters: Counters) -> Self {
-        let said = (0, 0);
+        let said = counters::default();
         let when = Instant::now();
         Self {
             session,
@@ -409,20 +408,28 @@ impl<'a> Lost<'a> {
 
     fn say(&mut self) {
         let now = self.counters.read();
-        if now == self.said || self.said != (0, 0) && self.when.elapsed() < Duration::from_secs(1) {
+        let sum = |c: &counters| c.lost + c.untracked + c.uncounted;
+        let first = sum(&self.said) == 0;
+        if sum(&now) == sum(&self.said) || !first && self.when.elapsed() < Duration::from_secs(1) {
             return;
         }
         let tool = self.session.tool;
-        if now.0 > self.said.0 {
-            let lost = now.0;
+        if now.lost > self.said.lost {
+            let lost = now.lost;
             eprintln!(
                 "{tool}: {lost} events lost so far: the buffer was full (a larger --buffer, a narrower filter or a faster reader helps)"
             );
         }
-        if now.1 > self.said.1 {
-            let sockets = now.1;
+        if now.untracked > self.said.untracked {
+            let sockets = now.untracked;
             eprintln!(
                 "{tool}: {sockets} sockets not tracked so far: the kernel had no memory for their state"
+            );
+        }
+        if now.uncounted > self.said.uncounted {
+            let uncounted = now.uncounted;
+            eprintln!(
+                "{tool}: {uncounted} occurrences not counted so far: the table was full (a narrower filter helps)"
             );
         }
         self.said = now;

@@ -22,8 +22,8 @@ macro_rules! skeleton {
 skeleton!("shared");
 
 pub use bpf::types::{
-    cidr, cidr_list, comm_list, config, counters, filter, flow, head, id_list, owner, port_set,
-    range, range_list,
+    cidr, cidr_list, comm_list, config, count_key, counters, filter, flow, head, hist, hist_key,
+    id_list, owner, port_set, range, range_list,
 };
 
 /// `enum` of the owner's origin in `src/bpf/tcp.bpf.h`.
@@ -49,6 +49,12 @@ pub const MAX_COMMS: usize = capacity!(comm_list, comm, [u64; 2]);
 unsafe impl Plain for head {}
 // SAFETY: as above.
 unsafe impl Plain for config {}
+// SAFETY: as above.
+unsafe impl Plain for count_key {}
+// SAFETY: as above.
+unsafe impl Plain for hist_key {}
+// SAFETY: as above.
+unsafe impl Plain for hist {}
 
 /// A record of a tool, as it lies in the ring buffer.
 ///
@@ -83,6 +89,18 @@ macro_rules! record {
 /// `None` when the record is shorter than `T` or not aligned for it: a record of another version of the program.
 pub fn decode<T: Plain>(record: &[u8]) -> Option<&T> {
     plain::from_bytes(record).ok()
+}
+
+/// A record that may end at `least` bytes, before its stack (`bpf/stack.bpf.h`): what is missing is zero.
+///
+/// `None` when it is shorter, or longer than a `T`.
+pub fn decode_stack<T: Record + Default>(record: &[u8], least: usize) -> Option<T> {
+    let mut whole = T::default();
+    // SAFETY: a `Record` is integers only, so its bytes may be written one by one.
+    let bytes = unsafe { plain::as_mut_bytes(&mut whole) };
+    (record.len() >= least).then_some(())?;
+    bytes.get_mut(..record.len())?.copy_from_slice(record);
+    Some(whole)
 }
 
 #[cfg(test)]

@@ -386,7 +386,7 @@ fn run(args: Args) -> Result<()> {
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::TcpinfoSkelBuilder::default(), &mut storage, filter)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
-        rodata.hz = clock::hz()?;
+        rodata.jiffy_us = clock::jiffy_us() as u32;
         rodata.all = args.all;
     }
     let mut skel = session.load(open)?;

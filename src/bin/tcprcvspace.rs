@@ -142,7 +142,11 @@ fn tally() -> Vec<C> {
 }
 
 fn sizes() -> Vec<C> {
-    let json = |key, get| Column::<adjust>::new(key, "", (0, 0), get).right().shown(Shown::JSON);
+    let json = |key, get| {
+        Column::<adjust>::new(key, "", (0, 0), get)
+            .right()
+            .shown(Shown::JSON)
+    };
     vec![
         C::new("rcvbuf_bytes", "RCVBUF", (6, 7), |r| {
             Value::Bytes(r.body.rcvbuf.into())

@@ -26,7 +26,8 @@ typedef _Bool bool;
 #define NULL ((void *)0)
 
 /* include/uapi/linux/bpf.h: these numbers are ABI. */
-enum { BPF_MAP_TYPE_PERCPU_ARRAY = 6, BPF_MAP_TYPE_SK_STORAGE = 24, BPF_MAP_TYPE_RINGBUF = 27 };
+enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_PERCPU_ARRAY = 6, BPF_MAP_TYPE_SK_STORAGE = 24, BPF_MAP_TYPE_RINGBUF = 27 };
+enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 enum { BPF_F_NO_PREALLOC = 1U << 0, BPF_F_CLONE = 1U << 9 };
 enum { BPF_SK_STORAGE_GET_F_CREATE = 1 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
@@ -58,6 +59,13 @@ enum { SOCK_DEAD = 0, SOCK_DONE = 1 };
 enum { RCV_SHUTDOWN = 1 };
 enum { SOCK_RCVBUF_LOCK = 2 }; /* sk_userlocks: SO_RCVBUF was set */
 enum { SK_MEM_SEND = 0, SK_MEM_RECV = 1 };
+
+/* include/net/tcp.h: TCPHDR_*, the flags on the wire; enum tcp_ca_state is uapi, so ABI. */
+enum { TCPHDR_SYN = 0x02, TCPHDR_ACK = 0x10 };
+enum { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
+
+/* include/net/inet_connection_sock.h: ICSK_TIME_*, the same numbers since 4.15 */
+enum { ICSK_TIME_LOSS_PROBE = 5 };
 
 /* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
 enum { ENOMEM = 12, EPIPE = 32, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
@@ -178,6 +186,8 @@ struct sock {
 	struct {
 		atomic_t rmem_alloc;
 	} sk_backlog;
+	__u32 sk_ack_backlog; /* a listener's accept queue, and its limit */
+	__u32 sk_max_ack_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -201,19 +211,36 @@ struct tcp_congestion_ops {
 	char name[16];
 };
 
+/* include/net/request_sock.h: a connection between SYN and the end of the handshake */
+struct request_sock {
+	struct sock_common __req_common;
+	__u8 num_retrans;
+};
+
+struct request_sock_queue {
+	atomic_t qlen;
+};
+
+/* include/linux/tcp.h */
+struct tcp_request_sock {
+	__u32 snt_isn;
+};
+
 /* include/net/inet_connection_sock.h */
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	__u32 icsk_rto;		/* jiffies */
 	__u32 icsk_pmtu_cookie; /* bytes */
 	const struct tcp_congestion_ops *icsk_ca_ops;
-	__u8 icsk_ca_state : 5;
-	__u8 icsk_retransmits;
 	__u8 icsk_backoff;
 	struct {
 		__u32 lrcvtime; /* jiffies */
 		__u16 rcv_mss;
 	} icsk_ack;
+	struct request_sock_queue icsk_accept_queue;
+	__u8 icsk_ca_state : 5;
+	__u8 icsk_retransmits; /* timeouts in a row */
+	__u8 icsk_pending;     /* ICSK_TIME_*, 0 while the retransmission timer runs its handler */
 };
 
 /* include/linux/win_minmax.h */
@@ -240,9 +267,12 @@ struct tcp_sock {
 	__u64 bytes_received; /* the FIN counts as one */
 	__u64 bytes_acked;    /* our SYN and our FIN count as one each */
 	__u32 data_segs_in;
+	__u32 segs_out; /* retransmissions included, as in the next one */
+	__u32 data_segs_out;
 	__u32 rate_delivered;   /* packets */
 	__u32 rate_interval_us; /* us */
 	__u32 total_retrans;
+	__u32 undo_marker; /* where a reduction of the window may be undone; 0: nowhere */
 	bool is_mptcp;
 	__u32 mdev_us; /* us << 2 */
 	__u32 snd_ssthresh;
@@ -256,8 +286,6 @@ struct tcp_sock {
 	__u32 retrans_out;
 	__u32 delivered;
 	__u32 delivered_ce;
-	__u32 segs_out;
-	__u32 data_segs_out;
 	__u32 segs_in;
 	__u32 snd_wnd;
 	__u32 rcv_wnd;
@@ -295,9 +323,27 @@ struct mptcp_sock {
 	__u64 bytes_acked;
 };
 
+/* include/linux/netdevice.h */
+struct net_device {
+	possible_net_t nd_net;
+};
+
 /* include/linux/skbuff.h */
 struct sk_buff {
 	unsigned int truesize;
+	struct net_device *dev;
+	char cb[48];
+	__u16 transport_header; /* from head */
+	__u16 network_header;
+	unsigned char *head;
+};
+
+/* include/net/tcp.h: what TCP keeps in skb->cb */
+struct tcp_skb_cb {
+	__u32 seq;
+	__u32 end_seq;
+	__u16 tcp_gso_segs;
+	__u16 tcp_flags;
 };
 
 /* include/linux/sched.h */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* No program: gives Rust the shared types, so that no struct is written twice. Every tool checks that its own agree. */
+#include "count.bpf.h"
+#include "hist.bpf.h"
 #include "tcp.bpf.h"
 
 EXPORT_TYPE(head);

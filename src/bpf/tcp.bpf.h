@@ -89,6 +89,7 @@ struct config {
 struct counters {
 	__u64 lost;      /* events for which the ring buffer had no room */
 	__u64 untracked; /* sockets for which no state could be kept (no memory) */
+	__u64 uncounted; /* occurrences that a full table of counts or histograms had no room for */
 };
 
 enum { PID_UNKNOWN, PID_SOCKET, PID_LISTENER, PID_SEED };

@@ -93,7 +93,7 @@ struct {
 	__type(value, struct info);
 } finals SEC(".maps");
 
-const volatile __u32 hz = 250; /* CONFIG_HZ of the running kernel */
+const volatile __u32 jiffy_us = 4000; /* USEC_PER_SEC / HZ of the running kernel */
 const volatile bool all = false;
 
 /* ---------------------------------------------------------------- struct tcp_info, as tcp_get_info() fills it */
@@ -129,7 +129,7 @@ static __always_inline __u32 options_of(struct tcp_sock *tp)
 
 static __always_inline __u64 jiffies_us(__u64 jiffies)
 {
-	return jiffies * 1000000 / hz;
+	return jiffies * jiffy_us;
 }
 
 /* tcp_get_info_chrono_stats(): the time that runs now is not yet in the sums. */

@@ -6,13 +6,17 @@
 //! module per command holds its tests.
 
 mod agent;
+mod front;
 mod net;
+mod pair;
 mod peer;
 mod scratch;
 mod sockbuf;
 mod tcpinfo;
 mod tcplife;
 mod tcprcvspace;
+mod tcpreset;
+mod tcpretrans;
 mod tcpstates;
 mod tool;
 mod wait;
@@ -39,7 +43,10 @@ fn main() -> ExitCode {
     trials.extend(tcpinfo::tests());
     trials.extend(tcprcvspace::tests());
     trials.extend(sockbuf::tests());
+    trials.extend(tcpretrans::tests());
+    trials.extend(tcpreset::tests());
     trials.extend(tcpstates::tests());
+    trials.extend(front::tests());
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"

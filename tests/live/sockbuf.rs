@@ -360,7 +360,7 @@ fn tcp_mem() -> Result<()> {
             // What does not fit now is tried again.
             let _ = agent.attempt(&format!("offer {fd} 1000000"))?;
             Ok(
-                (net.counters()?["TcpExt.TCPMemoryPressures"] > 0 && tool.lines() > 0)
+                (net.counters()?["TcpExt.TCPMemoryPressures"] > 0 && !tool.seen()?.is_empty())
                     .then_some(()),
             )
         })?;

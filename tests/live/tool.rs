@@ -109,9 +109,13 @@ impl Tool {
         })
     }
 
-    /// How many lines it has printed so far.
-    pub fn lines(&self) -> usize {
-        self.lines.lock().expect("no panic").len()
+    /// The rows so far, of a JSON run.
+    pub fn seen(&self) -> Result<Vec<Value>> {
+        let lines = self.lines.lock().expect("no panic");
+        lines
+            .iter()
+            .map(|line| serde_json::from_str(line).with_context(|| line.clone()))
+            .collect()
     }
 
     pub fn signal(&self, signal: Signal) -> Result<()> {

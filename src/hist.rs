@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Histograms in powers of two, made in the kernel (`bpf/hist.bpf.h`): read at the end of a run or at an interval.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use libbpf_rs::MapMut;
+
+use crate::clock::{Clock, boot_ns};
+use crate::count::{Every, Table};
+use crate::output::{Format, Style};
+use crate::session::Printer;
+use crate::types::{flow, hist, hist_key};
+
+/// How many histograms a run may have: what is beyond is counted, and told.
+pub const MAX_HISTS: u32 = 10_240;
+
+/// Characters of the longest bar.
+const BAR: usize = 40;
+
+/// Shows what histograms have gained since the last time, the fullest first.
+pub struct Hists {
+    tool: &'static str,
+    table: Table,
+    style: Style,
+    /// What the values are: `usecs`, and its suffix in JSON: `us`.
+    unit: (&'static str, &'static str),
+    shown: HashMap<Vec<u8>, hist>,
+    every: Every,
+    clock: Clock,
+}
+
+/// One histogram, and the address that it is of.
+struct Shown {
+    raddr: Option<IpAddr>,
+    hist: hist,
+}
+
+impl Shown {
+    fn count(&self) -> u64 {
+        self.hist.slot.iter().sum()
+    }
+
+    /// Lowest and highest value of a slot, and how many fell into it.
+    fn slots(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        let bounds = |n: usize| {
+            if n == 0 {
+                (0, 1)
+            } else {
+                (1 << n, (2 << n) - 1)
+            }
+        };
+        let slots = self.hist.slot.iter().enumerate();
+        slots.map(move |(n, &count)| (bounds(n).0, bounds(n).1, count))
+    }
+}
+
+impl Hists {
+    /// Shown at every `interval`, if there is one; [`Hists::print`] is for the end.
+    ///
+    /// # Errors
+    /// See [`Table::new`].
+    pub fn new(
+        tool: &'static str,
+        style: Style,
+        map: &MapMut<'_>,
+        unit: (&'static str, &'static str),
+        interval: Option<Duration>,
+    ) -> Result<Self> {
+        Ok(Self {
+            tool,
+            table: Table::new(map)?,
+            style,
+            unit,
+            shown: HashMap::new(),
+            every: Every::new(interval),
+            clock: Clock::default(),
+        })
+    }
+
+    /// Only CSV has one: a line per bucket follows.
+    pub fn header(&mut self, out: &mut Vec<u8>) {
+        if self.style.format == Format::Csv && self.style.header {
+            let unit = self.unit.1.to_uppercase();
+            let _ = writeln!(out, "RADDR,LO_{unit},HI_{unit},COUNT");
+        }
+    }
+
+    /// Prints if the interval is over.
+    pub fn tick(&mut self, out: &mut Printer) {
+        if self.every.is_due() {
+            self.print(out);
+        }
+    }
+
+    /// Prints what came since the last time.
+    pub fn print(&mut self, out: &mut Printer) {
+        match self.table.read() {
+            Ok(entries) => self.show(entries, out),
+            Err(error) => eprintln!("{}: histograms are not shown: {error:#}", self.tool),
+        }
+    }
+
+    fn show(&mut self, entries: Vec<(Vec<u8>, Vec<u8>)>, out: &mut Printer) {
+        self.clock.refresh();
+        let mut gained: Vec<_> = entries
+            .into_iter()
+            .filter_map(|(key, value)| self.gained(key, &value))
+            .filter(|shown| shown.count() != 0)
+            .collect();
+        gained.sort_by_key(|shown| (std::cmp::Reverse(shown.count()), shown.raddr));
+        for shown in &gained {
+            out.row(|buf| match self.style.format {
+                Format::Table => self.bars(buf, shown),
+                Format::Csv => csv(buf, shown),
+                Format::Json => self.json(buf, shown),
+            });
+        }
+    }
+
+    fn gained(&mut self, key: Vec<u8>, value: &[u8]) -> Option<Shown> {
+        let (mut of, mut hist) = (hist_key::default(), hist::default());
+        plain::copy_from_bytes(&mut of, &key).ok()?;
+        plain::copy_from_bytes(&mut hist, value).ok()?;
+        let mut shown = Shown { raddr: None, hist };
+        if let Some(before) = self.shown.insert(key, hist) {
+            let slots = shown.hist.slot.iter_mut().zip(before.slot);
+            slots.for_each(|(now, before)| *now -= before);
+            shown.hist.sum -= before.sum;
+        }
+        if of.family != 0 {
+            let flow = flow {
+                raddr: of.raddr,
+                family: of.family as u8,
+                ..flow::default()
+            };
+            shown.raddr = Some(flow.remote());
+        }
+        Some(shown)
+    }
+
+    fn bars(&mut self, out: &mut Vec<u8>, shown: &Shown) {
+        if self.style.time {
+            let _ = writeln!(out, "{}", self.clock.local_time(boot_ns()));
+        }
+        if let Some(raddr) = shown.raddr {
+            let _ = writeln!(out, "raddr = {raddr}");
+        }
+        let (count, unit) = (shown.count(), self.unit);
+        let _ = writeln!(out, "     {:<19} : count     distribution", unit.0);
+        let slots: Vec<_> = shown.slots().collect();
+        let highest = slots.iter().map(|s| s.2).max().unwrap_or(0).max(1);
+        let last = slots.iter().rposition(|s| s.2 != 0).unwrap_or(0);
+        for (lo, hi, n) in &slots[..=last] {
+            let stars = (*n as u128 * BAR as u128 / u128::from(highest)) as usize;
+            let bar = "*".repeat(stars);
+            let _ = writeln!(out, "{lo:>10} -> {hi:<10} : {n:<8} |{bar:<BAR$}|");
+        }
+        let mean = shown.hist.sum / count;
+        let _ = writeln!(out, "{count} values, {mean} {} on average\n", unit.0);
+    }
+
+    fn json(&mut self, out: &mut Vec<u8>, shown: &Shown) {
+        let now = boot_ns();
+        let (second, ns) = self.clock.rfc3339(now);
+        let (tool, unit) = (self.tool, self.unit.1);
+        let _ = write!(
+            out,
+            r#"{{"tool":"{tool}","event":"histogram","ts":"{second}.{ns:09}Z","boot_ns":{now},"raddr":"#
+        );
+        let _ = match shown.raddr {
+            Some(raddr) => write!(out, "\"{raddr}\""),
+            None => write!(out, "null"),
+        };
+        let (count, sum) = (shown.count(), shown.hist.sum);
+        let _ = write!(out, r#","count":{count},"sum_{unit}":{sum},"buckets":["#);
+        let full = shown.slots().filter(|slot| slot.2 != 0);
+        for (n, (lo, hi, count)) in full.enumerate() {
+            let comma = if n == 0 { "" } else { "," };
+            let _ = write!(
+                out,
+                r#"{comma}{{"lo_{unit}":{lo},"hi_{unit}":{hi},"count":{count}}}"#
+            );
+        }
+        out.extend_from_slice(b"]}\n");
+    }
+}
+
+fn csv(out: &mut Vec<u8>, shown: &Shown) {
+    for (lo, hi, count) in shown.slots().filter(|slot| slot.2 != 0) {
+        let raddr = shown.raddr.map(|a| a.to_string()).unwrap_or_default();
+        let _ = writeln!(out, "{raddr},{lo},{hi},{count}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_powers_of_two_without_a_gap() {
+        let raddr = None;
+        let hist = hist::default();
+        let shown = Shown { raddr, hist };
+        let mut next = 0;
+        for (lo, hi, _) in shown.slots() {
+            assert_eq!(lo, next);
+            assert!(hi >= lo);
+            next = hi + 1;
+        }
+        assert_eq!(next, 1 << shown.hist.slot.len());
+    }
+}
