@@ -45,11 +45,6 @@ const volatile bool lookup = false;
 
 /* ---------------------------------------------------------------- whose and which */
 
-static __always_inline bool is_tcp(struct sock *sk)
-{
-	return sk->sk_protocol == IPPROTO_TCP || sk->sk_protocol == IPPROTO_MPTCP;
-}
-
 static __always_inline void any_flow_of(struct flow *flow, struct sock *sk)
 {
 	__builtin_memset(flow, 0, sizeof(*flow));
@@ -73,8 +68,9 @@ static __always_inline bool any_flow_wanted(const struct flow *flow)
 }
 
 /*
- * TCP charges memory under the socket's lock, so its owner may be seen acting. UDP and the others receive in softirq
- * without it, whoever holds it: there only what was seen before counts, or a look at every process's files.
+ * TCP charges memory under the socket's lock, so its owner may be seen acting. UDP and the others, MPTCP's connections
+ * too, receive in softirq without it, whoever holds it: there only what was seen before counts, or a look at the files
+ * of every process.
  */
 static __always_inline struct sock_state *owner_of(struct sock *sk)
 {
@@ -82,7 +78,7 @@ static __always_inline struct sock_state *owner_of(struct sock *sk)
 
 	if (!s)
 		__sync_fetch_and_add(&counters.untracked, 1);
-	else if (is_tcp(sk))
+	else if (sk->sk_protocol == IPPROTO_TCP)
 		owner_note(&s->owner, sk);
 	return s;
 }
@@ -109,13 +105,13 @@ static __always_inline void overflow_fill(struct overflow *e, struct sock *sk)
 /* Reserves and fills a record, if the filters let it pass. */
 static __always_inline struct overflow *overflow_begin(struct sock *sk, __u32 event)
 {
-	struct sock_state *s = owner_of(sk);
 	struct flow flow;
 
-	if (!s)
-		return NULL;
 	any_flow_of(&flow, sk);
 	if (!any_flow_wanted(&flow) || !sock_wanted(sk))
+		return NULL;
+	struct sock_state *s = owner_of(sk);
+	if (!s)
 		return NULL;
 	bool unknown = s->owner.source == PID_UNKNOWN;
 	bool wanted = owner_wanted(&s->owner);
