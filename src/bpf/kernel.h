@@ -59,6 +59,7 @@ enum { SOCK_DONE = 1 };
 enum { RCV_SHUTDOWN = 1 };
 
 /* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
+enum { EADDRNOTAVAIL = 99, ECONNRESET = 104 };
 enum { ECONNABORTED = 103, ETIMEDOUT = 110, ECONNREFUSED = 111 };
 
 /* include/linux/sched.h */
@@ -74,6 +75,11 @@ struct ns_common {
 struct net {
 	struct ns_common ns;
 };
+
+/* include/linux/types.h */
+typedef struct {
+	__s64 counter;
+} atomic64_t;
 
 typedef struct {
 	struct net *net;
@@ -98,6 +104,7 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	unsigned long skc_flags;
+	atomic64_t skc_cookie;
 };
 
 typedef struct {
@@ -137,6 +144,8 @@ struct sock {
 	__u8 sk_kern_sock : 1;
 	__u8 sk_shutdown;
 	int sk_err;
+	__u32 sk_ack_backlog;     /* listener: established children that wait for accept() */
+	__u32 sk_max_ack_backlog; /* listener: its limit, from listen() and net.core.somaxconn */
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -181,10 +190,14 @@ struct tcp_sock {
 	__u64 bytes_received; /* the FIN counts as one */
 	__u64 bytes_acked;    /* our SYN and our FIN count as one each */
 	__u32 data_segs_in;
+	__u32 segs_out;
 	__u32 rate_delivered;   /* packets */
 	__u32 rate_interval_us; /* us */
 	__u32 total_retrans;
 	bool is_mptcp;
+	__u8 repair : 1;           /* TCP_REPAIR: a connection that is restored, not made */
+	__u8 fastopen_connect : 1; /* TCP_FASTOPEN_CONNECT */
+	__u8 syn_fastopen : 1;     /* our SYN had a Fast Open option */
 };
 
 /* net/mptcp/protocol.h */
