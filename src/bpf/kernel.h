@@ -214,6 +214,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
+	__u64 start_boottime; /* ns; since 5.5, so only beside what is younger */
 	char comm[16];
 };
 
