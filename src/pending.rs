@@ -2,7 +2,7 @@
 //! When to look for opens that nobody answers: only when some have waited long enough (`bpf/tcpconnect.bpf.c`).
 //!
 //! The kernel half counts the opens under way by when they began, in slots of a wheel; an iterator shows those that are
-//! old, and tells in which slot each is. So a walk over the sockets happens only when there is something to find.
+//! old. So a walk over the sockets happens only when there is something to find.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ use crate::iter;
 /// `SLOTS` of tcpconnect.bpf.c.
 const SLOTS: usize = 64;
 
-/// An open whose SYN waits (Fast Open) is found by a walk and may become old later: look again after so long.
+/// A walk may pass over an open whose SYN still waits (Fast Open), and one may take the place of another in its slot
+/// unseen: look again after so long, while there are old opens.
 const AGAIN: Duration = Duration::from_secs(5);
 
 type Slots = [u64; SLOTS];
@@ -31,8 +32,8 @@ pub struct Pending {
     link: Link,
     opens: Table,
     after: Duration,
-    /// What the last walk found: it need not be looked for again.
-    seen: Slots,
+    /// How many of each slot need not be looked for again.
+    known: Slots,
     walked: Option<Instant>,
     started: Instant,
 }
@@ -47,7 +48,7 @@ impl Pending {
             link,
             opens: Table::new(opens)?,
             after,
-            seen: [0; SLOTS],
+            known: [0; SLOTS],
             walked: None,
             started: Instant::now(),
         })
@@ -58,23 +59,25 @@ impl Pending {
     /// # Errors
     /// When the caller may no longer use BPF.
     pub fn tick(&mut self) -> Result<()> {
+        let now = self.counts()?;
+        for (known, now) in self.known.iter_mut().zip(now) {
+            *known = now.min(*known);
+        }
+        let old = old_slots(boot_ns(), self.after);
         // Opens that began before the trace are in no slot: one walk is for them.
         let due = match self.walked {
             None => self.started.elapsed() > self.after,
             Some(walked) => {
                 let again = walked.elapsed() > self.after.max(AGAIN);
-                is_due(&self.counts()?, &self.seen, boot_ns(), self.after, again)
+                let news = |slot: usize| now[slot] > self.known[slot];
+                old.clone()
+                    .any(|slot| news(slot) || again && now[slot] != 0)
             }
         };
         if due {
             self.walked = Some(Instant::now());
-            self.seen = [0; SLOTS];
-            let found = iter::run(&self.link)?;
-            for slot in found {
-                if let Some(n) = self.seen.get_mut(usize::from(slot)) {
-                    *n += 1;
-                }
-            }
+            iter::run(&self.link)?;
+            old.for_each(|slot| self.known[slot] = now[slot]);
         }
         Ok(())
     }
@@ -90,14 +93,12 @@ impl Pending {
     }
 }
 
-/// Whether an old slot has other opens than the last walk found there; or any, if it is time to look again.
-fn is_due(now: &Slots, seen: &Slots, boot_ns: u64, after: Duration, again: bool) -> bool {
+/// The slots in which every open is old.
+fn old_slots(boot_ns: u64, after: Duration) -> impl Iterator<Item = usize> + Clone {
     let shift = slot_shift(after);
     let current = boot_ns >> shift;
     let young = (after.as_nanos() as u64 >> shift) + 2;
-    let mut old =
-        (young..SLOTS as u64).map(|age| (current.wrapping_sub(age) % SLOTS as u64) as usize);
-    old.any(|slot| now[slot] != seen[slot] || again && now[slot] != 0)
+    (young..SLOTS as u64).map(move |age| (current.wrapping_sub(age) % SLOTS as u64) as usize)
 }
 
 #[cfg(test)]
@@ -105,21 +106,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_old_opens_ask_for_a_walk() {
+    fn a_slot_is_old_when_all_in_it_are_and_not_much_later() {
         for ms in [1, 50, 1000, 60_000] {
             let after = Duration::from_millis(ms);
             let shift = slot_shift(after);
-            assert!(after.as_nanos() as u64 >> shift < SLOTS as u64 - 4, "{ms}");
-            let began = 1_000_000_000_000u64;
+            let began = 1_000_000_123_456u64;
             let slot = (began >> shift) as usize % SLOTS;
-            let (mut now, seen) = ([0; SLOTS], [0; SLOTS]);
-            now[slot] = 1;
             let after_ns = after.as_nanos() as u64;
-            let due = |seen: &Slots, ns, again| is_due(&now, seen, began + ns, after, again);
-            assert!(!due(&seen, 0, true) && !due(&seen, after_ns, true));
-            let late = after_ns + (after_ns / 8).max(1 << 14);
-            assert!(due(&seen, late, false), "{ms}");
-            assert!(!due(&now, late, false) && due(&now, late, true));
+            let is_old = |age| old_slots(began + age, after).any(|old| old == slot);
+            assert!(
+                !is_old(0) && !is_old(after_ns / 2) && !is_old(after_ns),
+                "{ms}"
+            );
+            let late = after_ns / 4;
+            assert!(
+                is_old(after_ns + late) && is_old(after_ns + 2 * late),
+                "{ms}"
+            );
         }
     }
 }

@@ -53,7 +53,7 @@ const volatile __u32 slot_shift = 0; /* a slot is 1 << slot_shift ns wide */
  * How many opens have no answer yet, by when they began: the reader walks over the sockets only when it sees that some
  * have waited long enough, and no open costs a record more than its row.
  */
-enum { SLOTS = 64, NO_SLOT = 0xff };
+enum { SLOTS = 64 };
 
 struct unanswered {
 	__u64 opens[SLOTS];
@@ -209,8 +209,8 @@ static __always_inline void open_seed(struct opening *opening)
 /* ---------------------------------------------------------------- opens without an answer */
 
 /*
- * Writes the slot of each open that has waited too long, and sends the record of those that are not shown yet. It takes
- * its place in the ring buffer before it looks again whether the open has ended: the end's record then comes behind it.
+ * Sends a record of each open that has waited too long and is not shown yet. It takes its place in the ring buffer
+ * before it looks again whether the open has ended: then the end's record comes behind it.
  */
 SEC("iter/bpf_sk_storage_map")
 int show_pending(struct bpf_iter__bpf_sk_storage_map *ctx)
@@ -226,8 +226,6 @@ int show_pending(struct bpf_iter__bpf_sk_storage_map *ctx)
 	__u64 latency_ns = bpf_ktime_get_boot_ns() - start;
 	if (!start || latency_ns < pending_ns)
 		return 0;
-	__u8 slot = partial ? NO_SLOT : s->tool.slot;
-	bpf_seq_write(ctx->meta->seq, &slot, sizeof(slot));
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	if (s->tool.pending || (tp && !tp->segs_out)) /* Fast Open: the SYN goes with the first write */
 		return 0;
