@@ -7,8 +7,11 @@
 
 mod agent;
 mod net;
+mod opens;
 mod peer;
 mod scratch;
+mod tcpaccept;
+mod tcpconnect;
 mod tcplife;
 mod tool;
 mod wait;
@@ -32,6 +35,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut trials = tcplife::tests();
+    trials.extend(tcpconnect::tests());
+    trials.extend(tcpaccept::tests());
+    trials.extend(opens::tests());
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"
