@@ -38,15 +38,15 @@ struct Known {
     since: Instant,
 }
 
+/// An address, and the name that it has, if it has one.
+type Found = (IpAddr, Option<String>);
+
 /// A cache in front of threads that ask.
 pub struct Resolver {
     known: HashMap<IpAddr, Known>,
     under_way: usize,
     ask: Option<Sender<IpAddr>>,
-    answers: (
-        Sender<(IpAddr, Option<String>)>,
-        Receiver<(IpAddr, Option<String>)>,
-    ),
+    answers: (Sender<Found>, Receiver<Found>),
 }
 
 impl Default for Resolver {
@@ -108,7 +108,7 @@ impl Resolver {
     }
 }
 
-fn start(answers: &Sender<(IpAddr, Option<String>)>) -> Sender<IpAddr> {
+fn start(answers: &Sender<Found>) -> Sender<IpAddr> {
     let (ask, questions) = channel::<IpAddr>();
     let questions = Arc::new(Mutex::new(questions));
     for _ in 0..THREADS {
