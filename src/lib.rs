@@ -30,5 +30,6 @@ pub mod preflight;
 pub mod resolve;
 pub mod session;
 pub mod sink;
+pub mod skipped;
 pub mod types;
 pub mod value;

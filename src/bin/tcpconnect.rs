@@ -206,7 +206,7 @@ fn columns(args: &Args) -> Vec<C> {
             Value::Text(outcome(r.body.connect.outcome.into()))
         }),
         C::new("latency_us", "MS", (6, 7), |r| latency(&r.body.connect)).right(),
-        C::new("errno", "ERRNO", (0, 0), |r| match r.body.connect.errno_ {
+        C::new("errno", "", (0, 0), |r| match r.body.connect.errno_ {
             0 => Value::Unknown,
             error => Value::Int(error.into()),
         })
