@@ -223,7 +223,7 @@ fn columns(args: &Args) -> Vec<C> {
         C::new("syn_sent", "SYN_SENT", (8, 8), |r| {
             Value::Bool(r.body.connect.syn_sent != 0)
         })
-        .shown(Shown::JSON),
+        .shown(Shown::CSV.or(Shown::JSON)),
         C::new("partial", "PARTIAL", (7, 7), |r| {
             Value::Bool(r.body.connect.partial != 0)
         })
