@@ -55,9 +55,12 @@ impl Plan {
     }
 }
 
-/// A network of our own: no other traffic, and sysctls that may be set.
+/// A network of our own: no other traffic, and sysctls that may be set. And tracefs, which the peers need.
 fn own_network() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNET).context("the benchmark needs root")?;
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+        .context("the benchmark needs root")?;
+    subject::command(&["mount", "--make-rprivate", "/"])?;
+    subject::command(&["mount", "-t", "tracefs", "none", "/sys/kernel/tracing"])?;
     subject::command(&["ip", "link", "set", "lo", "up"])?;
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
     fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1")?;

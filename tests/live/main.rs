@@ -13,6 +13,7 @@ mod scratch;
 mod tcpaccept;
 mod tcpconnect;
 mod tcplife;
+mod tcpstates;
 mod tool;
 mod wait;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     trials.extend(tcpconnect::tests());
     trials.extend(tcpaccept::tests());
     trials.extend(opens::tests());
+    trials.extend(tcpstates::tests());
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"

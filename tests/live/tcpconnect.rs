@@ -30,7 +30,7 @@ pub fn tests() -> Vec<Trial> {
         play("established", &[], established),
         play("mapped", &[], mapped),
         play("refused", &[], refused),
-        play("refused_by_icmp", &[], refused_by_icmp),
+        play("refused_by_icmp", &["--no-pending"], refused_by_icmp),
         play("unreachable", &["--no-pending"], unreachable),
         play("no_route", &[], no_route),
         play("timeout", &["--no-pending"], timeout),

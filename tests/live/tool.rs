@@ -187,6 +187,9 @@ impl Run {
             "the last record is no summary: {summary}"
         );
         ensure!(summary["lost"] == 0, "lost events: {summary}");
+        if summary["skipped"] != 0 {
+            eprintln!("events skipped by the kernel, which may explain a missing row: {summary}");
+        }
         ensure!(
             summary["events"] == rows.len(),
             "{} rows, but {summary}",
