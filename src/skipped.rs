@@ -3,16 +3,22 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use libbpf_rs::Object;
 use libbpf_rs::libbpf_sys::{bpf_obj_get_info_by_fd, bpf_prog_info};
+use libbpf_rs::{Object, Program};
 
 /// The programs of a run, by descriptors of its own.
 pub struct Skipped(Vec<OwnedFd>);
 
 impl Skipped {
-    /// Programs that were not loaded have no descriptor, and skip nothing.
+    /// Programs that were not loaded have no descriptor, and skip nothing; what one with a twin skips, the other one
+    /// sees (`bpf/nested.bpf.h`).
     pub fn new(object: &Object) -> Self {
-        let loaded = object.progs().filter(|p| p.as_fd().as_raw_fd() >= 0);
+        let names: Vec<_> = object.progs().map(|p| name(&p)).collect();
+        let has_twin =
+            |name: &str| name.ends_with(NESTED) || names.contains(&format!("{name}{NESTED}"));
+        let loaded = object
+            .progs()
+            .filter(|p| p.as_fd().as_raw_fd() >= 0 && !has_twin(&name(p)));
         Self(
             loaded
                 .filter_map(|p| p.as_fd().try_clone_to_owned().ok())
@@ -24,6 +30,13 @@ impl Skipped {
     pub fn read(&self) -> u64 {
         self.0.iter().map(misses).sum()
     }
+}
+
+/// How a twin's name ends.
+const NESTED: &str = "_nested";
+
+fn name(program: &Program<'_>) -> String {
+    program.name().to_string_lossy().into_owned()
 }
 
 fn misses(program: &OwnedFd) -> u64 {

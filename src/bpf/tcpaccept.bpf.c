@@ -13,6 +13,7 @@ struct listener {
 
 #define TOOL_STATE struct listener
 #include "tcp.bpf.h"
+#include "nested.bpf.h"
 
 struct accept {
 	struct head head;
@@ -202,17 +203,16 @@ static __always_inline struct sock_state *state_of(struct sock *sk)
 	return s;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(set_state, struct sock *sk, int old, int new)
+static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
 	struct sock_state *s;
 
 	if (old == new || !protocol_wanted(sk))
-		return 0;
+		return;
 	if (new == TCP_LISTEN || (old == TCP_LISTEN && new == TCP_SYN_RECV)) {
 		s = state_of(sk);
 		if (!s)
-			return 0;
+			return;
 		owner_follow(&s->owner, sk, old, new);
 		if (new == TCP_LISTEN)
 			listener_note(&s->tool, sk, bpf_get_current_task_btf());
@@ -221,13 +221,14 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 	} else if (old == TCP_SYN_RECV) {
 		s = bpf_sk_storage_get(&sockets, sk, 0, 0);
 		if (!s || !s->tool.child)
-			return 0;
+			return;
 		s->tool.child = 0;
 		owner_follow(&s->owner, sk, old, new);
 		passive_open(sk, s, new);
 	}
-	return 0;
 }
+
+SET_STATE_PROGRAMS(set_state, on_set_state)
 
 /* ---------------------------------------------------------------- listeners that are there already */
 

@@ -15,6 +15,7 @@ struct opening {
 
 #define TOOL_STATE struct opening
 #include "tcp.bpf.h"
+#include "nested.bpf.h"
 #include "count.bpf.h"
 #include "hist.bpf.h"
 
@@ -181,17 +182,17 @@ static __always_inline bool is_active(struct sock *sk)
 	return s && (s->tool.start_ns || s->tool.seed_ns);
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(set_state, struct sock *sk, int old, int new)
+static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
 	if (old == new || !protocol_wanted(sk))
-		return 0;
+		return;
 	if (new == TCP_SYN_SENT)
 		open_begin(sk, old);
 	else if (old == TCP_SYN_SENT ? new != TCP_SYN_RECV : old == TCP_SYN_RECV && is_active(sk))
 		open_end(sk, old, new);
-	return 0;
 }
+
+SET_STATE_PROGRAMS(set_state, on_set_state)
 
 /* ---------------------------------------------------------------- opens that are there already */
 
