@@ -12,6 +12,8 @@
 //! | a difference between kernels | `bpf/compat.bpf.h` |
 //! | how a command starts, waits, stops | [`session`] |
 //! | a sentence about why it cannot run | [`preflight`] |
+//! | a check of the host | [`host`] |
+//! | a new command | a line in [`suite`], for `tcptools list`, `tplist` and the tests |
 
 #![warn(missing_docs)]
 
@@ -21,6 +23,7 @@ pub mod count;
 pub mod filter;
 pub mod flow;
 pub mod hist;
+pub mod host;
 pub mod interrupt;
 pub mod iter;
 pub mod journal;
@@ -32,5 +35,7 @@ pub mod resolve;
 pub mod session;
 pub mod sink;
 pub mod skipped;
+pub mod suite;
+pub mod tracepoints;
 pub mod types;
 pub mod value;

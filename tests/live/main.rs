@@ -6,6 +6,7 @@
 //! module per command holds its tests.
 
 mod agent;
+mod front;
 mod net;
 mod opens;
 mod peer;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     trials.extend(tcpaccept::tests());
     trials.extend(opens::tests());
     trials.extend(tcpstates::tests());
+    trials.extend(front::tests());
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"
