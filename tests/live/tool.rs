@@ -187,8 +187,8 @@ impl Run {
             "the last record is no summary: {summary}"
         );
         ensure!(summary["lost"] == 0, "lost events: {summary}");
-        if summary["skipped"] != 0 {
-            eprintln!("events skipped by the kernel, which may explain a missing row: {summary}");
+        if summary["skipped"] != 0 || summary["untracked"] != 0 {
+            eprintln!("this may explain a missing row: {summary}");
         }
         ensure!(
             summary["events"] == rows.len(),
