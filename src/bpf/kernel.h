@@ -65,7 +65,7 @@ enum { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
 enum { ICSK_TIME_LOSS_PROBE = 5 };
 
 /* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
-enum { EPIPE = 32, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
+enum { EPIPE = 32, EADDRNOTAVAIL = 99, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
 
 /* include/linux/sched.h */
 enum { PF_KTHREAD = 0x00200000 };
@@ -80,6 +80,11 @@ struct ns_common {
 struct net {
 	struct ns_common ns;
 };
+
+/* include/linux/types.h */
+typedef struct {
+	__s64 counter;
+} atomic64_t;
 
 typedef struct {
 	struct net *net;
@@ -104,6 +109,7 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	unsigned long skc_flags;
+	atomic64_t skc_cookie;
 };
 
 typedef struct {
@@ -148,8 +154,8 @@ struct sock {
 	__u8 sk_kern_sock : 1;
 	__u8 sk_shutdown;
 	int sk_err;
-	__u32 sk_ack_backlog; /* a listener's accept queue, and its limit */
-	__u32 sk_max_ack_backlog;
+	__u32 sk_ack_backlog;     /* listener: established children that wait for accept() */
+	__u32 sk_max_ack_backlog; /* listener: its limit, from listen() and net.core.somaxconn */
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -221,6 +227,9 @@ struct tcp_sock {
 	__u32 total_retrans;
 	__u32 undo_marker; /* where a reduction of the window may be undone; 0: nowhere */
 	bool is_mptcp;
+	__u8 repair : 1;           /* TCP_REPAIR: a connection that is restored, not made */
+	__u8 fastopen_connect : 1; /* TCP_FASTOPEN_CONNECT */
+	__u8 syn_fastopen : 1;     /* our SYN had a Fast Open option */
 };
 
 /* net/mptcp/protocol.h */
@@ -259,6 +268,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
+	__u64 start_boottime; /* ns; since 5.5, so only beside what is younger */
 	char comm[16];
 };
 

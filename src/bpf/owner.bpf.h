@@ -3,7 +3,8 @@
  * The programs that find out whose a socket is, for every tool that shows owners.
  *
  * A tool that handles inet_sock_set_state itself calls owner_follow() there and defines OWN_SET_STATE; one that keeps
- * state of sockets that exist already defines SOCK_SEED(sk, s). Both before it includes this file.
+ * state of sockets that exist already defines SOCK_SEED(sk, s); one that needs to know of some of them only defines
+ * SEED_WANTED(sk). All before it includes this file.
  */
 #ifndef TCPTOOLS_OWNER_BPF_H
 #define TCPTOOLS_OWNER_BPF_H
@@ -12,6 +13,10 @@
 
 #ifndef SOCK_SEED
 #define SOCK_SEED(sk, s)
+#endif
+
+#ifndef SEED_WANTED
+#define SEED_WANTED(sk) true
 #endif
 
 #ifndef OWN_SET_STATE
@@ -63,6 +68,8 @@ int seed_sockets(struct bpf_iter__task_file *ctx)
 		return 0;
 	unsigned short family = sk->__sk_common.skc_family;
 	if (family != AF_INET && family != AF_INET6)
+		return 0;
+	if (!SEED_WANTED(sk))
 		return 0;
 	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!s)

@@ -8,9 +8,12 @@
 mod agent;
 mod front;
 mod net;
+mod opens;
 mod pair;
 mod peer;
 mod scratch;
+mod tcpaccept;
+mod tcpconnect;
 mod tcplife;
 mod tcpreset;
 mod tcpretrans;
@@ -39,6 +42,9 @@ fn main() -> ExitCode {
     let mut trials = tcplife::tests();
     trials.extend(tcpretrans::tests());
     trials.extend(tcpreset::tests());
+    trials.extend(tcpconnect::tests());
+    trials.extend(tcpaccept::tests());
+    trials.extend(opens::tests());
     trials.extend(tcpstates::tests());
     trials.extend(front::tests());
     if let Some(missing) = missing_capability() {

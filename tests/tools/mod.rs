@@ -4,7 +4,14 @@
 use std::path::PathBuf;
 
 /// Every command that traces.
-pub const ALL: &[&str] = &["tcplife", "tcpreset", "tcpretrans", "tcpstates"];
+pub const ALL: &[&str] = &[
+    "tcpaccept",
+    "tcpconnect",
+    "tcplife",
+    "tcpreset",
+    "tcpretrans",
+    "tcpstates",
+];
 
 /// Every command that does not.
 #[allow(dead_code, reason = "not every test goes through all")]
