@@ -26,6 +26,7 @@ pub mod iter;
 pub mod names;
 pub mod output;
 pub mod preflight;
+pub mod sample;
 pub mod session;
 pub mod sink;
 pub mod types;
