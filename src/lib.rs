@@ -10,6 +10,7 @@
 //! | counting or a histogram in the kernel | `bpf/count.bpf.h`, `bpf/hist.bpf.h` ([`count`], [`hist`]) |
 //! | an output format, a kind of value | [`output`], [`value`] |
 //! | a difference between kernels | `bpf/compat.bpf.h` |
+//! | a picture, a sparkline, what they are made of | [`plot`], [`spark`], [`trace`] |
 //! | how a command starts, waits, stops | [`session`] |
 //! | a sentence about why it cannot run | [`preflight`] |
 
@@ -25,9 +26,12 @@ pub mod interrupt;
 pub mod iter;
 pub mod names;
 pub mod output;
+pub mod plot;
 pub mod preflight;
 pub mod sample;
 pub mod session;
 pub mod sink;
+pub mod spark;
+pub mod trace;
 pub mod types;
 pub mod value;

@@ -137,6 +137,7 @@ struct sock {
 	__u8 sk_kern_sock : 1;
 	__u8 sk_shutdown;
 	int sk_err;
+	unsigned long sk_pacing_rate; /* bytes/s; ~0: not paced */
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -155,6 +156,8 @@ struct tcp_congestion_ops {
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
 	const struct tcp_congestion_ops *icsk_ca_ops;
+	__u8 icsk_ca_state : 5; /* enum tcp_ca_state of include/uapi/linux/tcp.h; its width differs */
+	__u8 icsk_retransmits;	/* of the segment that is due, unanswered */
 };
 
 /* include/linux/win_minmax.h */
@@ -171,6 +174,13 @@ struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 mss_cache;
 	__u32 snd_cwnd;
+	__u32 snd_ssthresh; /* 0x7fffffff: infinite */
+	__u32 snd_wnd;
+	__u32 rcv_wnd;
+	__u32 packets_out;
+	__u32 sacked_out;
+	__u32 lost_out;
+	__u32 retrans_out;
 	struct minmax rtt_min; /* us */
 	__u64 bytes_sent;      /* payload, retransmissions included */
 	__u64 bytes_retrans;   /* payload sent again */
@@ -183,6 +193,7 @@ struct tcp_sock {
 	__u32 data_segs_in;
 	__u32 rate_delivered;   /* packets */
 	__u32 rate_interval_us; /* us */
+	__u8 rate_app_limited : 1;
 	__u32 total_retrans;
 	bool is_mptcp;
 };
@@ -193,7 +204,11 @@ struct mptcp_sock {
 	__u64 bytes_acked;
 };
 
-struct sk_buff;
+/* include/linux/skbuff.h */
+struct sk_buff {
+	unsigned int len;
+	unsigned char *data;
+};
 
 /* include/linux/sched.h */
 struct task_struct {

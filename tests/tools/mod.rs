@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 /// Every command that traces.
-pub const ALL: &[&str] = &["tcplife"];
+pub const ALL: &[&str] = &["tcplife", "tcpprobe"];
 
 /// Where cargo built it: beside this test's own directory.
 #[allow(dead_code, reason = "not every test starts the commands")]
