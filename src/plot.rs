@@ -13,7 +13,9 @@ pub const MAX_PLOTS: usize = 8;
 
 const WIDTH: u32 = 1000;
 const TOP: u32 = 14;
-const BLOCK: u32 = 560;
+const BLOCK: u32 = 580;
+/// Between two connections.
+const GAP: u32 = 24;
 const FOOT: u32 = 30;
 /// Heights in a block: title, note, legend; then the two panels.
 const HEADS: [u32; 3] = [30, 24, 28];
@@ -109,6 +111,7 @@ fn draw_trace(area: &Area<'_>, trace: &Trace, time: Time, start: &str) -> Drawn 
     write(&note, &summary(trace), 14, 4)?;
     let (legend, area) = area.split_vertically(HEADS[2]);
     draw_legend(&legend, trace)?;
+    let (area, _) = area.split_vertically(area.dim_in_pixel().1 - GAP);
     let (upper, lower) = area.split_vertically(UPPER);
     draw_windows(&upper, trace, time)?;
     draw_srtt(&lower, trace, time, start)
@@ -184,7 +187,7 @@ enum Sign {
 }
 
 fn draw_legend(area: &Area<'_>, trace: &Trace) -> Drawn {
-    let mut x = 70;
+    let mut x = 84;
     let y = 12;
     for (sign, name, room) in legend_items(trace) {
         match sign {
@@ -225,7 +228,7 @@ fn draw_legend(area: &Area<'_>, trace: &Trace) -> Drawn {
 
 fn builder<'a, 'b, 'c>(area: &'a Area<'b>, bottom: u32) -> ChartBuilder<'a, 'c, SVGBackend<'b>> {
     let mut builder = ChartBuilder::on(area);
-    builder.margin_right(30).margin_top(8);
+    builder.margin_right(30).margin_top(8).margin_left(14);
     builder.y_label_area_size(70).x_label_area_size(bottom);
     builder
 }
@@ -262,15 +265,21 @@ fn draw_windows(area: &Area<'_>, trace: &Trace, time: Time) -> Drawn {
     let top = f64::from(highest.map(|p| p.1).max().unwrap_or(0).max(1)) * 1.1;
     let mut chart = builder(area, 0).build_cartesian_2d(0.0..time.seconds, 0.0..top)?;
     mesh(&mut chart, "window (segments)", None)?;
-    for run in runs(trace.ssthresh.points(), finite) {
-        let steps = steps(&run)
+    let line = |run: &[Point]| {
+        steps(run)
             .into_iter()
-            .map(|(t, v)| (time.at(t), f64::from(v)));
-        let style = SSTHRESH.stroke_width(1);
-        chart.draw_series(DashedLineSeries::new(steps, 6, 4, style))?;
+            .map(|(t, v)| (time.at(t), f64::from(v)))
+    };
+    for run in runs(trace.ssthresh.points(), finite) {
+        chart.draw_series(DashedLineSeries::new(
+            line(&run),
+            6,
+            4,
+            SSTHRESH.stroke_width(2),
+        ))?;
     }
-    let cwnd = trace.cwnd.points().map(|(t, v)| (time.at(t), f64::from(v)));
-    chart.draw_series(LineSeries::new(cwnd, CWND.stroke_width(2)))?;
+    let cwnd: Vec<_> = trace.cwnd.points().collect();
+    chart.draw_series(LineSeries::new(line(&cwnd), CWND.stroke_width(2)))?;
     for mark in &trace.marks {
         let (x, y) = (time.at(mark.boot_ns), f64::from(mark.cwnd).min(top));
         match mark.event {
@@ -311,7 +320,8 @@ fn draw_srtt(area: &Area<'_>, trace: &Trace, time: Time, start: &str) -> Drawn {
     mesh(&mut chart, name, Some(&axis))?;
     let timeouts = trace.marks.iter().filter(|m| m.event == Event::Rto);
     chart.draw_series(timeouts.map(|m| upright(time.at(m.boot_ns), top)))?;
-    let srtt = trace.srtt.points();
+    let srtt: Vec<_> = trace.srtt.points().collect();
+    let srtt = steps(&srtt).into_iter();
     let srtt = srtt.map(|(t, v)| (time.at(t), f64::from(v) / unit));
     chart.draw_series(LineSeries::new(srtt, SRTT.stroke_width(2)))?;
     Ok(())
@@ -331,7 +341,7 @@ fn runs(points: impl Iterator<Item = Point>, wanted: impl Fn(&Point) -> bool) ->
     runs
 }
 
-/// A threshold holds until it is set anew: corners instead of slopes, and no point that changes nothing.
+/// A value holds until another one is seen: corners instead of slopes, and no point that changes nothing.
 fn steps(run: &[Point]) -> Vec<Point> {
     let mut corners: Vec<Point> = Vec::new();
     for &(t, value) in run {

@@ -152,8 +152,7 @@ impl Trace {
     /// A sample: the state when a segment came in.
     pub fn sample(&mut self, now: Moment) {
         self.samples += 1;
-        self.cwnd.push((now.boot_ns, now.cwnd));
-        self.ssthresh.push((now.boot_ns, now.ssthresh));
+        self.windows(now);
         if now.srtt_us != 0 {
             self.srtt.push((now.boot_ns, now.srtt_us));
         }
@@ -165,8 +164,14 @@ impl Trace {
     pub fn retransmit(&mut self, now: Moment) {
         self.first_retrans
             .get_or_insert(now.total_retrans.saturating_sub(1));
+        self.windows(now);
         self.mark(now, Event::Retransmit);
         self.follow(now, true);
+    }
+
+    fn windows(&mut self, now: Moment) {
+        self.cwnd.push((now.boot_ns, now.cwnd));
+        self.ssthresh.push((now.boot_ns, now.ssthresh));
     }
 
     /// Segments sent again while this was followed.

@@ -315,14 +315,14 @@ fn follow(traces: &mut Traces, body: &probe) {
     }
 }
 
-/// `10.0.0.1:443 → 10.0.0.2:50000  nginx (pid 812), cubic`
+/// `10.0.0.1:443 → 10.0.0.2:50000 · nginx (pid 812), cubic`
 fn title(body: &probe) -> String {
     let flow = &body.head().flow;
     let local = std::net::SocketAddr::new(flow.local(), flow.lport);
     let remote = std::net::SocketAddr::new(flow.remote(), flow.rport);
     let owner = owner(body.head());
     let ca = ca_name(body).unwrap_or("?");
-    format!("{local} → {remote}  {owner}{ca}")
+    format!("{local} → {remote} · {owner}{ca}")
 }
 
 fn owner(head: &head) -> String {
