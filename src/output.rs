@@ -124,9 +124,7 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
         json("pid", pid),
         json("comm", comm),
         json("uid", |r| Value::Int(r.head.uid.into())),
-        json("pid_source", |r| {
-            r.head.pid_source().map_or(Value::Unknown, Value::Text)
-        }),
+        json("pid_source", pid_source),
     ]
 }
 
@@ -135,6 +133,11 @@ pub fn pid<'a, E>(row: &Row<'a, E>) -> Value<'a> {
     row.head
         .pid()
         .map_or(Value::Unknown, |pid| Value::Int(pid.into()))
+}
+
+/// How the owner is known, for a column.
+pub fn pid_source<'a, E>(row: &Row<'a, E>) -> Value<'a> {
+    row.head.pid_source().map_or(Value::Unknown, Value::Text)
 }
 
 /// The owner's name, for a column.

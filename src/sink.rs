@@ -60,12 +60,13 @@ impl Sink {
     /// # Errors
     /// See [`Stop`].
     pub fn flush(&mut self, interrupt: &Interrupt) -> Result<(), Stop> {
-        self.write_all(|sink| match sink.wait(Some(interrupt), PollTimeout::NONE) {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(Errno::EINTR) if interrupt.raised() => Err(Stop::Interrupted),
-            Ok(false) | Err(Errno::EINTR) => Ok(()),
-            Err(e) => Err(Stop::Failed(e.into())),
-        })
+        self.write_all(
+            |sink| match sink.wait(Some(interrupt), || PollTimeout::NONE) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Stop::Interrupted),
+                Err(e) => Err(Stop::Failed(e.into())),
+            },
+        )
     }
 
     /// Writes the rest at the end of a run, but does not wait for ever; returns how many lines no one has read.
@@ -75,12 +76,13 @@ impl Sink {
     pub fn finish(&mut self) -> Result<usize, Stop> {
         let deadline = Instant::now() + PATIENCE;
         let result = self.write_all(|sink| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-            match sink.wait(None, timeout) {
+            let left = || {
+                let left = deadline.saturating_duration_since(Instant::now());
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)
+            };
+            match sink.wait(None, left) {
                 Ok(true) => Ok(()),
-                Err(Errno::EINTR) if !left.is_zero() => Ok(()),
-                Ok(false) | Err(Errno::EINTR) => Err(Stop::Interrupted),
+                Ok(false) => Err(Stop::Interrupted),
                 Err(e) => Err(Stop::Failed(e.into())),
             }
         });
@@ -92,12 +94,23 @@ impl Sink {
     }
 
     /// Waits until there is room (true), a signal has come or time is up (false).
-    fn wait(&self, interrupt: Option<&Interrupt>, timeout: PollTimeout) -> Result<bool, Errno> {
+    ///
+    /// The signal itself interrupts poll() before its handler's thread has had a turn: only the handler's word counts,
+    /// and nothing but room lets the caller write.
+    fn wait(
+        &self,
+        interrupt: Option<&Interrupt>,
+        timeout: impl Fn() -> PollTimeout,
+    ) -> Result<bool, Errno> {
         let mut fds = vec![PollFd::new(self.out.as_fd(), PollFlags::POLLOUT)];
         if let Some(interrupt) = interrupt {
             fds.push(PollFd::new(interrupt.as_fd(), PollFlags::POLLIN));
         }
-        poll(&mut fds, timeout)?;
+        while let Err(error) = poll(&mut fds, timeout()) {
+            if error != Errno::EINTR {
+                return Err(error);
+            }
+        }
         Ok(fds[0].any().unwrap_or(false))
     }
 

@@ -59,7 +59,7 @@ unsafe impl Plain for hist {}
 /// A record of a tool, as it lies in the ring buffer.
 ///
 /// # Safety
-/// `repr(C)`, integers only, with explicit padding, and its first field is `struct head`: [`record!`] checks that.
+/// `repr(C)`, integers only, with explicit padding, and its first field is `struct head`: [`record!`](crate::record!) checks that.
 pub unsafe trait Record: Plain + Copy {
     /// The part that every record begins with.
     fn head(&self) -> &head {

@@ -16,7 +16,7 @@ use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, duration};
 use tcptools::iter;
 use tcptools::names::tcp_state;
-use tcptools::output::{Column, Format, Rows, Shown, Style, comm, pid};
+use tcptools::output::{Column, Format, Rows, Shown, Style, comm, pid, pid_source};
 use tcptools::session::{Handler, Printer, Session};
 use tcptools::types::{Record, decode};
 use tcptools::value::Value;
@@ -116,6 +116,7 @@ fn columns() -> Vec<C> {
             Value::Bool(r.body.partial != 0)
         })
         .shown(Shown::CSV.or(Shown::JSON)),
+        C::new("pid_source", "PID_SOURCE", (10, 10), pid_source).shown(Shown::WIDE.or(Shown::CSV)),
         C::new("state", "STATE", (11, 11), |r| {
             Value::Text(tcp_state(r.body.state))
         })
@@ -181,8 +182,9 @@ fn delivery_rate(s: &session) -> Option<u64> {
 
 struct Life {
     rows: Rows<session>,
-    /// Rows that a reset may follow, which would be their true ending.
+    /// Rows that a reset may follow, which would be their true ending: those of this turn, and of the one before.
     parked: Vec<session>,
+    held: Vec<session>,
     /// The iterator over open sessions, the interval, and when it is due.
     active: Option<(Link, Option<Duration>, Instant)>,
 }
@@ -193,11 +195,12 @@ impl Life {
         out.row(|buf| self.rows.row(buf, event, &body.into()));
     }
 
-    /// The reset that explains a parked row leaves within microseconds of it; by now it has.
+    /// The reset that explains a row leaves within microseconds of it, but the reader may have looked between the two.
     fn release(&mut self, out: &mut Printer) {
-        for body in std::mem::take(&mut self.parked) {
+        for body in std::mem::take(&mut self.held) {
             self.print(&body, out);
         }
+        std::mem::swap(&mut self.held, &mut self.parked);
     }
 
     fn print_active(&mut self, out: &mut Printer) {
@@ -227,8 +230,9 @@ impl Handler for Life {
         };
         if body.head.event == SESSION_AMENDED {
             let cookie = body.head.cookie;
-            let row = self.parked.iter_mut().find(|row| row.head.cookie == cookie);
-            row.into_iter().for_each(|row| row.reason = body.reason);
+            let rows = self.parked.iter_mut().chain(&mut self.held);
+            rows.filter(|row| row.head.cookie == cookie)
+                .for_each(|row| row.reason = body.reason);
         } else if body.parked != 0 && body.head.event == SESSION_CLOSED {
             self.parked.push(*body);
         } else {
@@ -248,6 +252,7 @@ impl Handler for Life {
     }
 
     fn finish(&mut self, out: &mut Printer) {
+        self.release(out);
         self.release(out);
         self.print_active(out);
     }
@@ -292,6 +297,7 @@ fn run(args: Args) -> Result<()> {
     let mut life = Life {
         rows: Rows::new("tcplife", style, columns()),
         parked: Vec::new(),
+        held: Vec::new(),
         active,
     };
     session.run(skel.object_mut(), &mut life)

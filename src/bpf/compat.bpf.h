@@ -41,4 +41,12 @@ static __always_inline bool mptcp_bytes(struct sock *sk, __u64 *acked, __u64 *re
 	return true;
 }
 
+/* Whether everything that was written is acknowledged, and so the DATA_FIN, which bytes_acked counts as one. */
+static __always_inline bool mptcp_fin_acked(struct sock *sk)
+{
+	struct mptcp_sock *msk = (void *)sk;
+
+	return BPF_CORE_READ(msk, bytes_acked) && BPF_CORE_READ(msk, snd_una) == BPF_CORE_READ(msk, write_seq);
+}
+
 #endif

@@ -59,7 +59,7 @@ enum { SOCK_DONE = 1 };
 enum { RCV_SHUTDOWN = 1 };
 
 /* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
-enum { ECONNABORTED = 103, ETIMEDOUT = 110, ECONNREFUSED = 111 };
+enum { EPIPE = 32, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
 
 /* include/linux/sched.h */
 enum { PF_KTHREAD = 0x00200000 };
@@ -200,6 +200,8 @@ struct tcp_sock {
 
 /* net/mptcp/protocol.h */
 struct mptcp_sock {
+	__u64 write_seq;
+	__u64 snd_una;
 	__u64 bytes_received;
 	__u64 bytes_acked;
 };

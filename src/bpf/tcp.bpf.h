@@ -35,6 +35,8 @@ struct range_list {
 struct cidr {
 	__u64 addr[2]; /* as the address lies in memory, IPv4 as ::ffff:a.b.c.d, host bits clear */
 	__u64 mask[2];
+	__u32 family; /* 4 or 6: ::/0 is not IPv4, although its mapped form would match */
+	__u32 pad;
 };
 
 struct cidr_list {
@@ -57,7 +59,7 @@ struct comm_list {
 
 struct port_set {
 	__u32 set; /* 0: every port matches */
-	__u32 pad;
+	__u32 negate;
 	__u8 bits[8192];
 };
 
@@ -305,13 +307,13 @@ static __always_inline bool in_ids(const volatile struct id_list *list, __u64 id
 	return found != !!list->negate;
 }
 
-static __always_inline bool in_cidrs(const volatile struct cidr_list *list, const __u8 *addr)
+static __always_inline bool in_cidrs(const volatile struct cidr_list *list, const __u8 *addr, __u8 family)
 {
 	__u64 hi = *(__u64 *)addr, lo = *(__u64 *)(addr + 8);
 	bool found = false;
 
 	for (__u32 i = 0; i < MAX_CIDRS && i < list->n; i++)
-		found |= (hi & list->cidr[i].mask[0]) == list->cidr[i].addr[0] &&
+		found |= list->cidr[i].family == family && (hi & list->cidr[i].mask[0]) == list->cidr[i].addr[0] &&
 			 (lo & list->cidr[i].mask[1]) == list->cidr[i].addr[1];
 	return found;
 }
@@ -328,7 +330,7 @@ static __always_inline bool in_comms(const volatile struct comm_list *list, cons
 
 static __always_inline bool in_ports(const volatile struct port_set *ports, __u16 port)
 {
-	return !ports->set || (ports->bits[port >> 3] >> (port & 7) & 1);
+	return ports->bits[port >> 3] >> (port & 7) & 1;
 }
 
 /* In the socket's cgroup or below it: the socket belongs to the cgroup that its creator was in. */
@@ -354,16 +356,18 @@ static __always_inline bool flow_wanted(const struct flow *flow)
 
 	if (f->family && f->family != flow->family)
 		return false;
-	if (!in_ports(&f->lport, flow->lport) || !in_ports(&f->rport, flow->rport))
+	if (f->lport.set && in_ports(&f->lport, flow->lport) == !!f->lport.negate)
 		return false;
-	if (f->port.set && !in_ports(&f->port, flow->lport) && !in_ports(&f->port, flow->rport))
+	if (f->rport.set && in_ports(&f->rport, flow->rport) == !!f->rport.negate)
 		return false;
-	if (f->laddr.n && in_cidrs(&f->laddr, flow->laddr) == !!f->laddr.negate)
+	if (f->port.set && (in_ports(&f->port, flow->lport) || in_ports(&f->port, flow->rport)) == !!f->port.negate)
 		return false;
-	if (f->raddr.n && in_cidrs(&f->raddr, flow->raddr) == !!f->raddr.negate)
+	if (f->laddr.n && in_cidrs(&f->laddr, flow->laddr, flow->family) == !!f->laddr.negate)
 		return false;
-	if (f->addr.n &&
-	    (in_cidrs(&f->addr, flow->laddr) || in_cidrs(&f->addr, flow->raddr)) == !!f->addr.negate)
+	if (f->raddr.n && in_cidrs(&f->raddr, flow->raddr, flow->family) == !!f->raddr.negate)
+		return false;
+	if (f->addr.n && (in_cidrs(&f->addr, flow->laddr, flow->family) ||
+			  in_cidrs(&f->addr, flow->raddr, flow->family)) == !!f->addr.negate)
 		return false;
 	return true;
 }

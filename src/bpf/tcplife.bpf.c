@@ -93,6 +93,8 @@ static __always_inline __u8 reason_of_error(int error)
 		return REASON_ABORTED;
 	if (error == ECONNREFUSED) /* ICMP port unreachable; an RST has been seen before */
 		return REASON_REFUSED;
+	if (error == ECONNRESET || error == EPIPE) /* an RST that came before there was state to note it in */
+		return REASON_RST_RECEIVED;
 	return REASON_UNREACHABLE;
 }
 
@@ -137,7 +139,8 @@ static __always_inline void bytes_of(struct session *e, struct sock *sk, struct 
 				     struct life *life)
 {
 	if (!tp) {
-		mptcp_bytes(sk, &e->tx_bytes, &e->rx_bytes);
+		if (mptcp_bytes(sk, &e->tx_bytes, &e->rx_bytes) && is_closing(state))
+			e->tx_bytes -= mptcp_fin_acked(sk);
 		return;
 	}
 	__u64 acked = tp->bytes_acked;
@@ -298,8 +301,9 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 SEC("tp_btf/tcp_receive_reset")
 int BPF_PROG(receive_reset, struct sock *sk)
 {
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
-
+	if (!protocol_wanted(sk))
+		return 0;
+	struct sock_state *s = state_of(sk, sk->__sk_common.skc_state);
 	if (s)
 		s->tool.flags |= RST_RECEIVED;
 	return 0;

@@ -85,7 +85,10 @@ impl Fill for Numbers {
 
 /// Ports, as one bit each: a list of any length costs the kernel one load.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Ports(Box<[u8; 8192]>);
+pub struct Ports {
+    negate: bool,
+    bits: Box<[u8; 8192]>,
+}
 
 impl FromStr for Ports {
     type Err = String;
@@ -98,10 +101,7 @@ impl FromStr for Ports {
                 bits[usize::from(port >> 3)] |= 1 << (port & 7);
             }
         }
-        if negate {
-            bits.iter_mut().for_each(|byte| *byte = !*byte);
-        }
-        Ok(Self(bits))
+        Ok(Self { negate, bits })
     }
 }
 
@@ -110,7 +110,8 @@ impl Fill for Ports {
 
     fn fill(&self, to: &mut types::port_set) {
         to.set = 1;
-        to.bits = *self.0;
+        to.negate = self.negate.into();
+        to.bits = *self.bits;
     }
 }
 
@@ -162,6 +163,8 @@ impl Fill for Cidrs {
         for (to, net) in to.cidr.iter_mut().zip(&self.nets) {
             to.addr = words(net.network().octets());
             to.mask = words(net.netmask().octets());
+            let mapped = net.prefix_len() >= 96 && net.network().to_ipv4_mapped().is_some();
+            to.family = if mapped { 4 } else { 6 };
         }
     }
 }
@@ -213,16 +216,17 @@ mod tests {
     use super::*;
 
     fn has(ports: &str, port: u16) -> bool {
-        let bits = ports.parse::<Ports>().unwrap().0;
+        let bits = ports.parse::<Ports>().unwrap().bits;
         bits[usize::from(port >> 3)] >> (port & 7) & 1 == 1
     }
 
     #[test]
-    fn ports_are_lists_with_ranges_and_can_be_negated() {
+    fn ports_are_lists_with_ranges() {
         for port in [22, 8000, 8005, 8010, 65535] {
             assert!(has("22,8000-8010, 65535", port));
-            assert!(!has("!22,8000-8010,65535", port));
         }
+        assert!(!has("22,8000-8010", 8011) && !has("22,8000-8010", 23));
+        assert!("!22".parse::<Ports>().unwrap().negate);
         // 443 and 47873 are the same bytes in the other order.
         assert!(has("443", 443) && !has("443", 47873));
     }

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The agent's commands on sockets.
+
+use std::{
+    net::SocketAddr,
+    os::fd::{BorrowedFd, RawFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    Result,
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    libc,
+    sys::socket::{self, Backlog, MsgFlags, Shutdown, SockFlag, SockaddrStorage},
+    unistd,
+};
+
+use super::{number, sys};
+
+/// Where the fields of `struct tcp_info` lie (include/uapi/linux/tcp.h): name, offset, size.
+const TCP_INFO_FIELDS: [(&str, usize, usize); 12] = [
+    ("state", 0, 1),
+    ("snd_mss", 16, 4),
+    ("unacked", 24, 4),
+    ("srtt_us", 68, 4),
+    ("snd_cwnd", 80, 4),
+    ("total_retrans", 100, 4),
+    ("bytes_acked", 120, 8),
+    ("bytes_received", 128, 8),
+    ("min_rtt_us", 148, 4),
+    ("delivery_rate", 160, 8),
+    ("bytes_sent", 200, 8),
+    ("bytes_retrans", 208, 8),
+];
+
+pub fn execute(verb: &str, args: &[&str]) -> Result<String> {
+    match verb {
+        "socket" => return open(args),
+        "accept" => {
+            return socket::accept4(number(args, 0)?, SockFlag::SOCK_CLOEXEC)
+                .map(|fd| fd.to_string());
+        }
+        "send" => return send(number(args, 0)?, number(args, 1)?),
+        "fastopen" => return fast_open(args),
+        "recv" => return receive(number(args, 0)?, Some(number(args, 1)?)),
+        "eof" => return receive(number(args, 0)?, None),
+        "cookie" => return cookie(number(args, 0)?),
+        "local" => {
+            return socket::getsockname::<SockaddrStorage>(number(args, 0)?).map(|a| a.to_string());
+        }
+        "peer" => {
+            return socket::getpeername::<SockaddrStorage>(number(args, 0)?).map(|a| a.to_string());
+        }
+        "info" => return info(number(args, 0)?),
+        _ => {}
+    }
+    act(verb, number(args, 0)?, args).map(|()| String::new())
+}
+
+/// The commands that have nothing to tell but success.
+fn act(verb: &str, fd: RawFd, args: &[&str]) -> Result<()> {
+    match verb {
+        "bind" => socket::bind(fd, &address(args)?),
+        "listen" => socket::listen(&borrow(fd), Backlog::new(number::<i32>(args, 1)?)?),
+        "connect" => socket::connect(fd, &address(args)?),
+        "disconnect" => sys::disconnect(fd),
+        "shutdown" => socket::shutdown(fd, how(args)?),
+        "close" => unistd::close(fd),
+        "nonblock" => fcntl(borrow(fd), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop),
+        "option" => sys::set_option(
+            fd,
+            number(args, 1)?,
+            number(args, 2)?,
+            &number::<i32>(args, 3)?,
+        ),
+        "linger0" => {
+            let abort = libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            sys::set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &abort)
+        }
+        "drop" => sys::drop_incoming(fd),
+        "undrop" => sys::set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32),
+        "drained" => drained(fd),
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+fn open(args: &[&str]) -> Result<String> {
+    let family = if args.first() == Some(&"6") {
+        libc::AF_INET6
+    } else {
+        libc::AF_INET
+    };
+    let protocol = if args.contains(&"mptcp") {
+        libc::IPPROTO_MPTCP
+    } else {
+        libc::IPPROTO_TCP
+    };
+    sys::socket(family, protocol).map(|fd| fd.to_string())
+}
+
+fn send(fd: RawFd, bytes: usize) -> Result<String> {
+    let chunk = vec![b'x'; bytes.min(1 << 20)];
+    let mut left = bytes;
+    while left > 0 {
+        left -= socket::send(fd, &chunk[..left.min(chunk.len())], MsgFlags::MSG_NOSIGNAL)?;
+    }
+    Ok(String::new())
+}
+
+/// `fastopen FD ADDRESS BYTES`: connects with the first bytes in the SYN.
+fn fast_open(args: &[&str]) -> Result<String> {
+    let data = vec![b'x'; number(args, 2)?];
+    socket::sendto(
+        number(args, 0)?,
+        &data,
+        &address(args)?,
+        MsgFlags::from_bits_retain(libc::MSG_FASTOPEN),
+    )
+    .map(|sent| sent.to_string())
+}
+
+/// Exactly so many bytes, or all until the other side has finished; how many they were.
+fn receive(fd: RawFd, exactly: Option<usize>) -> Result<String> {
+    let mut buffer = vec![0; 1 << 18];
+    let mut got = 0;
+    while exactly.is_none_or(|n| got < n) {
+        let want = exactly.map_or(buffer.len(), |n| buffer.len().min(n - got));
+        match socket::recv(fd, &mut buffer[..want], MsgFlags::empty())? {
+            0 if exactly.is_some() => return Err(Errno::EPIPE),
+            0 => break,
+            n => got += n,
+        }
+    }
+    Ok(got.to_string())
+}
+
+/// Returns when the peer has acknowledged everything.
+fn drained(fd: RawFd) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while sys::unacknowledged(fd)? > 0 {
+        if Instant::now() > deadline {
+            return Err(Errno::ETIMEDOUT);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn cookie(fd: RawFd) -> Result<String> {
+    let bytes = sys::get_option::<8>(fd, libc::SOL_SOCKET, libc::SO_COOKIE)?;
+    Ok(u64::from_ne_bytes(bytes).to_string())
+}
+
+fn info(fd: RawFd) -> Result<String> {
+    let raw = sys::get_option::<256>(fd, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    let field = |&(name, offset, size): &(&str, usize, usize)| {
+        let mut word = [0; 8];
+        // Little endian only, as the BPF half of the project is.
+        word[..size].copy_from_slice(&raw[offset..offset + size]);
+        format!("{name}={}", u64::from_le_bytes(word))
+    };
+    Ok(TCP_INFO_FIELDS
+        .iter()
+        .map(field)
+        .collect::<Vec<_>>()
+        .join(" "))
+}
+
+fn how(args: &[&str]) -> Result<Shutdown> {
+    match args.get(1) {
+        Some(&"rd") => Ok(Shutdown::Read),
+        Some(&"wr") => Ok(Shutdown::Write),
+        Some(&"both") => Ok(Shutdown::Both),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn address(args: &[&str]) -> Result<SockaddrStorage> {
+    number::<SocketAddr>(args, 1).map(SockaddrStorage::from)
+}
+
+/// nix asks for a borrowed descriptor here and there.
+fn borrow(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: used for the one call that it is made for; a wrong number makes that call fail with EBADF.
+    unsafe { BorrowedFd::borrow_raw(fd.max(0)) }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Live tests: the built commands watch real traffic, whose truth the test knows, in network namespaces of its own.
+//! They need the privileges of the commands themselves, and say so where these are missing; they never pass unrun.
+//!
+//! `net` makes namespaces, `peer` the processes that talk in them, `tool` runs a command and reads its rows; one
+//! module per command holds its tests.
+
+mod agent;
+mod net;
+mod peer;
+mod scratch;
+mod tcplife;
+mod tool;
+mod wait;
+
+use std::{env, fs, process::ExitCode};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// The bits in CapEff that BPF programs and namespaces need.
+const CAPABILITIES: [(&str, u32); 4] = [
+    ("CAP_NET_ADMIN", 12),
+    ("CAP_SYS_ADMIN", 21),
+    ("CAP_PERFMON", 38),
+    ("CAP_BPF", 39),
+];
+
+fn main() -> ExitCode {
+    let argv: Vec<String> = env::args().skip(1).collect();
+    if argv.first().is_some_and(|verb| verb == "agent") {
+        agent::main(&argv);
+        return ExitCode::SUCCESS;
+    }
+    let mut trials = tcplife::tests();
+    if let Some(missing) = missing_capability() {
+        eprintln!(
+            "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"
+        );
+        if env::var_os("TCPTOOLS_REQUIRE_LIVE").is_some_and(|v| v == "1") {
+            return ExitCode::FAILURE;
+        }
+        trials = trials
+            .into_iter()
+            .map(|trial| trial.with_ignored_flag(true))
+            .collect();
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// The first capability that this process does not have.
+fn missing_capability() -> Option<&'static str> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    CAPABILITIES
+        .iter()
+        .find(|(_, bit)| effective >> bit & 1 == 0)
+        .map(|(name, _)| *name)
+}
+
+/// A test as a plain function that returns its reason for failing.
+fn trial(
+    name: impl Into<String>,
+    test: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> Trial {
+    Trial::test(name, || {
+        test().map_err(|error| Failed::from(format!("{error:#}")))
+    })
+}

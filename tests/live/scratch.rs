@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Files and directories that go with the test.
+
+use std::{
+    env, fs,
+    ops::Deref,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// A path that nobody else uses; whatever is there at the end is removed.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Nothing is there yet.
+    pub fn path(stem: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(env::temp_dir().join(format!("tcptools-live-{}-{n}-{stem}", process::id())))
+    }
+
+    /// As an argument.
+    pub fn text(&self) -> &str {
+        self.0
+            .to_str()
+            .expect("the temporary directory has a plain name")
+    }
+}
+
+impl Deref for Scratch {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It may never have been made; a cgroup directory is removed as an empty directory.
+        let _ = fs::remove_file(&self.0).or_else(|_| fs::remove_dir(&self.0));
+    }
+}

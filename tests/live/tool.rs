@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A command under test: started, ready, stopped, and what it printed.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::{
+    scratch::Scratch,
+    wait::{self, PATIENCE},
+};
+
+/// Where a command is: in `TCPTOOLS_BIN_DIR` if that is set, otherwise as cargo has just built it.
+pub fn path(name: &str) -> PathBuf {
+    if let Some(dir) = env::var_os("TCPTOOLS_BIN_DIR") {
+        return PathBuf::from(dir).join(name);
+    }
+    PathBuf::from(env!("CARGO_BIN_EXE_tcplife")).with_file_name(name)
+}
+
+/// A running command.
+pub struct Tool {
+    pub child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    stdout: Option<JoinHandle<()>>,
+    stderr: Option<JoinHandle<String>>,
+    _ready: Scratch,
+}
+
+/// What a command has left behind.
+#[derive(Debug)]
+pub struct Run {
+    pub status: ExitStatus,
+    pub lines: Vec<String>,
+    pub stderr: String,
+}
+
+impl Tool {
+    /// Starts it, collects what it prints, and returns when it is ready: every probe attached, every socket seeded.
+    pub fn start(name: &str, args: &[&str]) -> Result<Self> {
+        let mut tool = Self::with_stdout(name, args, Stdio::piped())?;
+        let stdout = tool.child.stdout.take().context("no stdout")?;
+        tool.stdout = Some(collect(stdout, Arc::clone(&tool.lines)));
+        Ok(tool)
+    }
+
+    /// Starts it with its rows going elsewhere, or (a pipe) to be read by the test; returns when it is ready.
+    pub fn with_stdout(name: &str, args: &[&str], stdout: Stdio) -> Result<Self> {
+        let ready = Scratch::path("ready");
+        let mut child = Command::new(path(name))
+            .args(args)
+            .args(["--ready-file", ready.text()])
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{} does not start", path(name).display()))?;
+        let mut pipe = child.stderr.take().context("no stderr")?;
+        let stderr = thread::spawn(move || {
+            let mut text = Vec::new();
+            // A reader of a pipe fails for no reason of interest here.
+            let _ = pipe.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let lines = Arc::default();
+        let mut tool = Self {
+            child,
+            lines,
+            stdout: None,
+            stderr: Some(stderr),
+            _ready: ready,
+        };
+        tool.await_ready()
+            .with_context(|| format!("{name} {args:?}"))?;
+        Ok(tool)
+    }
+
+    fn await_ready(&mut self) -> Result<()> {
+        let outcome = wait::until("the ready file", PATIENCE, || {
+            match self.child.try_wait()? {
+                Some(status) => bail!("ended with {status} before it was ready"),
+                None => Ok(self._ready.exists().then_some(())),
+            }
+        });
+        outcome.or_else(|error| {
+            self.child.kill()?;
+            self.child.wait()?;
+            Err(error.context(self.take_stderr()))
+        })
+    }
+
+    /// Waits for so many lines (of rows, and a header if there is one).
+    pub fn wait_lines(&self, count: usize) -> Result<()> {
+        wait::until(&format!("{count} lines"), PATIENCE, || {
+            Ok((self.lines.lock().expect("no panic").len() >= count).then_some(()))
+        })
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.child.id() as i32), signal)?)
+    }
+
+    /// Asks it to stop, as a supervisor does, and takes all it has printed.
+    pub fn stop(self) -> Result<Run> {
+        self.signal(Signal::SIGTERM)?;
+        self.finish(PATIENCE)
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self, limit: Duration) -> Result<Run> {
+        let status = wait::exit_of(&mut self.child, limit)?;
+        if let Some(reader) = self.stdout.take() {
+            reader.join().expect("no panic");
+        }
+        let lines = std::mem::take(&mut *self.lines.lock().expect("no panic"));
+        Ok(Run {
+            status,
+            lines,
+            stderr: self.take_stderr(),
+        })
+    }
+
+    fn take_stderr(&mut self) -> String {
+        self.stderr
+            .take()
+            .map_or_else(String::new, |reader| reader.join().expect("no panic"))
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        // Already over, perhaps.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(stdout: ChildStdout, lines: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            lines
+                .lock()
+                .expect("no panic")
+                .push(String::from_utf8_lossy(&line).into_owned());
+        }
+    })
+}
+
+/// Runs a command to its end, with nothing added to its arguments.
+pub fn run(name: &str, args: &[&str]) -> Result<Run> {
+    let output = Command::new(path(name))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()?;
+    let lines = String::from_utf8(output.stdout)?
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    Ok(Run {
+        status: output.status,
+        lines,
+        stderr: String::from_utf8(output.stderr)?,
+    })
+}
+
+impl Run {
+    /// The rows of a JSON run that ended well and lost nothing; the summary must be the last record and agree.
+    pub fn rows(&self) -> Result<Vec<Value>> {
+        ensure!(self.status.success(), "{}: {}", self.status, self.stderr);
+        let mut rows = self.records()?;
+        let summary = rows.pop().context("no record at all")?;
+        ensure!(
+            summary["event"] == "summary",
+            "the last record is no summary: {summary}"
+        );
+        ensure!(summary["lost"] == 0, "lost events: {summary}");
+        ensure!(
+            summary["events"] == rows.len(),
+            "{} rows, but {summary}",
+            rows.len()
+        );
+        Ok(rows)
+    }
+
+    /// Every line as JSON.
+    pub fn records(&self) -> Result<Vec<Value>> {
+        self.lines
+            .iter()
+            .map(|line| serde_json::from_str(line).with_context(|| line.clone()))
+            .collect()
+    }
+}
