@@ -128,7 +128,8 @@ static __always_inline bool is_due(struct sock *sk, struct sock_state *s, struct
 		__sync_fetch_and_add(&counters.untracked, 1);
 		return false;
 	}
-	return sample_due(&s->tool, bpf_ktime_get_boot_ns(), tp->snd_cwnd);
+	/* A clock costs as much as all the rest; without --interval any time but 0 does. */
+	return sample_due(&s->tool, sample_interval_ns ? bpf_ktime_get_boot_ns() : 1, tp->snd_cwnd);
 }
 
 /* Runs for every segment in ESTABLISHED, before it is processed (net/ipv4/tcp_input.c: tcp_rcv_established). */
@@ -140,7 +141,9 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 	flow_of(&flow, sk, NULL);
 	if (!flow_wanted(&flow) || !sock_wanted(sk))
 		return 0;
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct sock_state *s = NULL;
+	if (!hist_by || config.filter.pid.n || config.filter.comm.n)
+		s = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	/* The lock is held by who processes its own backlog, and by nobody when a segment comes straight in. */
 	if (s && s->owner.source != PID_SOCKET)
 		owner_note(&s->owner, sk);
