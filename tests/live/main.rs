@@ -10,6 +10,7 @@ mod net;
 mod peer;
 mod scratch;
 mod tcplife;
+mod tcpprobe;
 mod tool;
 mod wait;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut trials = tcplife::tests();
+    trials.extend(tcpprobe::tests());
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"
