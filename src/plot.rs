@@ -358,13 +358,12 @@ fn steps(run: &[Point]) -> Vec<Point> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::Moment;
+    use crate::trace::{Moment, Traces};
 
     fn trace() -> Trace {
-        let mut trace = Trace {
-            title: "10.0.0.1:80 → 10.0.0.2:4000 <a&b>".into(),
-            ..Trace::default()
-        };
+        let mut traces = Traces::default();
+        let trace = traces.get(1).unwrap();
+        trace.title = "10.0.0.1:80 → 10.0.0.2:4000 <a&b>".into();
         for i in 0..100u32 {
             trace.sample(Moment {
                 boot_ns: 1_000_000_000 + u64::from(i) * 10_000_000,
@@ -375,7 +374,7 @@ mod tests {
                 ..Moment::default()
             });
         }
-        trace
+        trace.clone()
     }
 
     #[test]

@@ -128,6 +128,8 @@ const CA_LOSS: u8 = 4;
 pub struct Trace {
     /// Who and with whom, for a title.
     pub title: String,
+    /// Whose it is, for the one who writes the title.
+    pub pid: Option<u32>,
     /// Samples that came, drawn or not.
     pub samples: u64,
     /// Congestion window, in segments.
@@ -228,16 +230,12 @@ pub struct Traces {
 
 impl Traces {
     /// The trace of a connection; `None` when there are [`MAX_TRACES`] others.
-    pub fn get(&mut self, cookie: u64, title: impl FnOnce() -> String) -> Option<&mut Trace> {
+    pub fn get(&mut self, cookie: u64) -> Option<&mut Trace> {
         if self.traces.len() >= MAX_TRACES && !self.traces.contains_key(&cookie) {
             self.refused += 1;
             return None;
         }
-        let trace = self.traces.entry(cookie).or_insert_with(|| Trace {
-            title: title(),
-            ..Trace::default()
-        });
-        Some(trace)
+        Some(self.traces.entry(cookie).or_default())
     }
 
     /// Those that have samples, the ones with most of them first.
@@ -328,7 +326,8 @@ mod tests {
     fn connections_beyond_the_limit_are_counted() {
         let mut traces = Traces::default();
         for cookie in 0..MAX_TRACES as u64 + 3 {
-            if let Some(trace) = traces.get(cookie, || cookie.to_string()) {
+            if let Some(trace) = traces.get(cookie) {
+                trace.title = cookie.to_string();
                 (0..=cookie).for_each(|_| trace.sample(Moment::default()));
             }
         }

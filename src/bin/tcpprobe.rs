@@ -295,9 +295,14 @@ impl Handler for Probe {
 // ---------------------------------------------------------------- pictures
 
 fn follow(traces: &mut Traces, body: &probe) {
-    let Some(trace) = traces.get(body.head.cookie, || title(body)) else {
+    let Some(trace) = traces.get(body.head.cookie) else {
         return;
     };
+    let pid = body.head().pid();
+    if trace.title.is_empty() || trace.pid != pid {
+        trace.title = title(body);
+        trace.pid = pid;
+    }
     let now = Moment {
         boot_ns: body.head.boot_ns,
         cwnd: body.snd_cwnd,
