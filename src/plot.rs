@@ -153,13 +153,13 @@ fn legend_items(trace: &Trace) -> Vec<(Sign, &'static str, i32)> {
             has(Event::Recovery),
             Sign::Of(Event::Recovery),
             "loss: fast recovery",
-            145,
+            132,
         ),
         (
             has(Event::Rto),
             Sign::Of(Event::Rto),
             "RTO: timer fired",
-            125,
+            118,
         ),
         (
             has(Event::Reduced),
