@@ -145,7 +145,7 @@ impl Counts {
         Ok(Self {
             tool,
             table: Table::new(map)?,
-            rows: Rows::bare(tool, style, columns),
+            rows: Rows::aggregate(tool, style, columns),
             shown: HashMap::new(),
             every: Every::new(interval),
         })

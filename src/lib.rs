@@ -24,6 +24,7 @@ pub mod flow;
 pub mod hist;
 pub mod interrupt;
 pub mod iter;
+pub mod journal;
 pub mod names;
 pub mod output;
 pub mod plot;

@@ -186,13 +186,16 @@ pub struct Rows<E> {
 impl<E> Rows<E> {
     /// `columns` are the tool's own; those of every tool are added where the format has them.
     pub fn new(tool: &'static str, style: Style, columns: Vec<Column<E>>) -> Self {
-        let mut all = common_columns();
+        let mut all = Vec::new();
+        if style.format == Format::Json {
+            all = common_columns();
+        }
         all.extend(columns);
-        Self::bare(tool, style, all)
+        Self::aggregate(tool, style, all)
     }
 
-    /// With no columns but these: rows that are not about one socket.
-    pub fn bare(tool: &'static str, style: Style, mut columns: Vec<Column<E>>) -> Self {
+    /// For rows that speak of many sockets: without the columns of every tool, which name one.
+    pub fn aggregate(tool: &'static str, style: Style, mut columns: Vec<Column<E>>) -> Self {
         let layout = style.layout();
         columns.retain(|c| c.shown.has(layout));
         Self {

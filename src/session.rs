@@ -87,6 +87,13 @@ impl Printer {
         }
     }
 
+    /// A line that is no row: the header of one more table.
+    pub fn heading(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if !self.full() {
+            write(&mut self.sink.buf);
+        }
+    }
+
     fn full(&self) -> bool {
         self.rows >= self.limit
     }

@@ -15,6 +15,8 @@ pub enum Value<'a> {
     Int(u64),
     /// Text of our own or the kernel's.
     Text(&'a str),
+    /// A kernel address: hexadecimal, as a string in JSON, whose numbers are not exact so far up.
+    Hex(u64),
     /// A name that a process chose: no control byte of it reaches the output.
     Comm(&'a [u8]),
     /// An address.
@@ -69,6 +71,7 @@ impl Value<'_> {
             Self::Unknown => out.extend_from_slice(b"null"),
             Self::Text(text) => json_string(out, text),
             Self::Addr(addr) => print(out, format_args!("\"{addr}\"")),
+            Self::Hex(value) => print(out, format_args!("\"{value:x}\"")),
             Self::Comm(bytes) => {
                 let mut escaped = Vec::with_capacity(64);
                 escape(&mut escaped, bytes);
@@ -86,6 +89,7 @@ impl Value<'_> {
             Self::Bool(value) => print(out, format_args!("{value}")),
             Self::Int(value) => integer(out, value),
             Self::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Hex(value) => print(out, format_args!("{value:x}")),
             Self::Comm(bytes) => escape(out, bytes),
             Self::Addr(addr) => print(out, format_args!("{addr}")),
             _ => {}

@@ -157,12 +157,17 @@ static __always_inline void *event_reserve(__u64 size)
 	return event;
 }
 
+enum { WAKE_WINDOW = 4096 }; /* a few records: some are reserved at the same moment on other CPUs */
+
 /* A wake-up costs more than the event: only a filling buffer forces one, otherwise the reader looks by itself. */
 static __always_inline void event_submit(void *event)
 {
 	__u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
 
-	bpf_ringbuf_submit(event, waiting >= config.wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	/* Once when the mark is passed, not for each event above it: a slow reader is awake already. */
+	bool passed = waiting - config.wake_bytes < WAKE_WINDOW;
+
+	bpf_ringbuf_submit(event, passed ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 
 /* ---------------------------------------------------------------- flow */
@@ -397,10 +402,10 @@ static __always_inline bool owner_wanted(const struct owner *owner)
 
 /* ---------------------------------------------------------------- records */
 
-static __always_inline void head_fill(struct head *head, struct sock *sk, const struct flow *flow,
-				      const struct owner *owner, __u32 event)
+static __always_inline void head_fill_at(struct head *head, __u64 boot_ns, struct sock *sk, const struct flow *flow,
+					 const struct owner *owner, __u32 event)
 {
-	head->boot_ns = bpf_ktime_get_boot_ns();
+	head->boot_ns = boot_ns;
 	head->cookie = bpf_get_socket_cookie(sk);
 	head->flow = *flow;
 	head->owner = *owner;
@@ -408,6 +413,12 @@ static __always_inline void head_fill(struct head *head, struct sock *sk, const 
 	head->uid = sk->sk_uid.val;
 	head->event = event;
 	head->pad = 0;
+}
+
+static __always_inline void head_fill(struct head *head, struct sock *sk, const struct flow *flow,
+				      const struct owner *owner, __u32 event)
+{
+	head_fill_at(head, bpf_ktime_get_boot_ns(), sk, flow, owner, event);
 }
 
 #endif

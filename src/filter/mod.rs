@@ -3,9 +3,11 @@
 
 mod ids;
 mod lists;
+mod states;
 
 pub use ids::{Cgroups, Namespaces};
 pub use lists::{Cidrs, Comms, Numbers, Ports};
+pub use states::States;
 
 use crate::types;
 

@@ -11,6 +11,7 @@ mod peer;
 mod scratch;
 mod tcplife;
 mod tcpprobe;
+mod tcpstates;
 mod tool;
 mod wait;
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     }
     let mut trials = tcplife::tests();
     trials.extend(tcpprobe::tests());
+    trials.extend(tcpstates::tests());
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"

@@ -1,0 +1,11 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Measures what the commands cost, beside the peers that are installed, and prints Markdown tables.
+# ./bench.sh [--rounds N] [--connections N] [--load storm|reset|bulk] [--only NAME] [--scale]
+set -eu
+cd "$(dirname "$0")"
+. scripts/setup.sh
+need clang libelf-dev make pkg-config iproute2 nftables
+
+cargo build --release --locked --bins
+PATH=$PATH:/usr/sbin:/sbin exec cargo bench --locked --bench cost --config 'target."cfg(all())".runner = "'"$([ "$(id -u)" = 0 ] && echo env || echo sudo -E)"'"' -- "$@"

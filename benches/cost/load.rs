@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The loads: each is a child process of two threads, client and server, on the loopback of our own namespace.
+
+use std::env;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::subject::command;
+
+/// A kind of traffic.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// Connections that say one word, closed in order.
+    Storm,
+    /// The same, ended by an RST.
+    Reset,
+    /// One stream with 1 % of its segments lost.
+    Bulk,
+}
+
+impl Load {
+    pub const ALL: [Self; 3] = [Self::Storm, Self::Reset, Self::Bulk];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Storm => "storm",
+            Self::Reset => "reset",
+            Self::Bulk => "bulk",
+        }
+    }
+
+    pub fn by_name(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|load| load.name() == name);
+        found.with_context(|| format!("there is no load {name}"))
+    }
+
+    /// What a rate of 1 is.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Storm | Self::Reset => "connections/s",
+            Self::Bulk => "MB/s",
+        }
+    }
+
+    /// Sets up what the load needs.
+    pub fn prepare(self) -> Result<()> {
+        if self == Self::Bulk {
+            let rules = "table inet loss { chain in { type filter hook input priority 0; iif lo meta l4proto tcp meta length > 1000 numgen random mod 100 < 1 drop; }; }";
+            command(&["nft", rules])?;
+            // Segments of a real link, not of 64 KiB: otherwise a loss is rare and an acknowledgement rarer.
+            command(&["ip", "link", "set", "lo", "mtu", "1500"])?;
+        }
+        Ok(())
+    }
+
+    pub fn clean_up(self) -> Result<()> {
+        if self == Self::Bulk {
+            command(&["nft", "delete", "table", "inet", "loss"])?;
+            command(&["ip", "link", "set", "lo", "mtu", "65536"])?;
+        }
+        Ok(())
+    }
+
+    /// Runs it in a process of its own; its rate.
+    pub fn run(self, connections: usize) -> Result<f64> {
+        let output = Command::new(env::current_exe()?)
+            .args(["load", self.name(), &connections.to_string()])
+            .output()?;
+        let text = String::from_utf8(output.stdout)?;
+        let error = || String::from_utf8_lossy(&output.stderr).into_owned();
+        text.trim().parse().with_context(error)
+    }
+}
+
+/// The child's half: `NAME CONNECTIONS`, prints the rate.
+pub fn child(args: &[String]) -> Result<()> {
+    let [name, connections] = args else {
+        bail!("load NAME CONNECTIONS");
+    };
+    let connections = connections.parse()?;
+    let rate = match Load::by_name(name)? {
+        Load::Storm => connect(connections, false)?,
+        Load::Reset => connect(connections, true)?,
+        Load::Bulk => stream(connections)?,
+    };
+    println!("{rate}");
+    Ok(())
+}
+
+fn connect(connections: usize, reset: bool) -> Result<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let server = listener.local_addr()?;
+    let serve = thread::spawn(move || -> Result<()> {
+        for _ in 0..connections {
+            let (mut accepted, _) = listener.accept()?;
+            accepted.read_exact(&mut [0; 5])?;
+            if reset {
+                // The client's RST ends the wait with an error, as it should.
+                let _ = accepted.read(&mut [0; 1]);
+            }
+        }
+        Ok(())
+    });
+    let begun = Instant::now();
+    for _ in 0..connections {
+        let mut client = TcpStream::connect(server)?;
+        client.write_all(b"hello")?;
+        if reset {
+            let linger = nix::libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            setsockopt(&client, sockopt::Linger, &linger)?;
+        } else {
+            client.read_to_end(&mut vec![])?;
+        }
+    }
+    let rate = connections as f64 / begun.elapsed().as_secs_f64();
+    serve.join().expect("the server does not panic")?;
+    Ok(rate)
+}
+
+/// `connections` times 10 KB in one stream.
+fn stream(connections: usize) -> Result<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut client = TcpStream::connect(listener.local_addr()?)?;
+    let (mut accepted, _) = listener.accept()?;
+    let bytes = connections * 10_000;
+    let serve = thread::spawn(move || std::io::copy(&mut accepted, &mut std::io::sink()));
+    let chunk = [0; 10_000];
+    let begun = Instant::now();
+    for _ in 0..connections {
+        client.write_all(&chunk)?;
+    }
+    drop(client);
+    serve.join().expect("the server does not panic")?;
+    Ok(bytes as f64 / 1e6 / begun.elapsed().as_secs_f64())
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The systemd journal, by its native protocol (https://systemd.io/JOURNAL_NATIVE_PROTOCOL): a datagram per entry.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+
+/// Where journald listens.
+pub const SOCKET: &str = "/run/systemd/journal/socket";
+
+/// How long a full journal may hold up one entry. Meanwhile rows wait in the ring buffer, whose losses are counted.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// A connection to the journal. Reuses one buffer for all entries.
+pub struct Journal {
+    socket: UnixDatagram,
+    path: PathBuf,
+    entry: Vec<u8>,
+    stalled: bool,
+    lost: u64,
+}
+
+impl Journal {
+    /// Connects to the journal.
+    ///
+    /// # Errors
+    /// A sentence, when nothing listens at `path`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let connect = || -> io::Result<UnixDatagram> {
+            let socket = UnixDatagram::unbound()?;
+            socket.connect(path)?;
+            socket.set_write_timeout(Some(PATIENCE))?;
+            Ok(socket)
+        };
+        let socket = connect().map_err(|e| {
+            let (path, reason) = (path.display(), e.to_string());
+            let reason = reason.split(" (os error").next().unwrap_or_default();
+            anyhow!("no systemd journal listens at {path}: {reason}")
+        })?;
+        Ok(Self {
+            socket,
+            path: path.to_owned(),
+            entry: Vec::with_capacity(1024),
+            stalled: false,
+            lost: 0,
+        })
+    }
+
+    /// Begins an entry.
+    pub fn begin(&mut self) {
+        self.entry.clear();
+    }
+
+    /// Adds a field. `value` may hold any byte, line feeds too.
+    pub fn field(&mut self, key: &str, value: &[u8]) {
+        self.entry.extend_from_slice(key.as_bytes());
+        if value.contains(&b'\n') {
+            self.entry.push(b'\n');
+            let size = value.len() as u64;
+            self.entry.extend_from_slice(&size.to_le_bytes());
+        } else {
+            self.entry.push(b'=');
+        }
+        self.entry.extend_from_slice(value);
+        self.entry.push(b'\n');
+    }
+
+    /// Adds a field whose text has no line feed.
+    pub fn text(&mut self, key: &str, value: impl std::fmt::Display) {
+        // Writing to memory does not fail.
+        let _ = writeln!(self.entry, "{key}={value}");
+    }
+
+    /// Sends the entry. One that the journal does not take in time is counted.
+    pub fn send(&mut self) {
+        let mut sent = self.socket.send(&self.entry);
+        // A journal that was started again is another socket at the same path.
+        if sent.as_ref().is_err_and(gone) && self.socket.connect(&self.path).is_ok() {
+            sent = self.socket.send(&self.entry);
+        }
+        let failed = sent.is_err();
+        self.lost += u64::from(failed);
+        // One that does not read at all shall hold up one entry, not each.
+        if failed != self.stalled && self.socket.set_nonblocking(failed).is_ok() {
+            self.stalled = failed;
+        }
+    }
+
+    /// How many entries the journal has not taken.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+fn gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("journal-{name}-{}", std::process::id()))
+    }
+
+    fn receive(socket: &UnixDatagram) -> Vec<u8> {
+        let mut buffer = vec![0; 4096];
+        let n = socket.recv(&mut buffer).unwrap();
+        buffer.truncate(n);
+        buffer
+    }
+
+    #[test]
+    fn fields_follow_the_native_protocol_and_a_restart_loses_nothing() {
+        let path = path("restart");
+        let server = UnixDatagram::bind(&path).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        journal.begin();
+        journal.text("PORT", 80);
+        journal.field("COMM", b"a\nb");
+        journal.send();
+        let expected = b"PORT=80\nCOMM\n\x03\0\0\0\0\0\0\0a\nb\n";
+        assert_eq!(receive(&server), expected);
+
+        drop(server);
+        std::fs::remove_file(&path).unwrap();
+        journal.send();
+        assert_eq!(journal.lost(), 1);
+        let server = UnixDatagram::bind(&path).unwrap();
+        journal.send();
+        assert_eq!(
+            (receive(&server).len(), journal.lost()),
+            (expected.len(), 1)
+        );
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn no_journal_is_said() {
+        let error = Journal::open(&path("none")).err().unwrap().to_string();
+        assert!(
+            error.starts_with("no systemd journal listens at"),
+            "{error}"
+        );
+    }
+}

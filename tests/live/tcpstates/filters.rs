@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Filters by state and by time in the old state.
+
+use std::{thread::sleep, time::Duration};
+
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+
+use super::stage::{HOSTS, Stage, of};
+use crate::trial;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial("tcpstates::filters::states", by_state),
+        trial("tcpstates::filters::min_ms", min_ms),
+        trial(
+            "tcpstates::filters::min_ms_of_old_sockets",
+            min_ms_of_old_sockets,
+        ),
+    ]
+}
+
+fn by_state() -> Result<()> {
+    for (flags, expected) in [
+        (&["--old", "Established,fin-wait-2"][..], (2, 1)),
+        (&["--old", "!ESTABLISHED"], (4, 4)),
+        (&["--new", "close"], (1, 1)),
+        (&["--new", "!established,CLOSE"], (3, 3)),
+        (&["--old", "established", "--new", "!close_wait"], (1, 0)),
+        (&["--old", "listen"], (0, 1)),
+        (&["--old", "closing"], (0, 0)),
+    ] {
+        let mut stage = Stage::new()?;
+        let tool = stage.watch(flags)?;
+        let session = stage.session(HOSTS[0])?;
+        stage.close(session)?;
+        stage.net.quiet()?;
+        let rows = tool.stop()?.rows()?;
+        let got = (
+            of(&rows, session.c_cookie).len(),
+            of(&rows, session.s_cookie).len(),
+        );
+        ensure!(got == expected, "{flags:?}: {got:?} of {rows:?}");
+    }
+    Ok(())
+}
+
+/// Only what has waited long enough; what has an unknown time has not.
+fn min_ms() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let tool = stage.watch(&["--min-ms", "99.5"])?;
+    let brief = stage.session(HOSTS[0])?;
+    stage.close(brief)?;
+    let long = stage.session(HOSTS[1])?;
+    sleep(Duration::from_millis(100));
+    stage.close(long)?;
+    stage.net.quiet()?;
+    let rows = tool.stop()?.rows()?;
+    ensure!(rows.len() == 2, "{rows:?}");
+    for row in &rows {
+        ensure!(row["old_state"] == "ESTABLISHED", "{row}");
+        ensure!(
+            row["cookie"] == long.c_cookie || row["cookie"] == long.s_cookie,
+            "{row}"
+        );
+        ensure!(row["in_state_us"].as_u64() >= Some(99_500), "{row}");
+    }
+    Ok(())
+}
+
+/// A socket from before the start has been in its state at least since then: that much is known.
+fn min_ms_of_old_sockets() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let (brief, long) = (stage.session(HOSTS[0])?, stage.session(HOSTS[0])?);
+    let tool = stage.watch(&["--min-ms", "300"])?;
+    stage.close(brief)?;
+    sleep(Duration::from_millis(300));
+    stage.close(long)?;
+    stage.net.quiet()?;
+    let rows = tool.stop()?.rows()?;
+    ensure!(rows.len() == 2, "{rows:?}");
+    for row in &rows {
+        ensure!(
+            row["in_state_us"].is_null() && row["old_state"] == "ESTABLISHED",
+            "{row}"
+        );
+        ensure!(
+            row["cookie"] == long.c_cookie || row["cookie"] == long.s_cookie,
+            "{row}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Layouts, bad arguments, ends.
+
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+
+use super::stage::{HOSTS, Stage};
+use crate::{tool, tool::Tool, trial};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial("tcpstates::manners::layouts", layouts),
+        trial("tcpstates::manners::bad_arguments", bad_arguments),
+        trial("tcpstates::manners::kernel_address", kernel_address),
+    ]
+}
+
+fn layouts() -> Result<()> {
+    for (flags, header, width) in [
+        (
+            &[][..],
+            "PID     COMM       LPORT RADDR           RPORT OLDSTATE    -> NEWSTATE    MS",
+            Some(80),
+        ),
+        (
+            &["-s"],
+            "COOKIE,PID,COMM,IP,LADDR,LPORT,RADDR,RPORT,OLDSTATE,NEWSTATE,MS",
+            None,
+        ),
+        (
+            &["-s", "-t", "--skaddr"],
+            "TIME(s),SKADDR,COOKIE,PID,COMM,IP,LADDR,LPORT,RADDR,RPORT,OLDSTATE,NEWSTATE,MS",
+            None,
+        ),
+        (
+            &["--summary"],
+            "STATE         LEFT P50_MS P99_MS MAX_MS   NOW TOP_PID TOP_COMM    OLD_MS OLD_PID",
+            Some(80),
+        ),
+    ] {
+        let mut stage = Stage::new()?;
+        let inodes = stage.net.inodes();
+        let tool = Tool::start("tcpstates", &[&["--netns", &inodes], flags].concat())?;
+        let session = stage.session(HOSTS[0])?;
+        stage.close(session)?;
+        stage.net.quiet()?;
+        let run = tool.stop()?;
+        ensure!(run.status.success() && run.stderr.is_empty(), "{run:?}");
+        ensure!(run.lines[0] == header, "{:?}", run.lines[0]);
+        ensure!(run.lines.len() > 4, "{run:?}");
+        let too_wide = run
+            .lines
+            .iter()
+            .find(|l| width.is_some_and(|w| l.len() > w));
+        ensure!(too_wide.is_none(), "{too_wide:?}");
+    }
+    Ok(())
+}
+
+fn bad_arguments() -> Result<()> {
+    for (args, word) in [
+        (&["--old", "OPEN"][..], "'OPEN'"),
+        (&["--new", "time_wait"], "TIME_WAIT"),
+        (&["--old", ""], "empty"),
+        (&["--min-ms", "-1"], "'-1'"),
+        (&["--min-ms", "nan"], "'nan'"),
+        (&["--summary=0"], "'0'"),
+        (&["--summary", "-Y"], "--journal"),
+        (&["--summary", "--skaddr"], "--skaddr"),
+    ] {
+        let run = tool::run("tcpstates", args)?;
+        ensure!(run.status.code() == Some(2), "{args:?}: {run:?}");
+        ensure!(
+            run.lines.is_empty() && run.stderr.lines().count() == 1,
+            "{args:?}: {run:?}"
+        );
+        ensure!(run.stderr.contains(word), "{args:?}: {run:?}");
+    }
+    Ok(())
+}
+
+/// Only on request.
+fn kernel_address() -> Result<()> {
+    for (flags, shown) in [(&[][..], false), (&["--skaddr"], true)] {
+        let mut stage = Stage::new()?;
+        let tool = stage.watch(flags)?;
+        stage.session(HOSTS[0])?;
+        for row in tool.stop()?.rows()? {
+            let address = row["skaddr"].as_str().unwrap_or_default();
+            ensure!(row.get("skaddr").is_some() == shown, "{row}");
+            ensure!(
+                !shown || address.len() == 16 && address.starts_with("ffff"),
+                "{row}"
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The states of both ends, one by one, for each way of closing.
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use nix::libc;
+use serde_json::Value;
+
+use super::stage::{CLIENT_FIRST, HOSTS, Session, Stage, check, of, states};
+use crate::{net::Side, trial};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        closing("client_first", client_first, CLIENT_FIRST),
+        closing(
+            "server_first",
+            server_first,
+            (
+                "CLOSE SYN_SENT ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE",
+                "LISTEN SYN_RECV ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE",
+            ),
+        ),
+        closing("half_closed", half_closed, CLIENT_FIRST),
+        closing(
+            "simultaneous",
+            simultaneous,
+            (
+                "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 CLOSING CLOSE",
+                "LISTEN SYN_RECV ESTABLISHED FIN_WAIT1 CLOSING CLOSE",
+            ),
+        ),
+        closing(
+            "reset",
+            reset,
+            (
+                "CLOSE SYN_SENT ESTABLISHED CLOSE",
+                "LISTEN SYN_RECV ESTABLISHED CLOSE",
+            ),
+        ),
+        closing(
+            "unread",
+            unread,
+            (
+                "CLOSE SYN_SENT ESTABLISHED CLOSE",
+                "LISTEN SYN_RECV ESTABLISHED CLOSE",
+            ),
+        ),
+        closing(
+            "reset_in_close_wait",
+            reset_in_close_wait,
+            (
+                "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE",
+                "LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT CLOSE",
+            ),
+        ),
+        trial(
+            "tcpstates::sequences::refused_and_reused",
+            refused_and_reused,
+        ),
+        trial("tcpstates::sequences::listener", listener),
+        trial("tcpstates::sequences::mptcp", mptcp),
+    ]
+}
+
+/// A way of closing, over every kind of address.
+fn closing(
+    name: &str,
+    close: fn(&mut Stage, Session) -> Result<()>,
+    expected: (&'static str, &'static str),
+) -> Trial {
+    trial(format!("tcpstates::sequences::{name}"), move || {
+        let mut stage = Stage::new()?;
+        let tool = stage.watch(&[])?;
+        let mut sessions = Vec::new();
+        for host in HOSTS {
+            let session = stage.session(host)?;
+            close(&mut stage, session).with_context(|| host.0.to_owned())?;
+            stage.net.quiet()?;
+            sessions.push((host, session));
+        }
+        let rows = tool.stop()?.rows()?;
+        for ((_, to), session) in sessions {
+            check(&rows, session, expected)?;
+            addresses(&of(&rows, session.c_cookie), to)?;
+        }
+        Ok(())
+    })
+}
+
+/// An IPv4-mapped address is IPv4; the remote end is known from the first row on.
+fn addresses(rows: &[&Value], to: &str) -> Result<()> {
+    let v6 = to.starts_with('[');
+    for row in rows {
+        ensure!(row["family"] == if v6 { 6 } else { 4 }, "{row}");
+        ensure!(row["raddr"] == to.trim_matches(['[', ']']), "{row}");
+        ensure!(
+            row["laddr"] == if v6 { "fd09::1" } else { "10.9.0.1" },
+            "{row}"
+        );
+    }
+    Ok(())
+}
+
+fn client_first(stage: &mut Stage, session: Session) -> Result<()> {
+    stage.close(session)
+}
+
+fn server_first(stage: &mut Stage, session: Session) -> Result<()> {
+    stage.s.run(&format!("close {}", session.s))?;
+    stage.c.run(&format!("eof {}", session.c))?;
+    stage.c.run(&format!("close {}", session.c)).map(drop)
+}
+
+fn half_closed(stage: &mut Stage, session: Session) -> Result<()> {
+    stage.c.run(&format!("shutdown {} wr", session.c))?;
+    stage.s.run(&format!("eof {}", session.s))?;
+    stage.s.run(&format!("send {} 5000", session.s))?;
+    stage.s.run(&format!("close {}", session.s))?;
+    stage.c.run(&format!("eof {}", session.c))?;
+    stage.c.run(&format!("close {}", session.c)).map(drop)
+}
+
+fn simultaneous(stage: &mut Stage, session: Session) -> Result<()> {
+    stage.net.hold(Side::A)?;
+    stage.net.hold(Side::B)?;
+    stage.c.run(&format!("close {}", session.c))?;
+    stage.s.run(&format!("close {}", session.s))?;
+    stage.net.release(Side::A)?;
+    stage.net.release(Side::B)
+}
+
+fn reset(stage: &mut Stage, session: Session) -> Result<()> {
+    stage.c.run(&format!("linger0 {}", session.c))?;
+    stage.c.run(&format!("close {}", session.c))?;
+    stage
+        .s
+        .fails(&format!("recv {} 1", session.s), libc::ECONNRESET)?;
+    stage.s.run(&format!("close {}", session.s)).map(drop)
+}
+
+fn unread(stage: &mut Stage, session: Session) -> Result<()> {
+    stage.s.run(&format!("send {} 100", session.s))?;
+    stage.s.run(&format!("drained {}", session.s))?;
+    stage.c.run(&format!("close {}", session.c))?;
+    stage
+        .s
+        .fails(&format!("recv {} 1", session.s), libc::ECONNRESET)?;
+    stage.s.run(&format!("close {}", session.s)).map(drop)
+}
+
+fn reset_in_close_wait(stage: &mut Stage, session: Session) -> Result<()> {
+    stage.half_close(session)?;
+    stage.s.run(&format!("linger0 {}", session.s))?;
+    stage.s.run(&format!("close {}", session.s))?;
+    stage
+        .c
+        .fails(&format!("recv {} 1", session.c), libc::ECONNRESET)?;
+    stage.c.run(&format!("close {}", session.c)).map(drop)
+}
+
+/// A socket that is refused and connects again: the second time its stay in CLOSE has been seen from its begin.
+fn refused_and_reused() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let tool = stage.watch(&[])?;
+    let mut sockets = Vec::new();
+    for to in ["10.9.0.2:9", "[fd09::2]:9"] {
+        let fd = stage.c.open(to)?;
+        for _ in 0..2 {
+            stage
+                .c
+                .fails(&format!("connect {fd} {to}"), libc::ECONNREFUSED)?;
+        }
+        sockets.push(stage.c.number(&format!("cookie {fd}"))?);
+    }
+    let rows = tool.stop()?.rows()?;
+    for cookie in sockets {
+        ensure!(states(&rows, cookie)? == "CLOSE SYN_SENT CLOSE SYN_SENT CLOSE");
+        let known: Vec<bool> = of(&rows, cookie)
+            .iter()
+            .map(|row| row["in_state_us"].is_u64())
+            .collect();
+        ensure!(known == [false, true, true, true], "{known:?}");
+    }
+    Ok(())
+}
+
+fn listener() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let tool = stage.watch(&[])?;
+    let (fd, to) = stage.listen(HOSTS[0])?;
+    let cookie = stage.s.number(&format!("cookie {fd}"))?;
+    let session = stage.connect(fd, &to)?;
+    stage.close(session)?;
+    stage.s.run(&format!("close {fd}"))?;
+    stage.net.quiet()?;
+    let rows = tool.stop()?.rows()?;
+    ensure!(states(&rows, cookie)? == "CLOSE LISTEN CLOSE");
+    let born = of(&rows, session.s_cookie)[0];
+    ensure!(
+        born["in_state_us"].is_null() && born["rport"].as_u64() > Some(0),
+        "a child has not been in LISTEN itself: {born}"
+    );
+    Ok(())
+}
+
+/// MPTCP reports changes from a state to itself, which are none; its connection-level sockets only on request.
+fn mptcp() -> Result<()> {
+    for (args, parents) in [(&[][..], false), (&["--mptcp"], true)] {
+        let mut stage = Stage::new()?;
+        let tool = stage.watch(args)?;
+        let s = stage.s.number("socket 4 mptcp")?;
+        stage.s.run(&format!("bind {s} 10.9.0.2:0"))?;
+        stage.s.run(&format!("listen {s} 8"))?;
+        let to = stage.s.run(&format!("local {s}"))?;
+        let c = stage.c.number("socket 4 mptcp")?;
+        let parent = stage.c.number(&format!("cookie {c}"))?;
+        stage.c.run(&format!("connect {c} {to}"))?;
+        let session = Session {
+            c,
+            s: stage.s.number(&format!("accept {s}"))?,
+            c_cookie: 0,
+            s_cookie: 0,
+        };
+        stage.close(session)?;
+        stage.net.quiet()?;
+        let rows = tool.stop()?.rows()?;
+        ensure!(
+            rows.iter().all(|r| r["old_state"] != r["new_state"]),
+            "{rows:?}"
+        );
+        ensure!(of(&rows, parent).is_empty() != parents, "{rows:?}");
+        ensure!(
+            rows.iter().any(|r| r["new_state"] == "SYN_RECV"),
+            "{rows:?}"
+        );
+    }
+    Ok(())
+}
