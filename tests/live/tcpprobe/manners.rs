@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 
 use super::scene::{HOSTS, Scene};
 use crate::{
@@ -15,6 +16,10 @@ pub fn tests() -> Vec<Trial> {
     vec![
         trial("tcpprobe::manners::wrong_arguments", wrong_arguments),
         trial("tcpprobe::manners::warns_when_busy", warns_when_busy),
+        trial(
+            "tcpprobe::manners::two_signals_at_once",
+            two_signals_at_once,
+        ),
     ]
 }
 
@@ -69,5 +74,21 @@ fn warns_when_busy() -> Result<()> {
         warned(sampled)? == 0 && warned(chosen)? == 0,
         "a warning too many"
     );
+    Ok(())
+}
+
+/// `timeout` signals the process and then its group: both are one wish to stop, and the picture is drawn.
+fn two_signals_at_once() -> Result<()> {
+    let mut scene = Scene::new()?;
+    let talk = scene.connect(HOSTS[0])?;
+    for _ in 0..10 {
+        let file = Scratch::path("plot.svg");
+        let tool = scene.watch(&["--plot", file.text()])?;
+        scene.exchange(talk, 1000, 1000)?;
+        tool.signal(Signal::SIGTERM)?;
+        ensure!(!tool.stop()?.rows()?.is_empty(), "no rows");
+        let svg = std::fs::read_to_string(&*file)?;
+        ensure!(svg.ends_with("</svg>\n"), "no picture");
+    }
     Ok(())
 }

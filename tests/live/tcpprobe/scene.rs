@@ -46,7 +46,6 @@ impl Scene {
 
     pub fn connect(&mut self, host: &str) -> Result<Talk> {
         let (listener, at) = self.s.listen(host)?;
-        // A listener on a mapped address shows it as such; a plain one is as good for the client.
         let c = self.c.open(&at)?;
         self.c.run(&format!("connect {c} {at}"))?;
         let s = self.s.number(&format!("accept {listener}"))?;
