@@ -20,6 +20,8 @@ have() {
 	pkg-config) command -v pkg-config >/dev/null ;;
 	iproute2) command -v ip >/dev/null && command -v ss >/dev/null ;;
 	nftables) command -v nft >/dev/null ;;
+	groff-base) command -v groff >/dev/null ;;
+	man-db) command -v man >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
 	esac
 }
@@ -34,9 +36,9 @@ need() {
 	[ -n "$missing" ] || return 0
 	if ! command -v apt-get >/dev/null; then
 		echo "missing:$missing (Debian's names). Install what your system calls them:" >&2
-		echo "  Fedora: dnf install clang elfutils-libelf-devel zlib-devel make pkgconf gcc iproute nftables" >&2
-		echo "  Arch:   pacman -S clang libelf zlib make pkgconf gcc iproute2 nftables" >&2
-		echo "  Alpine: apk add clang libelf-static elfutils-dev zlib-dev make pkgconf gcc musl-dev linux-headers iproute2 nftables" >&2
+		echo "  Fedora: dnf install clang elfutils-libelf-devel zlib-devel make pkgconf gcc iproute nftables lowdown groff man-db" >&2
+		echo "  Arch:   pacman -S clang libelf zlib make pkgconf gcc iproute2 nftables lowdown groff man-db" >&2
+		echo "  Alpine: apk add clang libelf-static elfutils-dev zlib-dev make pkgconf gcc musl-dev linux-headers iproute2 nftables lowdown groff mandoc" >&2
 		exit 1
 	fi
 	echo "installing:$missing" >&2

@@ -134,6 +134,9 @@ impl std::error::Error for Usage {}
 ///
 /// 0: finished, interrupted, or its reader left. 1: cannot run. 2: wrong argument.
 pub fn main<A: Parser>(tool: &'static str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|a| a == DESCRIBE) {
+        return describe(&A::command());
+    }
     let args = match parse::<A>() {
         Ok(args) => args,
         Err(error) if !error.use_stderr() => {
@@ -152,6 +155,59 @@ pub fn main<A: Parser>(tool: &'static str, run: impl FnOnce(A) -> Result<()>) ->
             eprintln!("{tool}: {error:#}");
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
+    }
+}
+
+/// What the front command asks the others for, to make completions of all; not for people.
+pub const DESCRIBE: &str = "--describe-flags";
+
+/// A flag, as far as a shell completes it.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct Flag {
+    /// Its name with two dashes, without them.
+    pub long: Option<String>,
+    /// Its letter.
+    pub short: Option<char>,
+    /// What it is for, in a line.
+    pub help: String,
+    /// What its value is called, if it takes one.
+    pub value: Option<String>,
+    /// The only values it takes, if there are not many.
+    pub values: Vec<String>,
+    /// Whether the value is a file.
+    pub file: bool,
+}
+
+/// The visible flags of a command; an argument without a dash has neither `long` nor `short`.
+pub fn flags(command: &clap::Command) -> Vec<Flag> {
+    let flag = |arg: &clap::Arg| Flag {
+        long: arg.get_long().map(str::to_owned),
+        short: arg.get_short(),
+        help: arg.get_help().map(ToString::to_string).unwrap_or_default(),
+        value: arg
+            .get_action()
+            .takes_values()
+            .then(|| arg.get_value_names()?.first().map(ToString::to_string))
+            .flatten(),
+        values: match arg.get_action().takes_values() {
+            true => arg
+                .get_possible_values()
+                .iter()
+                .map(|v| v.get_name().to_owned())
+                .collect(),
+            false => vec![],
+        },
+        file: arg.get_value_parser().type_id() == clap::builder::ValueParser::path_buf().type_id(),
+    };
+    let shown = |arg: &&clap::Arg| !arg.is_hide_set();
+    command.get_arguments().filter(shown).map(flag).collect()
+}
+
+fn describe(command: &clap::Command) -> ExitCode {
+    let text = serde_json::to_vec(&flags(command)).unwrap_or_default();
+    match crate::sink::write_all(&text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From the kernel's boot-time clock to the wall clock.
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, Local, SecondsFormat};
-use nix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_getres, clock_gettime};
 
 /// Nanoseconds of a clock.
 fn now(clock: ClockId) -> i64 {
@@ -12,6 +14,19 @@ fn now(clock: ClockId) -> i64 {
 /// Nanoseconds since boot, suspend included: the clock of every record (`bpf_ktime_get_boot_ns`).
 pub fn boot_ns() -> u64 {
     now(ClockId::CLOCK_BOOTTIME) as u64
+}
+
+/// Microseconds in a jiffy, the unit of the kernel's own timers (`icsk_rto`).
+///
+/// The coarse clocks advance once per tick, so their resolution tells it on every kernel (TICK_NSEC in
+/// `kernel/time/posix-timers.c`), without its configuration.
+pub fn jiffy_us() -> u64 {
+    static JIFFY: LazyLock<u64> = LazyLock::new(|| {
+        let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE);
+        // Every kernel since 2.6.32 has that clock; 250 Hz is the most common.
+        tick.map_or(4000, |t| t.tv_nsec() as u64 / 1000)
+    });
+    *JIFFY
 }
 
 /// The wall-clock second that was formatted last: most rows of a busy host fall into the same one.
@@ -91,6 +106,15 @@ mod tests {
             clock.rfc3339(1_000_000_001),
             ("2023-11-14T22:13:21", 1),
             "the cached second must not outlive itself"
+        );
+    }
+
+    #[test]
+    fn a_jiffy_is_that_of_a_known_configuration() {
+        assert!(
+            [1000, 3333, 4000, 10_000].contains(&jiffy_us()),
+            "{}",
+            jiffy_us()
         );
     }
 

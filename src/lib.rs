@@ -13,6 +13,8 @@
 //! | a picture, a sparkline, what they are made of | [`plot`], [`spark`], [`trace`] |
 //! | how a command starts, waits, stops | [`session`] |
 //! | a sentence about why it cannot run | [`preflight`] |
+//! | a check of the host | [`host`] |
+//! | a new command | a line in [`suite`], for `tcptools list`, `tplist` and the tests |
 
 #![warn(missing_docs)]
 
@@ -22,6 +24,7 @@ pub mod count;
 pub mod filter;
 pub mod flow;
 pub mod hist;
+pub mod host;
 pub mod interrupt;
 pub mod iter;
 pub mod journal;
@@ -29,10 +32,16 @@ pub mod names;
 pub mod output;
 pub mod plot;
 pub mod preflight;
+pub mod resets;
 pub mod sample;
 pub mod session;
 pub mod sink;
 pub mod spark;
+pub mod stack;
+pub mod suite;
+pub mod talkers;
 pub mod trace;
+pub mod tracepoint;
+pub mod tracepoints;
 pub mod types;
 pub mod value;

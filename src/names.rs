@@ -55,6 +55,13 @@ impl Names {
     pub fn get(&self, value: i64) -> Option<&str> {
         self.0.get(&value).map(String::as_str)
     }
+
+    /// Every name, in the order of the values.
+    pub fn all(&self) -> Vec<&str> {
+        let mut all: Vec<_> = self.0.iter().collect();
+        all.sort_by_key(|(value, _)| **value);
+        all.into_iter().map(|(_, name)| name.as_str()).collect()
+    }
 }
 
 #[cfg(test)]

@@ -115,7 +115,10 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
     vec![
         json("boot_ns", |r| Value::Int(r.head.boot_ns)),
         json("netns", |r| Value::Int(r.head.netns.into())),
-        json("cookie", |r| Value::Int(r.head.cookie)),
+        json("cookie", |r| match r.head.cookie {
+            0 => Value::Unknown, // no socket
+            cookie => Value::Int(cookie),
+        }),
         json("family", |r| Value::Int(r.head.flow.family.into())),
         json("laddr", |r| Value::Addr(r.head.flow.local())),
         json("lport", |r| Value::Int(r.head.flow.lport.into())),
@@ -123,7 +126,10 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
         json("rport", |r| Value::Int(r.head.flow.rport.into())),
         json("pid", pid),
         json("comm", comm),
-        json("uid", |r| Value::Int(r.head.uid.into())),
+        json("uid", |r| match r.head.uid {
+            u32::MAX => Value::Unknown, // no user has it
+            uid => Value::Int(uid.into()),
+        }),
         json("pid_source", pid_source),
     ]
 }

@@ -14,6 +14,29 @@ use libbpf_rs::btf::types::Typedef;
 /// Where the kernel keeps its own type information.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
+/// What keeps commands from running on this host, and what would help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What is wrong.
+    pub why: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Trouble {
+    /// From two halves of a sentence.
+    pub fn new(why: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let (why, remedy) = (why.into(), remedy.into());
+        Self { why, remedy }
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.why, self.remedy)
+    }
+}
+
 /// Puts the most likely reason for a failed load or attach before `error`.
 pub fn explain(error: Error, tracepoints: &[&str]) -> Error {
     match reason(&error, tracepoints) {
@@ -22,26 +45,17 @@ pub fn explain(error: Error, tracepoints: &[&str]) -> Error {
     }
 }
 
-fn reason(error: &Error, tracepoints: &[&str]) -> Option<String> {
+/// The most likely reason for a failed load or attach, in a sentence with a remedy.
+pub fn reason(error: &Error, tracepoints: &[&str]) -> Option<String> {
     let refused = has_errno(error, &[libc_errno::EPERM, libc_errno::EACCES]);
-    if refused && !may_trace() {
-        return Some("needs CAP_BPF and CAP_PERFMON, which root has: try sudo".into());
-    }
-    if refused && in_user_namespace() {
-        return Some("a user namespace cannot trace the kernel: run it outside (a container needs --privileged or --cap-add BPF,PERFMON without a user namespace of its own)".into());
-    }
-    if !Path::new(KERNEL_BTF).exists() {
-        return Some(format!(
-            "this kernel has no {KERNEL_BTF}: it needs CONFIG_DEBUG_INFO_BTF=y, as distribution kernels have since about 5.10"
-        ));
-    }
-    if let Some(name) = missing(tracepoints) {
-        return Some(format!(
-            "this kernel has no tracepoint {name}: it is too old, or built without it"
-        ));
-    }
-    if refused && lockdown() {
-        return Some("kernel lockdown is in confidentiality mode, which forbids BPF to read kernel memory: boot with lockdown=integrity or less".into());
+    let when = |refused: bool, check: fn() -> Option<Trouble>| refused.then(check).flatten();
+    let trouble = when(refused, capabilities)
+        .or_else(|| when(refused, user_namespace))
+        .or_else(btf)
+        .or_else(|| missing(tracepoints).map(tracepoint))
+        .or_else(|| when(refused, lockdown));
+    if let Some(trouble) = trouble {
+        return Some(trouble.to_string());
     }
     has_errno(error, &[libc_errno::EACCES]).then(|| {
         format!("the kernel's verifier refused the program ({error:#}): run again with -v and report what it says, please")
@@ -62,31 +76,75 @@ fn has_errno(error: &Error, numbers: &[i32]) -> bool {
         .any(|n| text.contains(&format!("(os error {n})")))
 }
 
-fn may_trace() -> bool {
+/// Whether this process lacks the capabilities.
+pub fn capabilities() -> Option<Trouble> {
     let has = |cap| caps::has_cap(None, CapSet::Effective, cap).unwrap_or(false);
-    has(Capability::CAP_SYS_ADMIN) || has(Capability::CAP_BPF) && has(Capability::CAP_PERFMON)
+    let may =
+        has(Capability::CAP_SYS_ADMIN) || has(Capability::CAP_BPF) && has(Capability::CAP_PERFMON);
+    (!may).then(|| Trouble::new("needs CAP_BPF and CAP_PERFMON, which root has", "try sudo"))
 }
 
-fn in_user_namespace() -> bool {
+/// Whether this process is in a user namespace, whose root is not the kernel's.
+pub fn user_namespace() -> Option<Trouble> {
     // The initial one maps every id to itself: "0 0 4294967295".
-    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
+    let own = fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
         let ids: Vec<_> = map.split_whitespace().collect();
         ids != ["0", "0", "4294967295"]
+    });
+    own.then(|| {
+        Trouble::new(
+            "a user namespace cannot trace the kernel",
+            "run it outside (a container needs --privileged or --cap-add BPF,PERFMON without a user namespace of its own)",
+        )
     })
 }
 
-fn lockdown() -> bool {
+/// Whether the kernel lacks its type information.
+pub fn btf() -> Option<Trouble> {
+    (!Path::new(KERNEL_BTF).exists()).then(|| {
+        Trouble::new(
+            format!("this kernel has no {KERNEL_BTF}"),
+            "it needs CONFIG_DEBUG_INFO_BTF=y, as distribution kernels have since about 5.10",
+        )
+    })
+}
+
+/// That a tracepoint is missing.
+pub fn tracepoint(name: &str) -> Trouble {
+    Trouble::new(
+        format!("this kernel has no tracepoint {name}"),
+        "it is too old, or built without it",
+    )
+}
+
+/// Whether the kernel is locked down too far.
+pub fn lockdown() -> Option<Trouble> {
     fs::read_to_string("/sys/kernel/security/lockdown")
         .is_ok_and(|modes| modes.contains("[confidentiality]"))
+        .then(|| {
+            Trouble::new(
+                "kernel lockdown is in confidentiality mode, which forbids BPF to read kernel memory",
+                "boot with lockdown=integrity or less",
+            )
+        })
 }
 
+/// The first of these tracepoints that this kernel's BTF lacks.
 fn missing<'a>(tracepoints: &[&'a str]) -> Option<&'a str> {
-    let btf = Btf::from_vmlinux().ok()?;
-    tracepoints.iter().copied().find(|name| {
+    all_missing(tracepoints).into_iter().next()
+}
+
+/// Those of these tracepoints that this kernel's BTF lacks; none where there is no BTF.
+pub fn all_missing<'a>(tracepoints: &[&'a str]) -> Vec<&'a str> {
+    let Ok(btf) = Btf::from_vmlinux() else {
+        return vec![];
+    };
+    let lacks = |name: &&str| {
         let event = name.rsplit(':').next().unwrap_or(name);
-        btf.type_by_name::<Typedef<'_>>(&format!("btf_trace_{event}"))
-            .is_none()
-    })
+        let typedef = format!("btf_trace_{event}");
+        btf.type_by_name::<Typedef<'_>>(&typedef).is_none()
+    };
+    tracepoints.iter().copied().filter(lacks).collect()
 }
 
 #[cfg(test)]

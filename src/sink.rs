@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Standard output that neither blocks a signal nor outlives its reader.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -137,5 +137,17 @@ impl Sink {
         };
         self.buf.drain(..done);
         result
+    }
+}
+
+/// Writes the whole output of a command that does not trace. A reader that has left is no error.
+///
+/// # Errors
+/// When it cannot be written: the disk is full, or the like.
+pub fn write_all(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }

@@ -91,6 +91,18 @@ pub fn decode<T: Plain>(record: &[u8]) -> Option<&T> {
     plain::from_bytes(record).ok()
 }
 
+/// A record that may end at `least` bytes, before its stack (`bpf/stack.bpf.h`): what is missing is zero.
+///
+/// `None` when it is shorter, or longer than a `T`.
+pub fn decode_stack<T: Record + Default>(record: &[u8], least: usize) -> Option<T> {
+    let mut whole = T::default();
+    // SAFETY: a `Record` is integers only, so its bytes may be written one by one.
+    let bytes = unsafe { plain::as_mut_bytes(&mut whole) };
+    (record.len() >= least).then_some(())?;
+    bytes.get_mut(..record.len())?.copy_from_slice(record);
+    Some(whole)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,9 @@
 //! One value of a row, and how each output format writes it.
 
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::stack;
 
 /// A value with its unit; the format decides how the unit is shown.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,7 +31,20 @@ pub enum Value<'a> {
     MicrosAtLeast(u64),
     /// Bytes per second: Mbit/s for people, bytes/s in JSON.
     Rate(u64),
+    /// A number that may be negative.
+    Signed(i64),
+    /// An address with its port, for a table.
+    Endpoint(IpAddr, u16),
+    /// A share of a hundred.
+    Percent(f64),
+    /// The flags of a TCP header, as `SYN|ACK`.
+    TcpFlags(u16),
+    /// A kernel stack, innermost first, up to its first zero: a line per function in a table.
+    Stack(&'a [u64]),
 }
+
+/// The bits of a TCP header's flags (RFC 9293, 3168, 9768), from the lowest.
+const TCP_FLAGS: [&str; 9] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "AE"];
 
 impl Value<'_> {
     /// As a table shows it: at most five characters for a measure below 100,000.
@@ -43,6 +58,10 @@ impl Value<'_> {
                 short(out, us as f64 / 1e3);
             }
             Self::Rate(bytes) => short(out, bytes as f64 * 8.0 / 1e6),
+            Self::Percent(share) => short(out, share),
+            Self::Stack(stack) => {
+                frames(stack, |_, frame| print(out, format_args!("\n    {frame}")))
+            }
             _ => self.plain(out),
         }
     }
@@ -56,6 +75,9 @@ impl Value<'_> {
                 print(out, format_args!("{}.{:03}", us / 1000, us % 1000));
             }
             Self::Rate(bytes) => print(out, format_args!("{:.3}", bytes as f64 * 8.0 / 1e6)),
+            Self::Stack(stack) => frames(stack, |first, frame| {
+                print(out, format_args!("{}{frame}", if first { "" } else { ";" }));
+            }),
             Self::Text(_) | Self::Comm(_) => {
                 let start = out.len();
                 self.plain(out);
@@ -80,6 +102,21 @@ impl Value<'_> {
             Self::Bytes(n) | Self::Micros(n) | Self::MicrosAtLeast(n) | Self::Rate(n) => {
                 integer(out, n);
             }
+            Self::TcpFlags(_) | Self::Endpoint(..) => {
+                out.push(b'"');
+                self.plain(out);
+                out.push(b'"');
+            }
+            Self::Stack(stack) => {
+                out.push(b'[');
+                frames(stack, |first, frame| {
+                    print(
+                        out,
+                        format_args!("{}\"{frame}\"", if first { "" } else { "," }),
+                    );
+                });
+                out.push(b']');
+            }
             _ => self.plain(out),
         }
     }
@@ -92,8 +129,28 @@ impl Value<'_> {
             Self::Hex(value) => print(out, format_args!("{value:x}")),
             Self::Comm(bytes) => escape(out, bytes),
             Self::Addr(addr) => print(out, format_args!("{addr}")),
+            Self::Signed(value) => print(out, format_args!("{value}")),
+            Self::Endpoint(addr, port) => {
+                print(out, format_args!("{}", SocketAddr::from((addr, port))));
+            }
+            Self::Percent(share) => print(out, format_args!("{share:.3}")),
+            Self::TcpFlags(flags) => tcp_flags(out, flags),
             _ => {}
         }
+    }
+}
+
+fn tcp_flags(out: &mut Vec<u8>, flags: u16) {
+    let set = |&(bit, _): &(usize, &&str)| flags >> bit & 1 != 0;
+    for (n, (_, name)) in TCP_FLAGS.iter().enumerate().filter(set).enumerate() {
+        print(out, format_args!("{}{name}", if n == 0 { "" } else { "|" }));
+    }
+}
+
+/// Calls `each` with every frame of a stack, and whether it is the first.
+fn frames(stack: &[u64], mut each: impl FnMut(bool, stack::Frame)) {
+    for (n, frame) in stack::frames(stack).enumerate() {
+        each(n == 0, frame);
     }
 }
 
@@ -188,6 +245,21 @@ mod tests {
             ["10.00", "10.000", "1250000"]
         );
         assert_eq!(shown(Value::Unknown), ["-", "", "null"]);
+    }
+
+    #[test]
+    fn tcp_flags_endpoints_and_stacks_are_text() {
+        assert_eq!(shown(Value::TcpFlags(0x12))[2], r#""SYN|ACK""#);
+        assert_eq!(shown(Value::TcpFlags(0x100))[0], "AE");
+        let v6 = Value::Endpoint("2001:db8::1".parse().unwrap(), 80);
+        assert_eq!(shown(v6)[0], "[2001:db8::1]:80");
+        assert_eq!(shown(Value::Signed(-16)), ["-16", "-16", "-16"]);
+        assert_eq!(shown(Value::Percent(12.5)), ["12.50", "12.500", "12.500"]);
+        let stack = shown(Value::Stack(&[16, 32, 0, 48]));
+        assert_eq!(
+            stack,
+            ["\n    0x10\n    0x20", "0x10;0x20", r#"["0x10","0x20"]"#]
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ fn run(tool: &str, args: &[&str]) -> Output {
 
 #[test]
 fn help_and_version_go_to_stdout() {
-    for tool in tools::ALL {
+    for tool in tools::every() {
         let help = run(tool, &["--help"]);
         assert!(help.status.success() && help.stderr.is_empty(), "{tool}");
         let text = String::from_utf8(help.stdout).unwrap();

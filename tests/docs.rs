@@ -27,13 +27,13 @@ fn flags(help: &str) -> Vec<String> {
         .filter(|line| line.starts_with('-'));
     let long =
         defined.filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--")));
-    long.map(|flag| flag.split(['=', '[']).next().unwrap().to_owned())
+    long.map(|flag| flag.split(['=', '[', '.']).next().unwrap().to_owned())
         .collect()
 }
 
 #[test]
 fn every_command_has_a_page_with_every_section() {
-    for tool in tools::ALL {
+    for tool in tools::every() {
         let page = read(format!("docs/{tool}.md"));
         for section in [
             "NAME",
@@ -62,10 +62,13 @@ fn every_command_has_a_page_with_every_section() {
 #[test]
 fn every_flag_is_documented() {
     let shared = read("docs/common-flags.md");
-    for tool in tools::ALL {
+    for tool in tools::every() {
         let page = read(format!("docs/{tool}.md"));
         let flags = flags(&help(tool));
-        assert!(flags.len() > 20, "{tool}: {flags:?}");
+        assert!(
+            !tools::ALL.contains(&tool) || flags.len() > 20,
+            "{tool}: {flags:?}"
+        );
         for flag in flags {
             assert!(
                 page.contains(&flag) || shared.contains(&flag),

@@ -41,6 +41,20 @@ static __always_inline bool mptcp_bytes(struct sock *sk, __u64 *acked, __u64 *re
 	return true;
 }
 
+/* tcp_skb_cb.tcp_flags: 8 bits wide before 6.17, 16 since. */
+static __always_inline __u16 skb_tcp_flags(struct tcp_skb_cb *cb)
+{
+	return BPF_CORE_READ_BITFIELD_PROBED(cb, tcp_flags);
+}
+
+/* inet_connection_sock.icsk_ca_state: a bitfield of 6 bits until 5.8, of 5 since. */
+static __always_inline __u8 ca_state_of(struct tcp_sock *tp)
+{
+	struct inet_connection_sock *icsk = &tp->inet_conn;
+
+	return BPF_CORE_READ_BITFIELD(icsk, icsk_ca_state);
+}
+
 /* Whether everything that was written is acknowledged, and so the DATA_FIN, which bytes_acked counts as one. */
 static __always_inline bool mptcp_fin_acked(struct sock *sk)
 {

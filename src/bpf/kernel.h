@@ -57,6 +57,13 @@ enum {
 enum { SOCK_DEAD = 0, SOCK_DONE = 1 };
 enum { RCV_SHUTDOWN = 1 };
 
+/* include/net/tcp.h: TCPHDR_*, the flags on the wire; enum tcp_ca_state is uapi, so ABI. */
+enum { TCPHDR_SYN = 0x02, TCPHDR_ACK = 0x10 };
+enum { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
+
+/* include/net/inet_connection_sock.h: ICSK_TIME_*, the same numbers since 4.15 */
+enum { ICSK_TIME_LOSS_PROBE = 5 };
+
 /* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
 enum { EPIPE = 32, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
 
@@ -103,6 +110,11 @@ typedef struct {
 	int owned;
 } socket_lock_t;
 
+/* include/linux/types.h */
+typedef struct {
+	int counter;
+} atomic_t;
+
 typedef struct {
 	__u32 val;
 } kuid_t;
@@ -137,6 +149,8 @@ struct sock {
 	__u8 sk_shutdown;
 	int sk_err;
 	unsigned long sk_pacing_rate; /* bytes/s; ~0: not paced */
+	__u32 sk_ack_backlog; /* a listener's accept queue, and its limit */
+	__u32 sk_max_ack_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -151,12 +165,30 @@ struct tcp_congestion_ops {
 	char name[16];
 };
 
+/* include/net/request_sock.h: a connection between SYN and the end of the handshake */
+struct request_sock {
+	struct sock_common __req_common;
+	__u8 num_retrans;
+};
+
+struct request_sock_queue {
+	atomic_t qlen;
+};
+
+/* include/linux/tcp.h */
+struct tcp_request_sock {
+	__u32 snt_isn;
+};
+
 /* include/net/inet_connection_sock.h */
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	struct request_sock_queue icsk_accept_queue;
+	__u32 icsk_rto; /* jiffies */
 	const struct tcp_congestion_ops *icsk_ca_ops;
 	__u8 icsk_ca_state : 5; /* enum tcp_ca_state of include/uapi/linux/tcp.h; its width differs */
-	__u8 icsk_retransmits;	/* of the segment that is due, unanswered */
+	__u8 icsk_retransmits; /* timeouts in a row */
+	__u8 icsk_pending;     /* ICSK_TIME_*, 0 while the retransmission timer runs its handler */
 };
 
 /* include/linux/win_minmax.h */
@@ -190,10 +222,13 @@ struct tcp_sock {
 	__u64 bytes_received; /* the FIN counts as one */
 	__u64 bytes_acked;    /* our SYN and our FIN count as one each */
 	__u32 data_segs_in;
+	__u32 segs_out; /* retransmissions included, as in the next one */
+	__u32 data_segs_out;
 	__u32 rate_delivered;   /* packets */
 	__u32 rate_interval_us; /* us */
 	__u8 rate_app_limited : 1;
 	__u32 total_retrans;
+	__u32 undo_marker; /* where a reduction of the window may be undone; 0: nowhere */
 	bool is_mptcp;
 };
 
@@ -205,10 +240,28 @@ struct mptcp_sock {
 	__u64 bytes_acked;
 };
 
+/* include/linux/netdevice.h */
+struct net_device {
+	possible_net_t nd_net;
+};
+
 /* include/linux/skbuff.h */
 struct sk_buff {
+	struct net_device *dev;
 	unsigned int len;
+	char cb[48];
+	__u16 transport_header; /* from head */
+	__u16 network_header;
+	unsigned char *head;
 	unsigned char *data;
+};
+
+/* include/net/tcp.h: what TCP keeps in skb->cb */
+struct tcp_skb_cb {
+	__u32 seq;
+	__u32 end_seq;
+	__u16 tcp_gso_segs;
+	__u16 tcp_flags;
 };
 
 /* include/linux/sched.h */

@@ -12,6 +12,7 @@ struct life {
 
 #define TOOL_STATE struct life
 #include "tcp.bpf.h"
+#include "bytes.bpf.h"
 
 enum { ACTIVE_OPEN = 1, PARTIAL = 2, RST_SENT = 4, RST_RECEIVED = 8, REPORTED = 16 };
 
@@ -64,17 +65,6 @@ struct ending {
 	__u8 reason;
 	bool parked;
 };
-
-static __always_inline bool fin_received(struct sock *sk)
-{
-	/* tcp_fin() alone sets it (net/ipv4/tcp_input.c) */
-	return sk->__sk_common.skc_flags & (1UL << SOCK_DONE);
-}
-
-static __always_inline bool is_closing(int state)
-{
-	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING || state == TCP_LAST_ACK;
-}
 
 /* A FIN has ended it, or seems to: who sent the first one. */
 static __always_inline __u8 fin_order(int old)
@@ -134,24 +124,13 @@ static __always_inline struct ending how_it_ended(struct sock *sk, struct tcp_so
 
 /* ---------------------------------------------------------------- the record */
 
-/* The application's bytes: bytes_acked counts our SYN and FIN as one each, bytes_received the other end's FIN. */
 static __always_inline void bytes_of(struct session *e, struct sock *sk, struct tcp_sock *tp, int state,
 				     struct life *life)
 {
-	if (!tp) {
-		if (mptcp_bytes(sk, &e->tx_bytes, &e->rx_bytes) && is_closing(state))
-			e->tx_bytes -= mptcp_fin_acked(sk);
-		return;
-	}
-	__u64 acked = tp->bytes_acked;
-	if (acked && (life->flags & ACTIVE_OPEN))
-		acked--;
-	if (acked && is_closing(state) && tp->snd_una == tp->write_seq)
-		acked--;
-	e->tx_bytes = acked;
-	e->rx_bytes = tp->bytes_received;
-	if (e->rx_bytes && fin_received(sk))
-		e->rx_bytes--;
+	if (tp)
+		app_bytes(&e->tx_bytes, &e->rx_bytes, sk, tp, state, life->flags & ACTIVE_OPEN);
+	else if (mptcp_bytes(sk, &e->tx_bytes, &e->rx_bytes) && is_closing(state))
+		e->tx_bytes -= mptcp_fin_acked(sk);
 }
 
 static __always_inline void detail_of(struct session *e, struct tcp_sock *tp)
@@ -186,10 +165,7 @@ static __always_inline bool session_wanted(struct sock *sk, const struct flow *f
 
 /* ---------------------------------------------------------------- following a session */
 
-/*
- * A session that was open before the trace. Whether it was opened from here, and so counts its SYN in bytes_acked, is
- * told by comparing with the payload that was sent and is not in flight (no FIN is, in these states).
- */
+/* A session that was open before the trace. */
 static __always_inline void life_begin_late(struct life *life, struct sock *sk, int state)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
@@ -200,10 +176,7 @@ static __always_inline void life_begin_late(struct life *life, struct sock *sk, 
 	if (!tp)
 		return;
 	life->data_segs_in = tp->data_segs_in;
-	__u64 payload = tp->bytes_sent - tp->bytes_retrans;
-	__u64 acked = tp->bytes_acked + (tp->snd_nxt - tp->snd_una);
-	__u64 fin = is_closing(state) && tp->snd_nxt == tp->write_seq;
-	if (acked - payload > fin)
+	if (opened_here(tp, state))
 		life->flags |= ACTIVE_OPEN;
 }
 

@@ -126,7 +126,10 @@ fn cgroup(text: &str) -> Result<u64, String> {
 }
 
 /// Where the v2 hierarchy is mounted.
-fn hierarchy() -> Result<PathBuf, String> {
+///
+/// # Errors
+/// When it is not.
+pub fn hierarchy() -> Result<PathBuf, String> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     mounts
         .lines()

@@ -5,7 +5,7 @@ mod ids;
 mod lists;
 mod states;
 
-pub use ids::{Cgroups, Namespaces};
+pub use ids::{Cgroups, Namespaces, hierarchy as cgroup_mount};
 pub use lists::{Cidrs, Comms, Numbers, Ports};
 pub use states::States;
 

@@ -6,11 +6,15 @@
 //! module per command holds its tests.
 
 mod agent;
+mod front;
 mod net;
+mod pair;
 mod peer;
 mod scratch;
 mod tcplife;
 mod tcpprobe;
+mod tcpreset;
+mod tcpretrans;
 mod tcpstates;
 mod tool;
 mod wait;
@@ -35,7 +39,10 @@ fn main() -> ExitCode {
     }
     let mut trials = tcplife::tests();
     trials.extend(tcpprobe::tests());
+    trials.extend(tcpretrans::tests());
+    trials.extend(tcpreset::tests());
     trials.extend(tcpstates::tests());
+    trials.extend(front::tests());
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"

@@ -109,6 +109,15 @@ impl Tool {
         })
     }
 
+    /// The rows so far, of a JSON run.
+    pub fn seen(&self) -> Result<Vec<Value>> {
+        let lines = self.lines.lock().expect("no panic");
+        lines
+            .iter()
+            .map(|line| serde_json::from_str(line).with_context(|| line.clone()))
+            .collect()
+    }
+
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(Pid::from_raw(self.child.id() as i32), signal)?)
     }

@@ -4,7 +4,17 @@
 use std::path::PathBuf;
 
 /// Every command that traces.
-pub const ALL: &[&str] = &["tcplife", "tcpprobe"];
+pub const ALL: &[&str] = &["tcplife", "tcpprobe", "tcpreset", "tcpretrans", "tcpstates"];
+
+/// Every command that does not.
+#[allow(dead_code, reason = "not every test goes through all")]
+pub const OTHERS: &[&str] = &["tplist", "tcptools"];
+
+/// Every command.
+#[allow(dead_code, reason = "not every test goes through all")]
+pub fn every() -> impl Iterator<Item = &'static str> {
+    ALL.iter().chain(OTHERS).copied()
+}
 
 /// Where cargo built it: beside this test's own directory.
 #[allow(dead_code, reason = "not every test starts the commands")]

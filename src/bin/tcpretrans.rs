@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! tcpretrans: a row per TCP retransmission: whose, why, and whether it was really sent.
+//!
+//! Traces `tcp:tcp_retransmit_skb` and `tcp:tcp_retransmit_synack`, with `sock:inet_sock_set_state` and
+//! `tcp:tcp_rcv_space_adjust` for the owners of sockets.
+
+use std::mem::{MaybeUninit, offset_of};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+use libbpf_rs::skel::Skel;
+use tcptools::cli::{self, Common, duration};
+use tcptools::clock::jiffy_us;
+use tcptools::count::{self, Counts, MAX_FLOWS};
+use tcptools::iter;
+use tcptools::names::tcp_state;
+use tcptools::output::{Column, Format, Rows, Shown, Style, comm, pid};
+use tcptools::session::{Handler, Printer, Session};
+use tcptools::stack;
+use tcptools::talkers::{By, Sent, Talkers};
+use tcptools::tracepoint;
+use tcptools::types::{Record, decode, decode_stack};
+use tcptools::value::Value;
+
+tcptools::skeleton!("tcpretrans");
+use bpf::types::{retrans, total};
+tcptools::record!(retrans, bpf::types::head);
+tcptools::record!(total, bpf::types::head);
+
+/// Show TCP retransmissions: process, addresses, state and cause.
+///
+/// KIND tells the cause: SYN (an unanswered connect), SYNACK (of a listener: the client's ACK does not come), RTO (the
+/// timer ran out, or the recovery after that), fast (other segments arrived, this one did not), TLP (a tail loss
+/// probe). T is L for a probe and R for all others.
+#[derive(Parser)]
+#[command(name = "tcpretrans", mut_arg("csv", |a| a.short(None)))]
+struct Args {
+    /// Show the sequence number too
+    #[arg(short, long)]
+    sequence: bool,
+    /// Show the tail loss probes that could not be sent too
+    #[arg(short, long)]
+    lossprobe: bool,
+    /// Show every attempt that failed, with the kernel's error (Linux 6.16)
+    #[arg(long)]
+    failed: bool,
+    /// Count per flow in the kernel, and show the counts at the end
+    #[arg(short, long)]
+    count: bool,
+    /// Show totals, with the share of the segments sent: at the end, or at this interval
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration,
+        conflicts_with_all = ["count", "failed", "lossprobe", "sequence", "stack"])]
+    summary: Option<Option<Duration>>,
+    /// What totals are made of
+    #[arg(long, value_enum, default_value_t, requires = "summary")]
+    by: By,
+    /// How many totals are shown, those with most retransmissions first
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "summary")]
+    top: usize,
+    /// Show the kernel's call stack
+    #[arg(long, conflicts_with = "count")]
+    stack: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `enum kind` of tcpretrans.bpf.c: in JSON, and in a table.
+const KINDS: [(&str, &str); 6] = [
+    ("other", "other"),
+    ("syn", "SYN"),
+    ("synack", "SYNACK"),
+    ("rto", "RTO"),
+    ("fast", "fast"),
+    ("tlp", "TLP"),
+];
+const TLP: u8 = 5;
+const SYNACK: u8 = 2;
+
+/// `enum tcp_ca_state` (`include/uapi/linux/tcp.h`).
+const CA_STATES: [&str; 5] = ["open", "disorder", "cwr", "recovery", "loss"];
+
+type C = Column<retrans>;
+
+fn columns(args: &Args) -> Vec<C> {
+    let table = Shown::NARROW.or(Shown::WIDE);
+    let text = table.or(Shown::CSV);
+    let csv =
+        |key, heading, get| Column::<retrans>::new(key, heading, (0, 0), get).shown(Shown::CSV);
+    let mut columns = vec![
+        C::new("pid", "PID", (5, 7), pid).shown(text),
+        C::new("comm", "COMM", (0, 16), comm).shown(Shown::WIDE.or(Shown::CSV)),
+        C::new("family", "IP", (2, 2), |r| {
+            Value::Int(r.head.flow.family.into())
+        })
+        .shown(text),
+        C::new("", "LADDR:LPORT", (20, 47), |r| {
+            Value::Endpoint(r.head.flow.local(), r.head.flow.lport)
+        })
+        .shown(table),
+        csv("laddr", "LADDR", |r| Value::Addr(r.head.flow.local())),
+        csv("lport", "LPORT", |r| Value::Int(r.head.flow.lport.into())),
+        C::new("", "T>", (2, 2), |r| {
+            Value::Text(if r.body.kind == TLP { "L>" } else { "R>" })
+        })
+        .shown(table),
+        C::new("", "RADDR:RPORT", (20, 47), |r| {
+            Value::Endpoint(r.head.flow.remote(), r.head.flow.rport)
+        })
+        .shown(table),
+        csv("raddr", "RADDR", |r| Value::Addr(r.head.flow.remote())),
+        csv("rport", "RPORT", |r| Value::Int(r.head.flow.rport.into())),
+        C::new("state", "STATE", (11, 11), |r| {
+            Value::Text(tcp_state(r.body.state))
+        }),
+    ];
+    let sequence = if args.sequence {
+        Shown::ALL
+    } else {
+        Shown::DETAIL
+    };
+    columns.push(C::new("seq", "SEQ", (10, 10), |r| Value::Int(r.body.seq.into())).shown(sequence));
+    columns.push(C::new("kind", "", (0, 0), |r| Value::Text(kind(r.body).0)).shown(Shown::JSON));
+    columns.push(C::new("", "KIND", (6, 6), |r| Value::Text(kind(r.body).1)).shown(text));
+    columns.extend(details());
+    let errors = if args.failed || args.lossprobe {
+        text
+    } else {
+        Shown::CSV
+    };
+    columns
+        .push(C::new("err", "", (0, 0), |r| Value::Signed(r.body.err.into())).shown(Shown::JSON));
+    columns.push(
+        C::new("err_name", "ERR", (5, 12), |r| err_name(r.body.err)).shown(errors.or(Shown::JSON)),
+    );
+    if args.stack {
+        columns.push(C::new("", "", (0, 0), |r| Value::Stack(&r.body.stack)).shown(table));
+        columns.push(
+            C::new("stack", "STACK", (0, 0), |r| Value::Stack(&r.body.stack))
+                .shown(Shown::CSV.or(Shown::JSON)),
+        );
+    }
+    columns
+}
+
+/// What only wide rows, CSV and JSON show.
+fn details() -> Vec<C> {
+    let number = |key, heading, width, get| {
+        Column::<retrans>::new(key, heading, (0, width), get)
+            .right()
+            .shown(Shown::DETAIL)
+    };
+    vec![
+        number("segs", "SEGS", 4, |r| Value::Int(r.body.segs.into())),
+        number("len_bytes", "LEN", 5, |r| Value::Int(r.body.len.into())),
+        C::new("tcp_flags", "FLAGS", (0, 11), |r| {
+            Value::TcpFlags(r.body.tcp_flags)
+        })
+        .shown(Shown::DETAIL),
+        C::new("ca_state", "CA_STATE", (0, 8), |r| {
+            full(r.body).map_or(Value::Unknown, |s| {
+                CA_STATES
+                    .get(usize::from(s.ca_state))
+                    .map_or(Value::Unknown, |name| Value::Text(name))
+            })
+        })
+        .shown(Shown::DETAIL),
+        number("attempt", "TRY", 3, |r| known(r.body.attempt.into())),
+        C::new("timer", "", (0, 0), |r| {
+            full(r.body).map_or(Value::Unknown, |s| Value::Bool(s.timer != 0))
+        })
+        .shown(Shown::JSON),
+        number("rto_us", "RTO_MS", 6, |r| {
+            full(r.body).map_or(Value::Unknown, |s| {
+                Value::Micros(u64::from(s.rto_jiffies) * jiffy_us())
+            })
+        }),
+        number("srtt_us", "SRTT_MS", 7, |r| match r.body.srtt_us {
+            0 => Value::Unknown,
+            us => Value::Micros(us.into()),
+        }),
+        number("snd_cwnd", "CWND", 5, |r| {
+            full(r.body).map_or(Value::Unknown, |s| Value::Int(s.snd_cwnd.into()))
+        }),
+        number("in_flight_bytes", "INFLIGHT", 8, |r| {
+            full(r.body).map_or(Value::Unknown, |s| Value::Int(s.in_flight_bytes.into()))
+        }),
+        number("syn_queue", "SYNQ", 5, |r| queue(r.body, r.body.syn_queue)),
+        number("accept_queue", "ACCQ", 5, |r| {
+            queue(r.body, r.body.accept_queue)
+        }),
+        number("accept_queue_max", "ACCQ_MAX", 8, |r| {
+            queue(r.body, r.body.accept_queue_max)
+        }),
+    ]
+}
+
+fn kind(body: &retrans) -> (&'static str, &'static str) {
+    *KINDS.get(usize::from(body.kind)).unwrap_or(&KINDS[0])
+}
+
+/// The record, if it has a connection's own fields: a listener has none of the connection that it answers.
+fn full(body: &retrans) -> Option<&retrans> {
+    (body.kind != SYNACK || body.rto_jiffies != 0).then_some(body)
+}
+
+fn known(value: u64) -> Value<'static> {
+    if value == 0 {
+        Value::Unknown
+    } else {
+        Value::Int(value)
+    }
+}
+
+fn queue(body: &retrans, length: u32) -> Value<'static> {
+    if body.listener == 0 {
+        Value::Unknown
+    } else {
+        Value::Int(length.into())
+    }
+}
+
+/// The errors that `__tcp_retransmit_skb` and what it calls are known to return; the number is in JSON's `err`.
+fn err_name(err: i32) -> Value<'static> {
+    Value::Text(match err {
+        0 => return Value::Unknown,
+        1.. => "NET_XMIT_DROP",
+        -1 => "EPERM",
+        -11 => "EAGAIN",
+        -12 => "ENOMEM",
+        -16 => "EBUSY",
+        -22 => "EINVAL",
+        -90 => "EMSGSIZE",
+        -100 => "ENETDOWN",
+        -101 => "ENETUNREACH",
+        -105 => "ENOBUFS",
+        -113 => "EHOSTUNREACH",
+        _ => return Value::Signed(err.into()),
+    })
+}
+
+/// The bytes of a record without a stack.
+const LEAST: usize = offset_of!(retrans, stack);
+
+/// A row per retransmission.
+struct Each(Rows<retrans>);
+
+impl Handler for Each {
+    fn header(&mut self, out: &mut Vec<u8>) {
+        self.0.header(out);
+    }
+
+    fn record(&mut self, record: &[u8], out: &mut Printer) {
+        if let Some(body) = decode_stack::<retrans>(record, LEAST) {
+            out.row(|buf| self.0.row(buf, "retransmit", &(&body).into()));
+        }
+    }
+
+    fn tick(&mut self, _out: &mut Printer) {
+        self.0.refresh_clock();
+    }
+
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+        self.0.summary(out, fields);
+    }
+}
+
+/// Counts per flow, kept by the kernel half.
+struct PerFlow {
+    counts: Counts,
+    json: Rows<retrans>,
+}
+
+impl Handler for PerFlow {
+    fn header(&mut self, out: &mut Vec<u8>) {
+        self.counts.header(out);
+    }
+
+    fn record(&mut self, _record: &[u8], _out: &mut Printer) {}
+
+    fn finish(&mut self, out: &mut Printer) {
+        self.counts.print(out);
+    }
+
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+        self.json.summary(out, fields);
+    }
+}
+
+/// Totals: of closed sockets from their records, of open ones from an iterator, of SYN/ACKs one by one.
+struct Totals {
+    talkers: Talkers,
+    open: libbpf_rs::Link,
+}
+
+impl Totals {
+    fn add_total(&mut self, body: &total) {
+        let sent = Sent {
+            segs_out: body.sent.segs_out.into(),
+            data_segs_out: body.sent.data_segs_out.into(),
+            retrans: body.sent.retrans.map(u64::from),
+        };
+        self.talkers.add(body.head(), &sent);
+    }
+
+    fn print(&mut self, out: &mut Printer) {
+        match iter::run(&self.open) {
+            Ok(bytes) => bytes.chunks_exact(size_of::<total>()).for_each(|chunk| {
+                let mut body = total::default();
+                if plain::copy_from_bytes(&mut body, chunk).is_ok() {
+                    self.add_total(&body);
+                }
+            }),
+            Err(error) => {
+                eprintln!("tcpretrans: sockets still open are not in the totals: {error:#}")
+            }
+        }
+        self.talkers.print(out);
+    }
+}
+
+impl Handler for Totals {
+    fn header(&mut self, out: &mut Vec<u8>) {
+        self.talkers.header(out);
+    }
+
+    fn record(&mut self, record: &[u8], _out: &mut Printer) {
+        if let Some(body) = decode::<total>(record).filter(|body| body.head.event == TOTAL) {
+            self.add_total(body);
+        } else if let Some(body) = decode_stack::<retrans>(record, LEAST) {
+            let mut sent = Sent::default();
+            sent.retrans[usize::from(body.kind)] = body.segs.into();
+            self.talkers.add(body.head(), &sent);
+        }
+    }
+
+    fn tick(&mut self, out: &mut Printer) {
+        if self.talkers.is_due() {
+            self.print(out);
+        }
+    }
+
+    fn finish(&mut self, out: &mut Printer) {
+        self.print(out);
+    }
+
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+        self.talkers.summary(out, fields);
+    }
+}
+
+/// `enum event_kind` of tcpretrans.bpf.c.
+const TOTAL: u32 = 1;
+
+fn run(args: Args) -> Result<()> {
+    let Common {
+        filter,
+        output,
+        run,
+    } = &args.common;
+    let mut style = output.style();
+    style.time = style.format != Format::Json;
+    let tracepoints = ["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"];
+    let session = Session::new("tcpretrans", run, &tracepoints);
+    let mut storage = MaybeUninit::uninit();
+    let mut open = session.open(bpf::TcpretransSkelBuilder::default(), &mut storage, filter)?;
+    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+        rodata.reports_err = tracepoint::arguments("tcp_retransmit_skb") > 2;
+        rodata.failed = args.failed;
+        rodata.lossprobe = args.lossprobe;
+        rodata.counting = args.count;
+        rodata.totals = args.summary.is_some();
+        rodata.stacks = args.stack;
+        if (args.failed || args.lossprobe) && !rodata.reports_err {
+            eprintln!(
+                "tcpretrans: this kernel does not report attempts that fail (Linux 6.16 does): none will be shown"
+            );
+        }
+    }
+    if args.count {
+        open.maps.counts.set_max_entries(MAX_FLOWS)?;
+    }
+    open.progs.open_totals.set_autoload(args.summary.is_some());
+    let mut skel = session.load(open)?;
+    if args.stack && !stack::load_symbols() {
+        eprintln!(
+            "tcpretrans: the kernel hides its addresses (kernel.kptr_restrict): stacks are shown as numbers"
+        );
+    }
+    if let Some(interval) = args.summary {
+        let open = iter::attach(&skel.progs.open_totals, Some(skel.maps.sockets.as_fd()))?;
+        let talkers = Talkers::new("tcpretrans", style, args.by, args.top, interval);
+        return session.run(skel.object_mut(), &mut Totals { talkers, open });
+    }
+    let rows = Rows::new("tcpretrans", style.clone(), columns(&args));
+    if !args.count {
+        return session.run(skel.object_mut(), &mut Each(rows));
+    }
+    let counts = Counts::new(
+        "tcpretrans",
+        count_style(style),
+        &skel.maps.counts,
+        count::columns(true, "RETRANSMITS"),
+        None,
+    )?;
+    session.run(skel.object_mut(), &mut PerFlow { counts, json: rows })
+}
+
+/// Counts have no time of their own.
+fn count_style(style: Style) -> Style {
+    Style {
+        time: false,
+        ..style
+    }
+}
+
+fn main() -> ExitCode {
+    cli::main("tcpretrans", run)
+}

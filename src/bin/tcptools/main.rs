@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! tcptools: the front command: lists the commands, checks the host, and runs them.
+
+mod check;
+mod completion;
+mod find;
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+use serde::Serialize;
+use tcptools::cli::{self, Usage};
+use tcptools::suite::{OTHERS, TOOLS};
+use tcptools::{sink, suite};
+
+/// Show what TCP is doing on this host: lists the commands of the suite, checks whether they can run, and runs them.
+#[derive(Parser)]
+#[command(name = "tcptools", arg_required_else_help = true, after_help = commands())]
+struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+    /// Write a completion script of all commands to standard output
+    #[arg(long, hide = true, value_enum, value_name = "SHELL", exclusive = true)]
+    generate_completion: Option<Shell>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The commands, and the tracepoints that their rows are made of
+    List {
+        /// Write a JSON object per command
+        #[arg(long)]
+        json: bool,
+    },
+    /// What works on this host, what does not, why, and what would help
+    Check {
+        /// Write a JSON object per check and per command
+        #[arg(long)]
+        json: bool,
+    },
+    #[command(external_subcommand)]
+    Run(Vec<OsString>),
+}
+
+/// For --help.
+fn commands() -> String {
+    let mut text = String::from("Commands of the suite, run as tcptools <COMMAND> [FLAG...]:\n");
+    let tools = TOOLS.iter().map(|tool| (tool.name, tool.row));
+    for (name, what) in tools.chain(OTHERS.iter().copied().take(1)) {
+        let _ = writeln!(text, "  {name:<12} {what}");
+    }
+    text.push_str("\ntcptools <COMMAND> --help explains a command's flags.");
+    text
+}
+
+/// A line of `list --json`.
+#[derive(Serialize)]
+struct Line {
+    tool: &'static str,
+    event: &'static str,
+    command: &'static str,
+    row: Option<&'static str>,
+    rows_from: &'static [&'static str],
+    also_reads: Vec<&'static str>,
+    installed: bool,
+}
+
+fn list(json: bool) -> Result<()> {
+    let mut out = vec![];
+    for tool in TOOLS.iter().filter(|_| json) {
+        let also = tool.also.iter().filter(|name| !tool.rows.contains(name));
+        let line = Line {
+            tool: "tcptools",
+            event: "command",
+            command: tool.name,
+            row: Some(tool.row),
+            rows_from: tool.rows,
+            also_reads: also.copied().collect(),
+            installed: find::tool(tool.name).is_ok(),
+        };
+        serde_json::to_writer(&mut out, &line)?;
+        out.push(b'\n');
+    }
+    if !json {
+        out = table().into_bytes();
+    }
+    Ok(sink::write_all(&out)?)
+}
+
+fn table() -> String {
+    let mut text = format!("{:<12} {:<50} {}\n", "COMMAND", "ONE ROW IS", "FROM");
+    for tool in TOOLS {
+        let missing = if find::tool(tool.name).is_err() {
+            " (not installed)"
+        } else {
+            ""
+        };
+        let from = tool.rows.join(" ");
+        let _ = writeln!(text, "{:<12} {:<50} {from}{missing}", tool.name, tool.row);
+    }
+    for (name, what) in OTHERS {
+        let _ = writeln!(text, "{name:<12} {what}");
+    }
+    text
+}
+
+/// Becomes the command, which sees its own name as its name.
+fn become_tool(words: &[OsString]) -> Result<()> {
+    let (name, arguments) = words.split_first().context("no command")?;
+    let name = name.to_string_lossy();
+    if !suite::has(&name) {
+        bail!(Usage(format!(
+            "there is no command '{name}'; tcptools list shows them"
+        )));
+    }
+    let path = find::tool(&name).map_err(|e| anyhow!("{name} is {e}"))?;
+    let error = Command::new(&path).arg0(&*name).args(arguments).exec();
+    Err(error).with_context(|| format!("cannot run {}", path.display()))
+}
+
+fn main() -> ExitCode {
+    let mut complete = true;
+    let code = cli::main("tcptools", |args: Args| {
+        if let Some(shell) = args.generate_completion {
+            return completion::print(shell);
+        }
+        match args.what {
+            Some(What::List { json }) => list(json),
+            Some(What::Check { json }) => check::run(json).map(|fine| complete = fine),
+            Some(What::Run(words)) => become_tool(&words),
+            None => bail!(Usage("an argument is missing; see --help".into())),
+        }
+    });
+    if complete { code } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* tcpreset: one record per RST that was sent or received. */
+#include "kernel.h"
+
+struct life {
+	__u64 start_ns; /* ESTABLISHED, or the first sight of a session that was open before the trace; 0: never */
+	__u64 close_ns;
+	__u8 active_open;
+	__u8 partial;     /* open before the trace */
+	__u8 close_state; /* the state that it left for CLOSE */
+	__u8 doubtful;    /* tcp_receive_reset fired where it may not have been an RST */
+	__u32 pad;
+};
+
+#define TOOL_STATE struct life
+#include "tcp.bpf.h"
+#include "bytes.bpf.h"
+#include "stack.bpf.h"
+
+/* Which record it is: head.event. */
+enum event_kind { RESET_SENT, RESET_RECEIVED };
+
+struct reset {
+	struct head head;
+	__u64 age_ns; /* since ESTABLISHED, up to the close */
+	__u64 close_ns;
+	__u64 tx_bytes;
+	__u64 rx_bytes;
+	__s32 reason; /* enum sk_rst_reason; -1: the kernel does not tell */
+	__u8 state;   /* before the close; 0: no socket */
+	__u8 session; /* it was established once: age and bytes mean something */
+	__u8 partial;
+	__u8 trigger;  /* the TCP flags of the packet that was answered, 0: none was */
+	__u8 doubtful; /* received: a reset of ours that follows at once says that there was no RST */
+	__u8 disproves; /* sent: the record before this one of the same socket was no RST */
+	__u8 pad[6];
+	__u64 stack[STACK_DEPTH];
+};
+EXPORT_TYPE(reset);
+
+const volatile bool has_reason = false; /* tcp_send_reset has its third argument (6.10) */
+
+/* ---------------------------------------------------------------- the packet that is answered */
+
+/*
+ * Its flow seen from here, and its flags. The headers are where skb says (net/ipv4/tcp_ipv4.c: tcp_v4_send_reset);
+ * their layout is that of RFC 791, 8200 and 9293.
+ */
+static __always_inline bool packet_flow(struct flow *flow, __u8 *flags, struct sk_buff *skb)
+{
+	unsigned char *head = BPF_CORE_READ(skb, head);
+	unsigned char *ip = head + BPF_CORE_READ(skb, network_header);
+	unsigned char *tcp = head + BPF_CORE_READ(skb, transport_header);
+	__u8 version = 0;
+	__be16 ports[2] = {};
+
+	bpf_probe_read_kernel(&version, sizeof(version), ip);
+	bpf_probe_read_kernel(ports, sizeof(ports), tcp);
+	bpf_probe_read_kernel(flags, sizeof(*flags), tcp + 13);
+	flow->lport = bpf_ntohs(ports[1]);
+	flow->rport = bpf_ntohs(ports[0]);
+	flow->pad[0] = flow->pad[1] = flow->pad[2] = 0;
+	version >>= 4;
+	flow->family = version;
+	if (version == 4) {
+		__be32 addrs[2] = {};
+		bpf_probe_read_kernel(addrs, sizeof(addrs), ip + 12);
+		map_v4(flow->laddr, addrs[1]);
+		map_v4(flow->raddr, addrs[0]);
+		return true;
+	}
+	bpf_probe_read_kernel(flow->raddr, sizeof(flow->raddr), ip + 8);
+	bpf_probe_read_kernel(flow->laddr, sizeof(flow->laddr), ip + 24);
+	return version == 6;
+}
+
+/* ---------------------------------------------------------------- the session */
+
+static __always_inline void life_begin_late(struct life *life, struct sock *sk, int state)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+	if (life->start_ns || !tp || state == TCP_CLOSE || state == TCP_LISTEN || state == TCP_SYN_SENT ||
+	    state == TCP_SYN_RECV)
+		return;
+	life->start_ns = bpf_ktime_get_boot_ns();
+	life->partial = 1;
+	life->active_open = opened_here(tp, state);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(set_state, struct sock *sk, int old, int new)
+{
+	if (old == new || !protocol_wanted(sk))
+		return 0;
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!s) {
+		__sync_fetch_and_add(&counters.untracked, 1);
+		return 0;
+	}
+	if (new == TCP_SYN_SENT || new == TCP_LISTEN || old == TCP_LISTEN) {
+		__builtin_memset(&s->tool, 0, sizeof(s->tool));
+		s->tool.active_open = new == TCP_SYN_SENT;
+	} else if (new == TCP_ESTABLISHED) {
+		s->tool.start_ns = bpf_ktime_get_boot_ns();
+	} else {
+		life_begin_late(&s->tool, sk, old);
+	}
+	if (new == TCP_CLOSE) {
+		s->tool.close_ns = bpf_ktime_get_boot_ns();
+		s->tool.close_state = old;
+	}
+	owner_follow(&s->owner, sk, old, new);
+	return 0;
+}
+
+static __always_inline void sock_seed(struct sock *sk, struct sock_state *s)
+{
+	life_begin_late(&s->tool, sk, sk->__sk_common.skc_state);
+}
+
+#define OWN_SET_STATE
+#define SOCK_SEED(sk, s) sock_seed(sk, s)
+#include "owner.bpf.h"
+
+/* ---------------------------------------------------------------- the record */
+
+static __always_inline struct reset *reset_reserve(void)
+{
+	struct reset *e = event_reserve(SIZE_WITH_STACK(struct reset));
+
+	if (e)
+		__builtin_memset(&e->age_ns, 0, __builtin_offsetof(struct reset, stack) - sizeof(e->head));
+	return e;
+}
+
+/* Time and bytes, of a socket that has them. */
+static __always_inline void session_fill(struct reset *e, struct sock *sk, struct life *life)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	int state = sk->__sk_common.skc_state;
+
+	e->state = state == TCP_CLOSE && life->close_state ? life->close_state : state;
+	e->close_ns = life->close_ns;
+	if (!tp || !life->start_ns || state == TCP_LISTEN)
+		return;
+	e->session = 1;
+	e->partial = life->partial;
+	e->age_ns = (life->close_ns ? life->close_ns : e->head.boot_ns) - life->start_ns;
+	app_bytes(&e->tx_bytes, &e->rx_bytes, sk, tp, e->state, life->active_open);
+}
+
+/* ---------------------------------------------------------------- received */
+
+/*
+ * Data that comes after shutdown() or close() ends in tcp_reset() too, with no RST received: then tcp_send_reset of the
+ * same socket follows in the same call. After a real RST none can: a reset is never answered, and a closed socket sends
+ * none (net/ipv4/tcp_input.c: tcp_rcv_state_process; tcp_ipv4.c: tcp_v4_send_reset; tcp.c: __tcp_close).
+ */
+static __always_inline bool is_doubtful(struct sock *sk)
+{
+	int state = sk->__sk_common.skc_state;
+
+	return (sk->sk_shutdown & RCV_SHUTDOWN) && state != TCP_ESTABLISHED && state != TCP_SYN_SENT;
+}
+
+SEC("tp_btf/tcp_receive_reset")
+int BPF_PROG(receive_reset, struct sock *sk)
+{
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct sock_state unknown = {};
+	struct flow flow;
+
+	bool doubtful = is_doubtful(sk);
+	if (s) {
+		owner_note(&s->owner, sk);
+		s->tool.doubtful = doubtful;
+	} else {
+		s = &unknown;
+	}
+	flow_of(&flow, sk, NULL);
+	if (!flow_wanted(&flow) || !sock_wanted(sk) || !owner_wanted(&s->owner))
+		return 0;
+	struct reset *e = reset_reserve();
+	if (!e)
+		return 0;
+	head_fill(&e->head, sk, &flow, &s->owner, RESET_RECEIVED);
+	session_fill(e, sk, &s->tool);
+	e->reason = -1;
+	e->doubtful = doubtful;
+	STACK_TAKE(ctx, e);
+	event_submit(e);
+	return 0;
+}
+
+/* ---------------------------------------------------------------- sent */
+
+/* A packet for which there is no socket, or one that only sits out TIME_WAIT: no owner, no user, no cgroup. */
+static __always_inline bool homeless_wanted(const struct flow *flow, __u32 netns)
+{
+	const volatile struct filter *f = &config.filter;
+
+	if (f->pid.n || f->comm.n || f->uid.n || f->cgroup.n)
+		return false;
+	return (!f->netns.n || in_ids(&f->netns, netns)) && flow_wanted(flow);
+}
+
+static __always_inline void homeless(void *ctx, struct sk_buff *skb, __u32 netns, __u64 cookie, __u8 state, int reason)
+{
+	struct flow flow;
+	__u8 flags = 0;
+
+	if (!packet_flow(&flow, &flags, skb) || !homeless_wanted(&flow, netns))
+		return;
+	struct reset *e = reset_reserve();
+	if (!e)
+		return;
+	__builtin_memset(&e->head, 0, sizeof(e->head));
+	e->head.boot_ns = bpf_ktime_get_boot_ns();
+	e->head.cookie = cookie;
+	e->head.flow = flow;
+	e->head.netns = netns;
+	e->head.uid = ~0U;
+	e->head.event = RESET_SENT;
+	e->reason = reason;
+	e->state = state;
+	e->trigger = flags;
+	STACK_TAKE(ctx, e);
+	event_submit(e);
+}
+
+/*
+ * The owner is what is remembered: a listener is not locked here, nor is a child that has just been handed the packet,
+ * and `ss -K` holds the lock of a socket that it does not own.
+ */
+static __always_inline void of_socket(void *ctx, struct sock *sk, struct sk_buff *skb, int reason)
+{
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct sock_state unknown = {};
+	struct flow flow;
+	__u8 flags = 0;
+
+	if (!s)
+		s = &unknown;
+	struct owner owner = s->owner;
+	bool listener = sk->__sk_common.skc_state == TCP_LISTEN;
+	if (listener && owner.source != PID_UNKNOWN)
+		owner.source = PID_LISTENER;
+	if (!skb || !packet_flow(&flow, &flags, skb) || !listener)
+		flow_of(&flow, sk, NULL);
+	if (!flow_wanted(&flow) || !sock_wanted(sk) || !owner_wanted(&owner))
+		return;
+	struct reset *e = reset_reserve();
+	if (!e)
+		return;
+	head_fill(&e->head, sk, &flow, &owner, RESET_SENT);
+	session_fill(e, sk, &s->tool);
+	e->reason = reason;
+	e->trigger = flags;
+	e->disproves = skb && s->tool.doubtful;
+	s->tool.doubtful = 0;
+	STACK_TAKE(ctx, e);
+	event_submit(e);
+}
+
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(send_reset, struct sock *sk, struct sk_buff *skb)
+{
+	int reason = has_reason ? (int)ctx[2] : -1;
+
+	if (!sk) {
+		/* The device is still known here (net/ipv4/tcp_ipv4.c: tcp_v4_rcv clears it only for a socket). */
+		if (skb)
+			homeless(ctx, skb, BPF_CORE_READ(skb, dev, nd_net.net, ns.inum), 0, 0, reason);
+		return 0;
+	}
+	int state = sk->__sk_common.skc_state;
+	if (state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV)
+		of_socket(ctx, sk, skb, reason);
+	else if (skb) /* only sock_common may be read */
+		homeless(ctx, skb, sk->__sk_common.skc_net.net->ns.inum, bpf_get_socket_cookie(sk), state, reason);
+	return 0;
+}

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* tcpretrans: one record per retransmission, or, for totals, one per socket with what it sent and sent again. */
+#include "kernel.h"
+
+/* Why it was sent again. */
+enum kind { KIND_OTHER, KIND_SYN, KIND_SYNACK, KIND_RTO, KIND_FAST, KIND_TLP, KINDS };
+
+struct sent {
+	__u32 segs_out; /* retransmissions included */
+	__u32 data_segs_out;
+	__u32 retrans[KINDS]; /* segments */
+};
+
+struct tally {
+	struct sent told; /* what userspace knows, or what was sent before the trace */
+	__u32 retrans[KINDS];
+	__u8 begun;
+	__u8 timed_out; /* the timer has run out since the congestion state became Loss */
+	__u8 pad[2];
+};
+
+#define TOOL_STATE struct tally
+#include "tcp.bpf.h"
+#include "count.bpf.h"
+#include "stack.bpf.h"
+
+/* Which record it is: head.event. */
+enum event_kind { RETRANSMITTED, TOTAL };
+
+struct retrans {
+	struct head head;
+	__u32 seq;
+	__u32 len; /* payload, bytes */
+	__u32 segs;
+	__s32 err; /* 0: sent; below: -errno; above: dropped by the queueing discipline (NET_XMIT_*) */
+	__u32 rto_jiffies;
+	__u32 srtt_us;
+	__u32 snd_cwnd;
+	__u32 in_flight_bytes;
+	__u32 syn_queue; /* of the listener, as the next two */
+	__u32 accept_queue;
+	__u32 accept_queue_max;
+	__u16 tcp_flags;
+	__u8 kind;
+	__u8 state;
+	__u8 ca_state;
+	__u8 attempt; /* 0: not counted for this kind */
+	__u8 timer;   /* sent by the retransmission timer itself */
+	__u8 listener;
+	__u32 pad;
+	__u64 stack[STACK_DEPTH];
+};
+EXPORT_TYPE(retrans);
+
+struct total {
+	struct head head;
+	struct sent sent; /* since the last record of this socket */
+};
+EXPORT_TYPE(total);
+
+const volatile bool reports_err = false; /* tcp_retransmit_skb has its third argument (6.16) */
+const volatile bool failed = false;      /* show attempts that failed */
+const volatile bool lossprobe = false;   /* show loss probes that failed */
+const volatile bool counting = false;    /* per flow, in the kernel */
+const volatile bool totals = false;      /* one record per socket instead */
+
+/* ---------------------------------------------------------------- why */
+
+/*
+ * Loss is the state after a timeout, but also of what the kernel sends again without one: after path MTU discovery, and
+ * data that went with a SYN and was not taken (net/ipv4/tcp_input.c: tcp_simple_retransmit). That clears undo_marker,
+ * as a timeout in state CWR also leaves it; then having seen the timeout decides.
+ */
+static __always_inline bool after_timeout(struct tcp_sock *tp, struct sock_state *s)
+{
+	if (tp->inet_conn.icsk_retransmits) {
+		if (s)
+			s->tool.timed_out = 1;
+		return true;
+	}
+	return tp->undo_marker || (s && s->tool.timed_out);
+}
+
+/* A probe timer may be pending while a fast retransmission goes out, so the congestion state comes first. */
+static __always_inline __u8 kind_of(struct tcp_sock *tp, __u16 flags, __u8 ca_state, struct sock_state *s)
+{
+	if (s && ca_state != TCP_CA_LOSS)
+		s->tool.timed_out = 0;
+	if (flags & TCPHDR_SYN)
+		return flags & TCPHDR_ACK ? KIND_SYNACK : KIND_SYN;
+	if (ca_state == TCP_CA_LOSS)
+		return after_timeout(tp, s) ? KIND_RTO : KIND_OTHER;
+	if (ca_state == TCP_CA_RECOVERY)
+		return KIND_FAST;
+	return tp->inet_conn.icsk_pending == ICSK_TIME_LOSS_PROBE ? KIND_TLP : KIND_OTHER;
+}
+
+/* ---------------------------------------------------------------- totals per socket */
+
+static __always_inline void tally_begin(struct tally *t, struct tcp_sock *tp)
+{
+	if (t->begun || !tp)
+		return;
+	t->begun = 1;
+	t->told.segs_out = tp->segs_out;
+	t->told.data_segs_out = tp->data_segs_out;
+}
+
+/* What was sent since the last time, and makes it known: false if nothing was. */
+static __always_inline bool tally_tell(struct sent *sent, struct tally *t, struct tcp_sock *tp)
+{
+	__u32 segs_out = tp->segs_out, data_segs_out = tp->data_segs_out;
+
+	sent->segs_out = segs_out - t->told.segs_out;
+	sent->data_segs_out = data_segs_out - t->told.data_segs_out;
+	t->told.segs_out = segs_out;
+	t->told.data_segs_out = data_segs_out;
+	__u32 any = sent->segs_out;
+	for (int i = 0; i < KINDS; i++) {
+		__u32 now = t->retrans[i];
+		sent->retrans[i] = now - t->told.retrans[i];
+		t->told.retrans[i] = now;
+		any |= sent->retrans[i];
+	}
+	return any;
+}
+
+static __always_inline bool shown(struct sock *sk, const struct flow *flow, const struct owner *owner)
+{
+	return flow_wanted(flow) && sock_wanted(sk) && owner_wanted(owner);
+}
+
+static __always_inline void total_at_close(struct sock *sk, struct sock_state *s)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct flow flow;
+
+	if (!tp)
+		return;
+	flow_of(&flow, sk, tp);
+	if (!shown(sk, &flow, &s->owner))
+		return;
+	struct sent sent;
+	if (!tally_tell(&sent, &s->tool, tp))
+		return;
+	struct total *e = event_reserve(sizeof(*e));
+	if (!e)
+		return;
+	head_fill(&e->head, sk, &flow, &s->owner, TOTAL);
+	e->sent = sent;
+	event_submit(e);
+}
+
+/* ---------------------------------------------------------------- following sockets */
+
+static __always_inline struct sock_state *state_of(struct sock *sk)
+{
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!s)
+		__sync_fetch_and_add(&counters.untracked, 1);
+	return s;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(set_state, struct sock *sk, int old, int new)
+{
+	if (old == new || !protocol_wanted(sk))
+		return 0;
+	struct sock_state *s = state_of(sk);
+	if (!s)
+		return 0;
+	if (new == TCP_SYN_SENT || old == TCP_LISTEN) {
+		__builtin_memset(&s->tool, 0, sizeof(s->tool));
+		s->tool.begun = 1;
+	}
+	owner_follow(&s->owner, sk, old, new);
+	if (totals && old != TCP_LISTEN && new != TCP_LISTEN) {
+		tally_begin(&s->tool, bpf_skc_to_tcp_sock(sk));
+		if (new == TCP_CLOSE)
+			total_at_close(sk, s);
+	}
+	return 0;
+}
+
+static __always_inline void sock_seed(struct sock *sk, struct sock_state *s)
+{
+	if (totals && sk->__sk_common.skc_state != TCP_LISTEN)
+		tally_begin(&s->tool, bpf_skc_to_tcp_sock(sk));
+}
+
+#define OWN_SET_STATE
+#define SOCK_SEED(sk, s) sock_seed(sk, s)
+#include "owner.bpf.h"
+
+/* ---------------------------------------------------------------- segments */
+
+static __always_inline void segment_fill(struct retrans *e, struct tcp_sock *tp, struct tcp_skb_cb *cb)
+{
+	__u32 end = BPF_CORE_READ(cb, end_seq);
+
+	e->seq = BPF_CORE_READ(cb, seq);
+	e->len = end - e->seq - (e->tcp_flags >> 1 & 1) - (e->tcp_flags & 1); /* SYN and FIN count as one each */
+	e->rto_jiffies = tp->inet_conn.icsk_rto;
+	e->srtt_us = tp->srtt_us >> 3;
+	e->snd_cwnd = tp->snd_cwnd;
+	e->in_flight_bytes = tp->snd_nxt - tp->snd_una;
+	e->syn_queue = e->accept_queue = e->accept_queue_max = 0;
+	e->listener = 0;
+	e->pad = 0;
+	bool timed = e->ca_state == TCP_CA_LOSS;
+	e->attempt = timed ? tp->inet_conn.icsk_retransmits : 0;
+	/* Its handler has taken the pending event; a retransmission that an ACK clocks out leaves the timer armed. */
+	e->timer = timed && e->attempt && !tp->inet_conn.icsk_pending;
+}
+
+SEC("tp_btf/tcp_retransmit_skb")
+int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_skb_cb *cb = (void *)__builtin_preserve_access_index(&skb->cb);
+	struct owner owner = {};
+	struct flow flow;
+
+	if (!tp)
+		return 0;
+	int err = reports_err ? (int)ctx[2] : 0;
+	__u16 flags = skb_tcp_flags(cb);
+	__u8 ca_state = ca_state_of(tp);
+	__u32 segs = BPF_CORE_READ(cb, tcp_gso_segs);
+	struct sock_state *s = state_of(sk);
+	__u8 kind = kind_of(tp, flags, ca_state, s);
+	if (s) {
+		owner_note(&s->owner, sk);
+		owner = s->owner;
+	}
+	if (totals) {
+		if (s)
+			tally_begin(&s->tool, tp);
+		if (s && !err && kind < KINDS)
+			__sync_fetch_and_add(&s->tool.retrans[kind], segs);
+		return 0;
+	}
+	if (err && !failed && !(lossprobe && kind == KIND_TLP))
+		return 0;
+	flow_of(&flow, sk, tp);
+	if (!shown(sk, &flow, &owner))
+		return 0;
+	if (counting) {
+		count_flow(sk, &flow, true, 0);
+		return 0;
+	}
+	struct retrans *e = event_reserve(SIZE_WITH_STACK(struct retrans));
+	if (!e)
+		return 0;
+	head_fill(&e->head, sk, &flow, &owner, RETRANSMITTED);
+	e->segs = segs;
+	e->err = err;
+	e->tcp_flags = flags;
+	e->kind = kind;
+	e->state = sk->__sk_common.skc_state;
+	e->ca_state = ca_state;
+	segment_fill(e, tp, cb);
+	STACK_TAKE(ctx, e);
+	event_submit(e);
+	return 0;
+}
+
+/* ---------------------------------------------------------------- SYN/ACKs */
+
+static __always_inline void synack_fill(struct retrans *e, struct sock *sk, struct request_sock *req)
+{
+	struct inet_connection_sock *icsk = (void *)sk;
+
+	__builtin_memset(&e->seq, 0, __builtin_offsetof(struct retrans, stack) - sizeof(e->head));
+	e->seq = BPF_CORE_READ((struct tcp_request_sock *)req, snt_isn);
+	e->segs = 1;
+	e->tcp_flags = TCPHDR_SYN | TCPHDR_ACK;
+	e->kind = KIND_SYNACK;
+	e->state = TCP_SYN_RECV;
+	e->attempt = BPF_CORE_READ(req, num_retrans) + 1; /* counted after the event */
+	if (sk->__sk_common.skc_state != TCP_LISTEN)      /* a fast-open child sends its own */
+		return;
+	e->listener = 1;
+	e->syn_queue = BPF_CORE_READ(icsk, icsk_accept_queue.qlen.counter);
+	e->accept_queue = sk->sk_ack_backlog;
+	e->accept_queue_max = sk->sk_max_ack_backlog;
+}
+
+/* The listener is not locked here, whoever holds its lock may be in accept(): only what is remembered counts. */
+SEC("tp_btf/tcp_retransmit_synack")
+int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
+{
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct owner owner = {};
+	struct flow flow;
+
+	if (s && s->owner.source != PID_UNKNOWN) {
+		owner = s->owner;
+		owner.source = PID_LISTENER;
+	}
+	flow_of(&flow, (struct sock *)req, NULL);
+	if (!shown(sk, &flow, &owner))
+		return 0;
+	if (counting) {
+		count_flow(sk, &flow, true, 0);
+		return 0;
+	}
+	struct retrans *e = event_reserve(SIZE_WITH_STACK(struct retrans));
+	if (!e)
+		return 0;
+	head_fill(&e->head, sk, &flow, &owner, RETRANSMITTED);
+	synack_fill(e, sk, req);
+	STACK_TAKE(ctx, e);
+	event_submit(e);
+	return 0;
+}
+
+/* ---------------------------------------------------------------- totals of the sockets that are open */
+
+SEC("iter/bpf_sk_storage_map")
+int open_totals(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct sock *sk = ctx->sk;
+	struct sock_state *s = ctx->value;
+	struct total e;
+	struct flow flow;
+
+	if (!sk || !s)
+		return 0;
+	int state = sk->__sk_common.skc_state;
+	if (state == TCP_CLOSE || state == TCP_LISTEN || !s->tool.begun)
+		return 0;
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return 0;
+	struct owner owner = s->owner;
+	flow_of(&flow, sk, tp);
+	if (!shown(sk, &flow, &owner))
+		return 0;
+	/* Told here and once more if it closes on another CPU in this very moment; no lock covers both. */
+	if (!tally_tell(&e.sent, &s->tool, tp))
+		return 0;
+	head_fill(&e.head, sk, &flow, &owner, TOTAL);
+	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
+	return 0;
+}

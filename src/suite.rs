@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The commands of the suite and the tracepoints they use: one line each, for `tcptools list`, `tplist` and the tests.
+
+/// A command of the suite.
+#[derive(Debug)]
+pub struct Tool {
+    /// Its name, and that of its `src/bpf/<name>.bpf.c`.
+    pub name: &'static str,
+    /// What one row of it is.
+    pub row: &'static str,
+    /// The tracepoints that its rows are made of, as `category:event`.
+    pub rows: &'static [&'static str],
+    /// The tracepoints that it attaches to besides, to know owners and endings.
+    pub also: &'static [&'static str],
+}
+
+/// What `src/bpf/owner.bpf.h` attaches to.
+const OWNER: &[&str] = &["sock:inet_sock_set_state", "tcp:tcp_rcv_space_adjust"];
+/// [`OWNER`], and how a session was reset.
+const RESET: &[&str] = &[
+    "tcp:tcp_rcv_space_adjust",
+    "tcp:tcp_receive_reset",
+    "tcp:tcp_send_reset",
+];
+/// [`OWNER`], and what was sent again.
+const RETRANS: &[&str] = &[
+    "sock:inet_sock_set_state",
+    "tcp:tcp_rcv_space_adjust",
+    "tcp:tcp_retransmit_skb",
+];
+
+const fn tool(
+    name: &'static str,
+    row: &'static str,
+    rows: &'static [&'static str],
+    also: &'static [&'static str],
+) -> Tool {
+    Tool {
+        name,
+        row,
+        rows,
+        also,
+    }
+}
+
+/// Every command that traces. A test compares the tracepoints with what the compiled programs attach to.
+#[rustfmt::skip] // one line per command
+pub const TOOLS: &[Tool] = &[
+    tool("tcplife", "a TCP session when it ends, and how it ended", &["sock:inet_sock_set_state"], RESET),
+    tool("tcpstates", "a change of state, and the time in the old one", &["sock:inet_sock_set_state"], RETRANS),
+    tool("tcpconnect", "an active open, its outcome and latency", &["sock:inet_sock_set_state"], OWNER),
+    tool("tcpaccept", "a passive open", &["sock:inet_sock_set_state"], OWNER),
+    tool("tcpretrans", "a retransmission of a segment or a SYN/ACK", &["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"], OWNER),
+    tool("tcpreset", "an RST sent or received, and why", &["tcp:tcp_send_reset", "tcp:tcp_receive_reset"], OWNER),
+    tool("tcpprobe", "a sample of the congestion window", &["tcp:tcp_probe"], RETRANS),
+    tool("tcpinfo", "a socket's final TCP statistics", &["tcp:tcp_destroy_sock"], OWNER),
+    tool("tcprcvspace", "a step of receive-buffer autotuning", &["tcp:tcp_rcv_space_adjust"], OWNER),
+    tool("sockbuf", "a socket buffer that overflowed or met its limit", &["sock:sock_rcvqueue_full", "sock:sock_exceed_buf_limit", "udp:udp_fail_queue_rcv_skb"], OWNER),
+];
+
+/// The commands that do not trace: name, and what they do.
+pub const OTHERS: &[(&str, &str)] = &[
+    (
+        "tplist",
+        "list tracepoints, their fields, and who uses them",
+    ),
+    (
+        "tcptools",
+        "this: list, check the host, run the commands above",
+    ),
+];
+
+/// Whether the suite has this command, the front command itself not counted.
+pub fn has(name: &str) -> bool {
+    name == "tplist" || TOOLS.iter().any(|tool| tool.name == name)
+}
+
+/// The commands whose rows are made of this tracepoint.
+pub fn shown_by(event: &str) -> Vec<&'static str> {
+    using(event, |tool| tool.rows)
+}
+
+/// The commands that attach to this tracepoint only to know more about a row.
+pub fn read_by(event: &str) -> Vec<&'static str> {
+    let shown = shown_by(event);
+    let mut read = using(event, |tool| tool.also);
+    read.retain(|name| !shown.contains(name));
+    read
+}
+
+/// Event names are unique in a kernel, so the category need not be known.
+fn using(event: &str, list: fn(&Tool) -> &'static [&'static str]) -> Vec<&'static str> {
+    let named = |full: &&str| full.rsplit(':').next() == Some(event);
+    let uses = |tool: &&Tool| list(tool).iter().any(named);
+    TOOLS.iter().filter(uses).map(|tool| tool.name).collect()
+}
+
+/// Every tracepoint that some command uses, once, in the order of the table.
+pub fn tracepoints() -> Vec<&'static str> {
+    let mut all: Vec<&str> = vec![];
+    for name in TOOLS
+        .iter()
+        .flat_map(|tool| tool.rows.iter().chain(tool.also))
+    {
+        if !all.contains(name) {
+            all.push(name);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_helpers_are_kept_apart() {
+        assert_eq!(shown_by("tcp_rcv_space_adjust"), ["tcprcvspace"]);
+        let read = read_by("tcp_rcv_space_adjust");
+        assert!(read.contains(&"tcplife") && !read.contains(&"tcprcvspace"));
+        assert!(shown_by("sched_switch").is_empty() && read_by("sched_switch").is_empty());
+    }
+
+    #[test]
+    fn the_list_fits_a_terminal() {
+        for tool in TOOLS {
+            assert!(tool.row.len() <= 50, "{}", tool.name);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The table of commands says what the kernel halves attach to, and the front commands say what the table says.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tcptools::suite::{TOOLS, Tool};
+
+mod tools;
+
+fn bpf() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bpf")
+}
+
+/// The events of every `SEC("tp_btf/...")` in a source and in the headers of ours that it includes.
+fn attached(file: &str, events: &mut BTreeSet<String>) {
+    let text = fs::read_to_string(bpf().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+    for line in text.lines() {
+        let quoted = line.split('"').nth(1).unwrap_or_default();
+        if line.starts_with("SEC(") {
+            let section = quoted.trim_start_matches('?');
+            let event = section
+                .strip_prefix("tp_btf/")
+                .or(section.strip_prefix("raw_tp/"));
+            events.extend(event.map(str::to_owned));
+        } else if line.starts_with("#include \"") && quoted.ends_with(".bpf.h") {
+            attached(quoted, events);
+        }
+    }
+}
+
+#[test]
+fn the_table_has_the_tracepoints_of_the_programs() {
+    for tool in TOOLS {
+        let source = format!("{}.bpf.c", tool.name);
+        if !bpf().join(&source).exists() {
+            continue;
+        }
+        let mut events = BTreeSet::new();
+        attached(&source, &mut events);
+        let event = |full: &&str| full.rsplit(':').next().unwrap().to_owned();
+        let table: BTreeSet<_> = tool.rows.iter().chain(tool.also).map(event).collect();
+        assert_eq!(
+            table, events,
+            "{}: src/suite.rs against {source}",
+            tool.name
+        );
+    }
+}
+
+#[test]
+fn the_table_has_every_command() {
+    for entry in fs::read_dir(bpf().join("../bin")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let name = name.trim_end_matches(".rs");
+        let known = tcptools::suite::has(name) || name == "tcptools";
+        assert!(known, "src/suite.rs lacks {name}");
+        assert!(
+            tools::every().any(|tool| tool == name),
+            "tests/tools lacks {name}"
+        );
+    }
+    for tool in tools::ALL {
+        assert!(
+            TOOLS.iter().any(|t| t.name == *tool),
+            "src/suite.rs lacks {tool}"
+        );
+    }
+}
+
+/// The ten tracepoints that the suite exists for.
+#[test]
+fn every_tracepoint_of_the_source_document_has_rows() {
+    let rows: Vec<_> = TOOLS.iter().flat_map(|tool: &Tool| tool.rows).collect();
+    let page = fs::read_to_string(bpf().join("../../docs/tracepoints.md")).unwrap();
+    for name in [
+        "tcp:tcp_retransmit_skb",
+        "tcp:tcp_retransmit_synack",
+        "tcp:tcp_send_reset",
+        "tcp:tcp_receive_reset",
+        "tcp:tcp_destroy_sock",
+        "tcp:tcp_rcv_space_adjust",
+        "tcp:tcp_probe",
+        "sock:inet_sock_set_state",
+        "sock:sock_rcvqueue_full",
+        "sock:sock_exceed_buf_limit",
+    ] {
+        assert!(rows.contains(&&name), "no command has rows of {name}");
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "docs/tracepoints.md lacks {name}"
+        );
+    }
+}
+
+fn run(tool: &str, args: &[&str]) -> Output {
+    let mut command = Command::new(tools::binary(tool));
+    command.args(args).output().expect("the command was built")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn the_list_and_the_help_name_every_command() {
+    let (list, help) = (run("tcptools", &["list"]), run("tcptools", &["--help"]));
+    for text in [stdout(&list), stdout(&help)] {
+        for name in TOOLS.iter().map(|t| t.name).chain(["tplist"]) {
+            let begins = |line: &str| line.trim_start().starts_with(&format!("{name} "));
+            assert!(text.lines().any(begins), "{name}: {text}");
+        }
+    }
+    let lines = stdout(&run("tcptools", &["list", "--json"]));
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(lines.len(), TOOLS.len());
+    let life = lines.iter().find(|l| l["command"] == "tcplife").unwrap();
+    assert_eq!(life["rows_from"][0], "sock:inet_sock_set_state");
+    assert_eq!(life["installed"], true);
+}
+
+#[test]
+fn a_command_runs_under_its_own_name_with_its_own_arguments() {
+    let through = run("tcptools", &["tplist", "--no-such-flag"]);
+    assert_eq!(through.status.code(), Some(2));
+    let said = String::from_utf8(through.stderr).unwrap();
+    assert!(
+        said.starts_with("tplist: ") && said.contains("--no-such-flag"),
+        "{said}"
+    );
+    let help = stdout(&run("tcptools", &["tcplife", "--help"]));
+    assert_eq!(help, stdout(&run("tcplife", &["--help"])));
+}
+
+#[test]
+fn what_cannot_run_is_one_sentence() {
+    for (args, code, said) in [
+        (&["nosuchtool"][..], 2, "no command 'nosuchtool'"),
+        (&["../tcplife"], 2, "no command '../tcplife'"),
+        (&[], 2, "--help"),
+        (&["list", "stray"], 2, "stray"),
+    ] {
+        let output = run("tcptools", args);
+        let text = String::from_utf8(output.stderr.clone()).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(
+            text.lines().count() == 1 && text.contains(said),
+            "{args:?}: {text}"
+        );
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+/// Outside an installation the commands are beside this one, and nowhere else: not in PATH.
+#[test]
+fn a_command_that_is_not_there_is_said_to_be_missing() {
+    let dir = std::env::temp_dir().join(format!("tcptools-alone-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let alone = dir.join("tcptools");
+    fs::copy(tools::binary("tcptools"), &alone).unwrap();
+    let built = tools::binary("tcplife");
+    let output = Command::new(&alone)
+        .args(["tcplife", "--version"])
+        .env("PATH", built.parent().unwrap())
+        .output();
+    fs::remove_dir_all(&dir).unwrap();
+    let output = output.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said.starts_with("tcptools: tcplife is not installed: "),
+        "{said}"
+    );
+}
+
+#[test]
+fn tplist_answers_without_privileges_or_says_why_not() {
+    let state = run("tplist", &["-v", "inet_sock_set_state"]);
+    let text = stdout(&state);
+    let mut lines = text.lines();
+    assert!(
+        lines
+            .next()
+            .unwrap_or_default()
+            .starts_with("sock:inet_sock_set_state "),
+        "{text}"
+    );
+    for field in [
+        "    int oldstate;",
+        "    int newstate;",
+        "    __u8 saddr[4];",
+    ] {
+        assert!(text.lines().any(|line| line == field), "{field}: {text}");
+    }
+    for (args, code, said) in [
+        (&["-p", "1"][..], 2, "USDT"),
+        (&["-l", "c"], 2, "USDT"),
+        (&["["], 2, "pattern"),
+        (&["no:such*"], 1, "'no:such*'"),
+    ] {
+        let output = run("tplist", args);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(
+            text.contains(said) && output.stdout.is_empty(),
+            "{args:?}: {text}"
+        );
+    }
+}
+
+#[test]
+fn tplist_shows_who_uses_what() {
+    let all = stdout(&run("tplist", &["--json", "tcp:*"]));
+    let all: Vec<Value> = all
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let find = |name: &str| all.iter().find(|t| t["name"] == name).unwrap();
+    assert_eq!(find("tcp_probe")["shown_by"][0], "tcpprobe");
+    assert_eq!(find("tcp_bad_csum")["shown_by"], Value::Array(vec![]));
+    assert!(
+        find("tcp_rcv_space_adjust")["read_by"]
+            .to_string()
+            .contains("tcplife")
+    );
+    let socket = &find("tcp_probe")["args"][0];
+    assert_eq!(socket["name"], "sk");
+    // The kernel's own structs say the same as the record: an address fills what sockaddr_in6 needs.
+    let fields = find("tcp_probe")["fields"].as_array().unwrap();
+    let source = fields.iter().find(|f| f["name"] == "saddr").unwrap();
+    assert_eq!(
+        (source["type"].as_str(), source["size"].as_u64()),
+        (Some("__u8[28]"), Some(28))
+    );
+}
