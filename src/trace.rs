@@ -159,7 +159,7 @@ impl Trace {
             self.srtt.push((now.boot_ns, now.srtt_us));
         }
         self.first_retrans.get_or_insert(now.total_retrans);
-        self.follow(now, false);
+        self.follow(now);
     }
 
     /// A segment was just sent again.
@@ -168,7 +168,7 @@ impl Trace {
             .get_or_insert(now.total_retrans.saturating_sub(1));
         self.windows(now);
         self.mark(now, Event::Retransmit);
-        self.follow(now, true);
+        self.follow(now);
     }
 
     fn windows(&mut self, now: Moment) {
@@ -188,12 +188,12 @@ impl Trace {
     }
 
     /// Events show as a change of the congestion state; a second time-out in a row changes only the back-off.
-    fn follow(&mut self, now: Moment, sent: bool) {
+    fn follow(&mut self, now: Moment) {
         let changed = now.ca_state != self.last.ca_state;
         let timeout = (now.retransmits, now.snd_una);
-        let again = sent && now.retransmits != 0 && self.last_rto != Some(timeout);
         match now.ca_state {
-            CA_LOSS if changed || again => {
+            // Without a time-out it is a path whose MTU has shrunk (tcp_simple_retransmit).
+            CA_LOSS if now.retransmits != 0 && self.last_rto != Some(timeout) => {
                 self.rtos += 1;
                 self.last_rto = Some(timeout);
                 self.mark(now, Event::Rto);
@@ -313,11 +313,10 @@ mod tests {
             (4, 0, 5, true),
         ];
         assert_eq!(events(&backoff), [Rto, Rto]);
-        // Sampled away: only the state tells.
-        assert_eq!(
-            events(&[(0, 0, 1, false), (4, 0, 1, false), (4, 0, 2, false)]),
-            [Rto]
-        );
+        // Only a sample tells of it; then none at all, for want of a time-out.
+        let sampled = [(0, 0, 1, false), (4, 1, 1, false), (4, 0, 2, false)];
+        assert_eq!(events(&sampled), [Rto]);
+        assert_eq!(events(&[(0, 0, 1, false), (4, 0, 1, true)]), []);
         // A tail-loss probe is no event of its own.
         assert_eq!(events(&[(0, 0, 1, true)]), []);
     }
