@@ -156,6 +156,7 @@ struct sock {
 	int sk_err;
 	__u32 sk_ack_backlog;     /* listener: established children that wait for accept() */
 	__u32 sk_max_ack_backlog; /* listener: its limit, from listen() and net.core.somaxconn */
+	unsigned long sk_pacing_rate; /* bytes/s; ~0: not paced */
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -191,7 +192,7 @@ struct inet_connection_sock {
 	struct request_sock_queue icsk_accept_queue;
 	__u32 icsk_rto; /* jiffies */
 	const struct tcp_congestion_ops *icsk_ca_ops;
-	__u8 icsk_ca_state : 5;
+	__u8 icsk_ca_state : 5; /* enum tcp_ca_state of include/uapi/linux/tcp.h; its width differs */
 	__u8 icsk_retransmits; /* timeouts in a row */
 	__u8 icsk_pending;     /* ICSK_TIME_*, 0 while the retransmission timer runs its handler */
 };
@@ -210,6 +211,13 @@ struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 mss_cache;
 	__u32 snd_cwnd;
+	__u32 snd_ssthresh; /* 0x7fffffff: infinite */
+	__u32 snd_wnd;
+	__u32 rcv_wnd;
+	__u32 packets_out;
+	__u32 sacked_out;
+	__u32 lost_out;
+	__u32 retrans_out;
 	struct minmax rtt_min; /* us */
 	__u64 bytes_sent;      /* payload, retransmissions included */
 	__u64 bytes_retrans;   /* payload sent again */
@@ -224,6 +232,7 @@ struct tcp_sock {
 	__u32 data_segs_out;
 	__u32 rate_delivered;   /* packets */
 	__u32 rate_interval_us; /* us */
+	__u8 rate_app_limited : 1;
 	__u32 total_retrans;
 	__u32 undo_marker; /* where a reduction of the window may be undone; 0: nowhere */
 	bool is_mptcp;
@@ -248,10 +257,12 @@ struct net_device {
 /* include/linux/skbuff.h */
 struct sk_buff {
 	struct net_device *dev;
+	unsigned int len;
 	char cb[48];
 	__u16 transport_header; /* from head */
 	__u16 network_header;
 	unsigned char *head;
+	unsigned char *data;
 };
 
 /* include/net/tcp.h: what TCP keeps in skb->cb */

@@ -15,6 +15,7 @@ mod scratch;
 mod tcpaccept;
 mod tcpconnect;
 mod tcplife;
+mod tcpprobe;
 mod tcpreset;
 mod tcpretrans;
 mod tcpstates;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut trials = tcplife::tests();
+    trials.extend(tcpprobe::tests());
     trials.extend(tcpretrans::tests());
     trials.extend(tcpreset::tests());
     trials.extend(tcpconnect::tests());

@@ -8,6 +8,7 @@ pub const ALL: &[&str] = &[
     "tcpaccept",
     "tcpconnect",
     "tcplife",
+    "tcpprobe",
     "tcpreset",
     "tcpretrans",
     "tcpstates",

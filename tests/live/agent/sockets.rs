@@ -19,19 +19,27 @@ use nix::{
 use super::{number, sys};
 
 /// Where the fields of `struct tcp_info` lie (include/uapi/linux/tcp.h): name, offset, size.
-const TCP_INFO_FIELDS: [(&str, usize, usize); 12] = [
+const TCP_INFO_FIELDS: [(&str, usize, usize); 20] = [
     ("state", 0, 1),
+    ("ca_state", 1, 1),
     ("snd_mss", 16, 4),
     ("unacked", 24, 4),
+    ("sacked", 28, 4),
+    ("lost", 32, 4),
+    ("retrans", 36, 4),
     ("srtt_us", 68, 4),
+    ("snd_ssthresh", 76, 4),
     ("snd_cwnd", 80, 4),
     ("total_retrans", 100, 4),
+    ("pacing_rate", 104, 8),
     ("bytes_acked", 120, 8),
     ("bytes_received", 128, 8),
     ("min_rtt_us", 148, 4),
     ("delivery_rate", 160, 8),
     ("bytes_sent", 200, 8),
     ("bytes_retrans", 208, 8),
+    ("snd_wnd", 228, 4),
+    ("rcv_wnd", 232, 4),
 ];
 
 pub fn execute(verb: &str, args: &[&str]) -> Result<String> {

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sampling of events that come per packet or per read, decided in the kernel (`src/bpf/sample.bpf.h`).
+
+/// Which events of a socket are shown. The first one always is; all that are given must agree on the others.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+#[command(next_help_heading = "Sampling (decided in the kernel, for each socket by itself)")]
+pub struct Sampling {
+    /// Show every Nth event of a socket
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
+    /// Show a socket at most once in so many milliseconds
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub interval: Option<u32>,
+    /// Show a socket only when its window has changed
+    #[arg(long)]
+    pub changes: bool,
+}
+
+impl Sampling {
+    /// `--interval` in nanoseconds, 0 without it.
+    pub fn interval_ns(&self) -> u64 {
+        u64::from(self.interval.unwrap_or(0)) * 1_000_000
+    }
+
+    /// Whether anything was asked for.
+    pub fn is_set(&self) -> bool {
+        self.every > 1 || self.interval.is_some() || self.changes
+    }
+}
