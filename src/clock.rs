@@ -119,6 +119,18 @@ mod tests {
     }
 
     #[test]
+    fn a_coarse_clock_advances_by_whole_jiffies() {
+        let coarse = || now(ClockId::CLOCK_MONOTONIC_COARSE);
+        let (first, mut next) = (coarse(), coarse());
+        while next == first {
+            next = coarse();
+        }
+        let ticks = (next - first) as f64 / 1e3 / jiffy_us() as f64;
+        let off = (ticks - ticks.round()).abs();
+        assert!(ticks > 0.9 && off < 0.01, "{ticks}");
+    }
+
+    #[test]
     fn a_row_of_now_carries_the_time_of_now() {
         let mut clock = Clock::default();
         let (text, _) = clock.rfc3339(boot_ns());

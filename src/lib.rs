@@ -18,6 +18,7 @@
 
 #![warn(missing_docs)]
 
+pub mod choice;
 pub mod cli;
 pub mod clock;
 pub mod count;

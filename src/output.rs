@@ -3,6 +3,7 @@
 
 use std::io::Write;
 
+use crate::choice::Choice;
 use crate::clock::Clock;
 use crate::types::{Record, head};
 use crate::value::Value;
@@ -42,7 +43,8 @@ impl Shown {
         Self(self.0 | other.0)
     }
 
-    fn has(self, other: Self) -> bool {
+    /// Whether the two have a layout in common.
+    pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 }
@@ -96,6 +98,15 @@ impl<E> Column<E> {
         }
     }
 
+    /// The heading; the key where the column was made for JSON only.
+    pub const fn title(&self) -> &'static str {
+        if self.heading.is_empty() {
+            self.key
+        } else {
+            self.heading
+        }
+    }
+
     /// Aligned to the right, as numbers are.
     pub const fn right(mut self) -> Self {
         self.right = true;
@@ -119,11 +130,17 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
             0 => Value::Unknown, // no socket
             cookie => Value::Int(cookie),
         }),
-        json("family", |r| Value::Int(r.head.flow.family.into())),
-        json("laddr", |r| Value::Addr(r.head.flow.local())),
-        json("lport", |r| Value::Int(r.head.flow.lport.into())),
-        json("raddr", |r| Value::Addr(r.head.flow.remote())),
-        json("rport", |r| Value::Int(r.head.flow.rport.into())),
+        json("family", |r| {
+            of_flow(r, Value::Int(r.head.flow.family.into()))
+        }),
+        json("laddr", |r| of_flow(r, Value::Addr(r.head.flow.local()))),
+        json("lport", |r| {
+            of_flow(r, Value::Int(r.head.flow.lport.into()))
+        }),
+        json("raddr", |r| of_flow(r, Value::Addr(r.head.flow.remote()))),
+        json("rport", |r| {
+            of_flow(r, Value::Int(r.head.flow.rport.into()))
+        }),
         json("pid", pid),
         json("comm", comm),
         json("uid", |r| match r.head.uid {
@@ -132,6 +149,14 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
         }),
         json("pid_source", pid_source),
     ]
+}
+
+/// An address or port, for a column: unknown for a socket that has none, as of AF_PACKET.
+pub fn of_flow<'a, E>(row: &Row<'_, E>, value: Value<'a>) -> Value<'a> {
+    match row.head.flow.family {
+        0 => Value::Unknown,
+        _ => value,
+    }
 }
 
 /// The owner's process id, for a column.
@@ -214,6 +239,25 @@ impl<E> Rows<E> {
         }
     }
 
+    /// As `new`, with the columns that the user named instead of the format's own.
+    ///
+    /// # Errors
+    /// When there is no such column.
+    pub fn chosen(
+        tool: &'static str,
+        style: Style,
+        columns: Vec<Column<E>>,
+        choice: Option<&Choice>,
+    ) -> anyhow::Result<Self> {
+        let Some(choice) = choice else {
+            return Ok(Self::new(tool, style, columns));
+        };
+        let columns = choice.of(columns, style.layout(), style.format == Format::Json)?;
+        let mut rows = Self::new(tool, style, Vec::new());
+        rows.columns = columns;
+        Ok(rows)
+    }
+
     /// Follows steps of the wall clock; call it now and then.
     pub fn refresh_clock(&mut self) {
         self.clock.refresh();
@@ -234,7 +278,7 @@ impl<E> Rows<E> {
         }
         for column in &self.columns {
             let width = self.width(column);
-            line.cell(out, column.heading.as_bytes(), width, column.right);
+            line.cell(out, column.title().as_bytes(), width, column.right);
         }
         line.end(out);
     }
@@ -311,11 +355,9 @@ impl<E> Rows<E> {
     }
 
     fn width(&self, column: &Column<E>) -> usize {
-        if self.style.wide {
-            column.width.1
-        } else {
-            column.width.0
-        }
+        let (narrow, wide) = column.width;
+        let width = if self.style.wide { wide } else { narrow };
+        width.max(column.title().len())
     }
 }
 

@@ -147,6 +147,11 @@ pub fn all_missing<'a>(tracepoints: &[&'a str]) -> Vec<&'a str> {
     tracepoints.iter().copied().filter(lacks).collect()
 }
 
+/// Whether the running kernel has a tracepoint; also when nothing tells (no BTF), so that loading explains.
+pub fn has_tracepoint(name: &str) -> bool {
+    missing(&[name]).is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

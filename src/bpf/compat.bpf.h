@@ -16,6 +16,49 @@ static __always_inline bool is_mptcp_subflow(struct tcp_sock *tp)
 	return bpf_core_field_exists(tp->is_mptcp) && BPF_CORE_READ_BITFIELD(tp, is_mptcp);
 }
 
+/* tcp_sock.total_rto: since 6.7. */
+static __always_inline __u32 total_rto(struct tcp_sock *tp)
+{
+	return bpf_core_field_exists(tp->total_rto) ? tp->total_rto : ~0U;
+}
+
+/* tcp_sock.chrono_type: a byte of its own since 6.12 or so, a bitfield of two bits before. */
+static __always_inline __u8 chrono_type(struct tcp_sock *tp)
+{
+	return BPF_CORE_READ_BITFIELD(tp, chrono_type);
+}
+
+/* sock.sk_drop_counters: since 6.18; a socket that has them (UDP) counts there, one counter for either half of the nodes. */
+struct numa_drop_counters___6_18 {
+	atomic_t drops0;
+	atomic_t drops1;
+} __attribute__((preserve_access_index));
+
+struct sock___6_18 {
+	struct numa_drop_counters___6_18 *sk_drop_counters;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u32 sock_drops(struct sock *sk)
+{
+	struct sock___6_18 *new = (void *)sk;
+
+	if (bpf_core_field_exists(new->sk_drop_counters)) {
+		struct numa_drop_counters___6_18 *split = BPF_CORE_READ(new, sk_drop_counters);
+		if (split)
+			return BPF_CORE_READ(split, drops0.counter) + BPF_CORE_READ(split, drops1.counter);
+	}
+	return sk->sk_drops.counter;
+}
+
+/* sysctl_tcp_moderate_rcvbuf: a byte since 5.13 or so, an int before; little endian keeps it in the first byte. */
+static __always_inline bool rcvbuf_is_moderated(struct sock *sk)
+{
+	__u8 on = 0;
+
+	bpf_core_read(&on, sizeof(on), &sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_moderate_rcvbuf);
+	return on;
+}
+
 /* sk_cgrp_data.cgroup: since 5.15; before it a tagged word, `val`, whose pointer form had its low bits clear. */
 struct sock_cgroup_data___tagged {
 	__u64 val;

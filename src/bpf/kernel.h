@@ -34,8 +34,9 @@ enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum { BPF_RB_AVAIL_DATA = 0 };
 
 /* include/linux/socket.h, include/uapi/linux/in.h */
-enum { AF_INET = 2, AF_INET6 = 10 };
-enum { IPPROTO_TCP = 6, IPPROTO_MPTCP = 262 };
+enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, AF_NETLINK = 16 };
+enum { SOCK_STREAM = 1, SOCK_RAW = 3 };
+enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17, IPPROTO_UDPLITE = 136, IPPROTO_MPTCP = 262 };
 
 /* include/net/tcp_states.h: seen by users in /proc/net/tcp, so ABI. */
 enum {
@@ -56,6 +57,8 @@ enum {
 /* include/net/sock.h: enum sock_flags (bits of sk_flags); sk_shutdown */
 enum { SOCK_DEAD = 0, SOCK_DONE = 1 };
 enum { RCV_SHUTDOWN = 1 };
+enum { SOCK_RCVBUF_LOCK = 2 }; /* sk_userlocks: SO_RCVBUF was set */
+enum { SK_MEM_SEND = 0, SK_MEM_RECV = 1 };
 
 /* include/net/tcp.h: TCPHDR_*, the flags on the wire; enum tcp_ca_state is uapi, so ABI. */
 enum { TCPHDR_SYN = 0x02, TCPHDR_ACK = 0x10 };
@@ -65,7 +68,7 @@ enum { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
 enum { ICSK_TIME_LOSS_PROBE = 5 };
 
 /* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
-enum { EPIPE = 32, EADDRNOTAVAIL = 99, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
+enum { ENOMEM = 12, EPIPE = 32, EADDRNOTAVAIL = 99, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
 
 /* include/linux/sched.h */
 enum { PF_KTHREAD = 0x00200000 };
@@ -77,8 +80,14 @@ struct ns_common {
 	unsigned int inum;
 };
 
+struct netns_ipv4 {
+	int sysctl_tcp_rmem[3];
+	__u8 sysctl_tcp_moderate_rcvbuf; /* int before 5.15 */
+};
+
 struct net {
 	struct ns_common ns;
+	struct netns_ipv4 ipv4;
 };
 
 /* include/linux/types.h */
@@ -97,6 +106,8 @@ struct in6_addr {
 	} in6_u;
 };
 
+struct proto;
+
 /* include/net/sock.h */
 struct sock_common {
 	__be32 skc_daddr;
@@ -105,6 +116,7 @@ struct sock_common {
 	__u16 skc_num;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
+	struct proto *skc_prot;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
@@ -116,10 +128,25 @@ typedef struct {
 	int owned;
 } socket_lock_t;
 
-/* include/linux/types.h */
+/* include/linux/types.h, include/linux/refcount.h */
 typedef struct {
 	int counter;
 } atomic_t;
+
+typedef struct {
+	atomic_t refs;
+} refcount_t;
+
+/* include/net/sock.h: a protocol, with the limits of its memory */
+struct proto {
+	char name[32];
+	unsigned long *memory_pressure;
+	long *sysctl_mem; /* three, in pages */
+	int *sysctl_rmem;
+	int *sysctl_wmem;
+	__u32 sysctl_rmem_offset; /* in struct net; 0: sysctl_rmem */
+	__u32 sysctl_wmem_offset;
+};
 
 typedef struct {
 	__u32 val;
@@ -157,6 +184,16 @@ struct sock {
 	__u32 sk_ack_backlog;     /* listener: established children that wait for accept() */
 	__u32 sk_max_ack_backlog; /* listener: its limit, from listen() and net.core.somaxconn */
 	unsigned long sk_pacing_rate; /* bytes/s; ~0: not paced */
+	__u16 sk_type;
+	__u8 sk_userlocks;
+	int sk_rcvbuf;
+	int sk_sndbuf;
+	int sk_wmem_queued;
+	refcount_t sk_wmem_alloc;
+	atomic_t sk_drops;
+	struct {
+		atomic_t rmem_alloc;
+	} sk_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -164,6 +201,15 @@ struct sock {
 struct inet_sock {
 	struct sock sk;
 	__be16 inet_sport;
+};
+
+/* include/linux/tcp.h */
+struct tcp_options_received {
+	__u16 tstamp_ok : 1;
+	__u16 wscale_ok : 1;
+	__u16 sack_ok : 3;
+	__u16 snd_wscale : 4;
+	__u16 rcv_wscale : 4;
 };
 
 /* include/net/tcp.h: struct tcp_congestion_ops */
@@ -189,10 +235,16 @@ struct tcp_request_sock {
 /* include/net/inet_connection_sock.h */
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
-	struct request_sock_queue icsk_accept_queue;
-	__u32 icsk_rto; /* jiffies */
+	__u32 icsk_rto;		/* jiffies */
+	__u32 icsk_pmtu_cookie; /* bytes */
 	const struct tcp_congestion_ops *icsk_ca_ops;
 	__u8 icsk_ca_state : 5; /* enum tcp_ca_state of include/uapi/linux/tcp.h; its width differs */
+	__u8 icsk_backoff;
+	struct {
+		__u32 lrcvtime; /* jiffies */
+		__u16 rcv_mss;
+	} icsk_ack;
+	struct request_sock_queue icsk_accept_queue;
 	__u8 icsk_retransmits; /* timeouts in a row */
 	__u8 icsk_pending;     /* ICSK_TIME_*, 0 while the retransmission timer runs its handler */
 };
@@ -239,6 +291,37 @@ struct tcp_sock {
 	__u8 repair : 1;           /* TCP_REPAIR: a connection that is restored, not made */
 	__u8 fastopen_connect : 1; /* TCP_FASTOPEN_CONNECT */
 	__u8 syn_fastopen : 1;     /* our SYN had a Fast Open option */
+	__u32 mdev_us; /* us << 2 */
+	__u32 reordering;
+	__u32 reord_seen;
+	__u32 dsack_dups;
+	__u32 rcv_ooopack;
+	__u32 delivered;
+	__u32 delivered_ce;
+	__u32 segs_in;
+	__u32 rcv_ssthresh;
+	__u32 lsndtime;	  /* jiffies */
+	__u32 rcv_tstamp; /* jiffies */
+	__u16 advmss;
+	__u16 total_rto;
+	__u8 ecn_flags;
+	__u8 syn_data_acked : 1;
+	__u8 syn_fastopen_child : 1;
+	__u8 chrono_type;
+	__u32 chrono_start;   /* jiffies */
+	__u32 chrono_stat[3]; /* jiffies */
+	struct tcp_options_received rx_opt;
+	struct {
+		__u32 rtt_us; /* us << 3 */
+	} rcv_rtt_est;
+	struct {
+		int space; /* bytes */
+		__u32 seq;
+		__u64 time; /* us, CLOCK_MONOTONIC */
+	} rcvq_space;
+	__u32 copied_seq;
+	__u32 rcv_nxt;
+	__u32 window_clamp;
 };
 
 /* net/mptcp/protocol.h */
@@ -256,6 +339,7 @@ struct net_device {
 
 /* include/linux/skbuff.h */
 struct sk_buff {
+	unsigned int truesize;
 	struct net_device *dev;
 	unsigned int len;
 	char cb[48];

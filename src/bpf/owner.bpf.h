@@ -2,9 +2,11 @@
 /*
  * The programs that find out whose a socket is, for every tool that shows owners.
  *
- * A tool that handles inet_sock_set_state itself calls owner_follow() there and defines OWN_SET_STATE; one that keeps
- * state of sockets that exist already defines SOCK_SEED(sk, s); one that needs to know of some of them only defines
- * SEED_WANTED(sk). All before it includes this file.
+ * A tool that handles inet_sock_set_state itself calls owner_follow() there and defines OWN_SET_STATE; one that
+ * handles tcp_rcv_space_adjust calls owner_note() there and defines OWN_READER; one that keeps
+ * state of sockets that exist already defines SOCK_SEED(sk, s); one for other sockets than TCP's, or for some of
+ * them only, defines SOCK_OWNED(sk).
+ * All before it includes this file.
  */
 #ifndef TCPTOOLS_OWNER_BPF_H
 #define TCPTOOLS_OWNER_BPF_H
@@ -15,8 +17,9 @@
 #define SOCK_SEED(sk, s)
 #endif
 
-#ifndef SEED_WANTED
-#define SEED_WANTED(sk) true
+/* The sockets whose owners a tool wants to know. */
+#ifndef SOCK_OWNED
+#define SOCK_OWNED(sk) (protocol_wanted(sk) && is_inet(sk))
 #endif
 
 #ifndef OWN_SET_STATE
@@ -34,6 +37,7 @@ int BPF_PROG(follow_owner, struct sock *sk, int old, int new)
 }
 #endif
 
+#ifndef OWN_READER
 /*
  * The first read() of an accepted socket names the process that serves it, where the listener's would be a guess
  * (a parent that only listens). Runs in the reader's context under the socket's lock.
@@ -47,6 +51,7 @@ int BPF_PROG(note_reader, struct sock *sk)
 		owner_note(&s->owner, sk);
 	return 0;
 }
+#endif
 
 /*
  * Owners of the sockets that exist when the tool starts, in every network namespace: every file of every process is
@@ -64,12 +69,7 @@ int seed_sockets(struct bpf_iter__task_file *ctx)
 	if (!socket)
 		return 0;
 	struct sock *sk = socket->sk;
-	if (!sk || !protocol_wanted(sk))
-		return 0;
-	unsigned short family = sk->__sk_common.skc_family;
-	if (family != AF_INET && family != AF_INET6)
-		return 0;
-	if (!SEED_WANTED(sk))
+	if (!sk || !SOCK_OWNED(sk))
 		return 0;
 	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!s)

@@ -180,6 +180,13 @@ static __always_inline bool protocol_wanted(struct sock *sk)
 	return protocol == IPPROTO_TCP || (config.filter.mptcp && protocol == IPPROTO_MPTCP);
 }
 
+static __always_inline bool is_inet(struct sock *sk)
+{
+	unsigned short family = sk->__sk_common.skc_family;
+
+	return family == AF_INET || family == AF_INET6;
+}
+
 static __always_inline void map_v4(__u8 *to, __be32 addr)
 {
 	__u64 *word = (__u64 *)to;

@@ -233,7 +233,7 @@ SET_STATE_PROGRAMS(set_state, on_set_state)
 /* ---------------------------------------------------------------- listeners that are there already */
 
 #define OWN_SET_STATE
-#define SEED_WANTED(sk) ((sk)->__sk_common.skc_state == TCP_LISTEN)
+#define SOCK_OWNED(sk) (protocol_wanted(sk) && is_inet(sk) && (sk)->__sk_common.skc_state == TCP_LISTEN)
 #define SOCK_SEED(sk, s)                                                                                               \
 	do {                                                                                                           \
 		if (!s->tool.cookie)                                                                                   \

@@ -203,7 +203,7 @@ static __always_inline void open_seed(struct opening *opening)
 }
 
 #define OWN_SET_STATE
-#define SEED_WANTED(sk) ((sk)->__sk_common.skc_state == TCP_SYN_SENT)
+#define SOCK_OWNED(sk) (protocol_wanted(sk) && is_inet(sk) && (sk)->__sk_common.skc_state == TCP_SYN_SENT)
 #define SOCK_SEED(sk, s) open_seed(&s->tool)
 #include "owner.bpf.h"
 

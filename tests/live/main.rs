@@ -12,10 +12,13 @@ mod opens;
 mod pair;
 mod peer;
 mod scratch;
+mod sockbuf;
 mod tcpaccept;
 mod tcpconnect;
+mod tcpinfo;
 mod tcplife;
 mod tcpprobe;
+mod tcprcvspace;
 mod tcpreset;
 mod tcpretrans;
 mod tcpstates;
@@ -40,15 +43,23 @@ fn main() -> ExitCode {
         agent::main(&argv);
         return ExitCode::SUCCESS;
     }
-    let mut trials = tcplife::tests();
-    trials.extend(tcpprobe::tests());
-    trials.extend(tcpretrans::tests());
-    trials.extend(tcpreset::tests());
-    trials.extend(tcpconnect::tests());
-    trials.extend(tcpaccept::tests());
-    trials.extend(opens::tests());
-    trials.extend(tcpstates::tests());
-    trials.extend(front::tests());
+    let mut trials = [
+        front::tests(),
+        opens::tests(),
+        sockbuf::tests(),
+        tcpaccept::tests(),
+        tcpconnect::tests(),
+        tcpinfo::tests(),
+        tcplife::tests(),
+        tcpprobe::tests(),
+        tcprcvspace::tests(),
+        tcpreset::tests(),
+        tcpretrans::tests(),
+        tcpstates::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect::<Vec<_>>();
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"

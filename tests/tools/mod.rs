@@ -5,10 +5,13 @@ use std::path::PathBuf;
 
 /// Every command that traces.
 pub const ALL: &[&str] = &[
+    "sockbuf",
     "tcpaccept",
     "tcpconnect",
+    "tcpinfo",
     "tcplife",
     "tcpprobe",
+    "tcprcvspace",
     "tcpreset",
     "tcpretrans",
     "tcpstates",

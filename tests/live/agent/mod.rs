@@ -3,6 +3,7 @@
 //! and answers each with `ok ...` or `err ERRNO`. So every step of the traffic happens in an order, and in a process,
 //! that the test knows. It ends when its channel does, or when its parent dies.
 
+mod datagrams;
 mod processes;
 mod sockets;
 mod sys;
@@ -46,7 +47,7 @@ fn execute(state: &mut State, words: &[&str]) -> Result<String> {
     let (&verb, args) = words.split_first().ok_or(Errno::EINVAL)?;
     match processes::execute(state, verb, args) {
         Some(result) => result,
-        None => sockets::execute(verb, args),
+        None => datagrams::execute(verb, args).unwrap_or_else(|| sockets::execute(verb, args)),
     }
 }
 

@@ -8,8 +8,13 @@ use nix::{Result, errno::Errno, libc};
 
 /// `socket(2)`, close-on-exec; `protocol` may be MPTCP, which nix has no name for.
 pub fn socket(family: i32, protocol: i32) -> Result<RawFd> {
+    any_socket(family, libc::SOCK_STREAM, protocol)
+}
+
+/// `socket(2)` of any type, close-on-exec.
+pub fn any_socket(family: i32, kind: i32, protocol: i32) -> Result<RawFd> {
     // SAFETY: takes integers only.
-    let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, protocol) };
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
     Errno::result(fd)
 }
 

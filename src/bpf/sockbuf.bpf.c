@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* sockbuf: one record per packet or allocation that a socket buffer or a memory limit refused. Any protocol. */
+#include "kernel.h"
+
+struct asked {
+	bool asked; /* a record without an owner has gone out: say the owner when it is found */
+	__u8 pad[3];
+};
+
+#define TOOL_STATE struct asked
+#include "tcp.bpf.h"
+
+/* head.event, and an index into EVENTS of sockbuf.rs: the tracepoints. */
+enum event_kind { RCVQUEUE_FULL, EXCEED_BUF_LIMIT, UDP_FAIL_QUEUE };
+
+/* What refused it: an index into CAUSES of sockbuf.rs. */
+enum cause { CAUSE_RCVBUF, CAUSE_MEM_MAX, CAUSE_PRESSURE, CAUSE_MEMCG };
+
+struct overflow {
+	struct head head;
+	__s64 allocated; /* pages of the protocol on the whole host; -1: not what it is about */
+	__s64 mem[3];	 /* tcp_mem, udp_mem, ...: pages */
+	__u32 rmem_alloc;
+	__u32 rcvbuf;
+	__u32 wmem_queued;
+	__u32 wmem_alloc;
+	__u32 sndbuf;
+	__u32 truesize; /* of the packet; 0: not known */
+	__u32 minimum;	/* bytes that the socket is granted even under pressure: tcp_rmem[0], udp_rmem_min, ... */
+	__u32 drops;
+	__u16 family;
+	__u16 sock_type;
+	__u16 protocol;
+	__u8 cause;
+	__u8 sending;
+	__u8 rcvbuf_locked; /* SO_RCVBUF was set */
+	__u8 undecided;	    /* --pid or --comm cannot tell before the owner is looked up */
+	__u8 pad[6];
+	__u8 proto_name[32];
+};
+EXPORT_TYPE(overflow);
+
+/* Whether userspace looks up owners: it cannot with --no-seed. */
+const volatile bool lookup = false;
+
+/* ---------------------------------------------------------------- whose and which */
+
+static __always_inline void any_flow_of(struct flow *flow, struct sock *sk)
+{
+	__builtin_memset(flow, 0, sizeof(*flow));
+	if (!is_inet(sk))
+		return;
+	flow_of(flow, sk, NULL);
+	/* A raw socket's skc_num is its protocol. */
+	if (sk->sk_type == SOCK_RAW)
+		flow->lport = flow->rport = 0;
+}
+
+/* A filter on addresses or ports is a filter for sockets that have them. */
+static __always_inline bool any_flow_wanted(const struct flow *flow)
+{
+	const volatile struct filter *f = &config.filter;
+
+	if (!flow->family &&
+	    (f->lport.set || f->rport.set || f->port.set || f->laddr.n || f->raddr.n || f->addr.n))
+		return false;
+	return flow_wanted(flow);
+}
+
+/*
+ * TCP charges memory under the socket's lock, so its owner may be seen acting. UDP and the others, MPTCP's connections
+ * too, receive in softirq without it, whoever holds it: there only what was seen before counts, or a look at the files
+ * of every process.
+ */
+static __always_inline struct sock_state *owner_of(struct sock *sk)
+{
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!s)
+		__sync_fetch_and_add(&counters.untracked, 1);
+	else if (sk->sk_protocol == IPPROTO_TCP)
+		owner_note(&s->owner, sk);
+	return s;
+}
+
+/* ---------------------------------------------------------------- the record */
+
+static __always_inline void overflow_fill(struct overflow *e, struct sock *sk)
+{
+	__builtin_memset(&e->allocated, 0, sizeof(*e) - sizeof(e->head));
+	e->allocated = -1;
+	e->rmem_alloc = sk->sk_backlog.rmem_alloc.counter;
+	e->rcvbuf = sk->sk_rcvbuf;
+	e->wmem_queued = sk->sk_wmem_queued;
+	e->wmem_alloc = sk->sk_wmem_alloc.refs.counter;
+	e->sndbuf = sk->sk_sndbuf;
+	e->drops = sock_drops(sk);
+	e->family = sk->__sk_common.skc_family;
+	e->sock_type = sk->sk_type;
+	e->protocol = sk->sk_protocol;
+	e->rcvbuf_locked = !!(sk->sk_userlocks & SOCK_RCVBUF_LOCK);
+	bpf_probe_read_kernel(e->proto_name, sizeof(e->proto_name), sk->__sk_common.skc_prot->name);
+}
+
+/* Reserves and fills a record, if the filters let it pass. */
+static __always_inline struct overflow *overflow_begin(struct sock *sk, __u32 event)
+{
+	struct flow flow;
+
+	any_flow_of(&flow, sk);
+	if (!any_flow_wanted(&flow) || !sock_wanted(sk))
+		return NULL;
+	struct sock_state *s = owner_of(sk);
+	if (!s)
+		return NULL;
+	bool unknown = s->owner.source == PID_UNKNOWN;
+	bool wanted = owner_wanted(&s->owner);
+	if (!wanted && !(unknown && lookup))
+		return NULL;
+	struct overflow *e = event_reserve(sizeof(*e));
+	if (!e)
+		return NULL;
+	head_fill(&e->head, sk, &flow, &s->owner, event);
+	overflow_fill(e, sk);
+	e->undecided = !wanted;
+	if (unknown)
+		s->tool.asked = true;
+	return e;
+}
+
+/* ---------------------------------------------------------------- the three tracepoints */
+
+/* __sock_queue_rcv_skb() in net/core/sock.c: raw, ping, packet, CAN, Bluetooth, vsock; not TCP, not UDP. */
+SEC("tp_btf/sock_rcvqueue_full")
+int BPF_PROG(rcvqueue_full, struct sock *sk, struct sk_buff *skb)
+{
+	struct overflow *e = overflow_begin(sk, RCVQUEUE_FULL);
+
+	if (!e)
+		return 0;
+	e->truesize = skb->truesize;
+	event_submit(e);
+	return 0;
+}
+
+/*
+ * __udp_queue_rcv_skb() in net/ipv4/udp.c and its IPv6 twin. -ENOMEM: the socket's buffer is full. Otherwise
+ * (-ENOBUFS) the memory of all sockets is, and sock_exceed_buf_limit has told so already.
+ */
+SEC("tp_btf/udp_fail_queue_rcv_skb")
+int BPF_PROG(udp_fail, int rc, struct sock *sk)
+{
+	if (rc != -ENOMEM)
+		return 0;
+	struct overflow *e = overflow_begin(sk, UDP_FAIL_QUEUE);
+	if (e)
+		event_submit(e);
+	return 0;
+}
+
+/* Why __sk_mem_raise_allocated() refused, from what it compares (net/core/sock.c). */
+static __always_inline __u8 cause_of(struct proto *prot, __s64 allocated, const __s64 *mem)
+{
+	unsigned long *flag = prot->memory_pressure;
+	unsigned long pressure = 1; /* UDP has no such flag: between the limits it only grants the minimum */
+
+	if (allocated > mem[2])
+		return CAUSE_MEM_MAX;
+	if (flag)
+		bpf_probe_read_kernel(&pressure, sizeof(pressure), flag);
+	return allocated > mem[0] && pressure ? CAUSE_PRESSURE : CAUSE_MEMCG;
+}
+
+/* sk_get_rmem0(), sk_get_wmem0() of include/net/sock.h */
+static __always_inline __u32 minimum_of(struct sock *sk, struct proto *prot, bool sending)
+{
+	__u32 offset = sending ? prot->sysctl_wmem_offset : prot->sysctl_rmem_offset;
+	void *at = sending ? prot->sysctl_wmem : prot->sysctl_rmem;
+	__u32 bytes = 0;
+
+	if (offset)
+		at = (void *)sk->__sk_common.skc_net.net + offset;
+	bpf_probe_read_kernel(&bytes, sizeof(bytes), at);
+	return bytes;
+}
+
+SEC("tp_btf/sock_exceed_buf_limit")
+int BPF_PROG(exceed_buf_limit, struct sock *sk, struct proto *prot, long allocated, int kind)
+{
+	struct overflow *e = overflow_begin(sk, EXCEED_BUF_LIMIT);
+
+	if (!e)
+		return 0;
+	e->sending = kind == SK_MEM_SEND;
+	e->allocated = allocated;
+	bpf_probe_read_kernel(e->mem, sizeof(e->mem), prot->sysctl_mem);
+	e->cause = cause_of(prot, allocated, e->mem);
+	e->minimum = minimum_of(sk, prot, e->sending);
+	event_submit(e);
+	return 0;
+}
+
+/* ---------------------------------------------------------------- owners, also those asked for later */
+
+static __always_inline bool may_overflow(struct sock *sk)
+{
+	unsigned short family = sk->__sk_common.skc_family;
+
+	return family != AF_UNIX && family != AF_NETLINK;
+}
+
+static __always_inline void answer(struct bpf_iter__task_file *ctx, struct sock *sk, struct sock_state *s)
+{
+	struct head head = {};
+
+	if (!s->tool.asked)
+		return;
+	s->tool.asked = false;
+	head.cookie = bpf_get_socket_cookie(sk);
+	head.owner = s->owner;
+	head.event = owner_wanted(&s->owner);
+	bpf_seq_write(ctx->meta->seq, &head, sizeof(head));
+}
+
+#define SOCK_OWNED(sk) may_overflow(sk)
+#define SOCK_SEED(sk, s) answer(ctx, sk, s)
+#include "owner.bpf.h"
