@@ -85,6 +85,15 @@ impl Table {
         }
         Ok(all)
     }
+
+    /// Writes the only value of a table that is a variable of the kernel half.
+    ///
+    /// # Errors
+    /// When the caller may no longer use BPF.
+    pub fn write(&self, value: &[u8]) -> Result<()> {
+        let first = 0u32.to_ne_bytes();
+        Ok(self.map.update(&first, value, MapFlags::ANY)?)
+    }
 }
 
 /// The columns of counts; `by_lport`: the local port is part of what is counted by; `heading`: what is counted.

@@ -28,18 +28,26 @@ pub struct Hists {
     style: Style,
     /// What the values are: `usecs`, and its suffix in JSON: `us`.
     unit: (&'static str, &'static str),
+    /// What there is one histogram for each of: `raddr`, `laddr`, `rport`, `lport`.
+    key: &'static str,
     shown: HashMap<Vec<u8>, hist>,
     every: Every,
     clock: Clock,
 }
 
-/// One histogram, and the address that it is of.
+/// One histogram, and the address or port that it is of.
 struct Shown {
-    raddr: Option<IpAddr>,
+    addr: Option<IpAddr>,
+    port: Option<u32>,
     hist: hist,
 }
 
 impl Shown {
+    fn of(&self) -> Option<String> {
+        let port = || self.port.map(|port| port.to_string());
+        self.addr.map(|addr| addr.to_string()).or_else(port)
+    }
+
     fn count(&self) -> u64 {
         self.hist.slot.iter().sum()
     }
@@ -75,17 +83,25 @@ impl Hists {
             table: Table::new(map)?,
             style,
             unit,
+            key: "raddr",
             shown: HashMap::new(),
             every: Every::new(interval),
             clock: Clock::default(),
         })
     }
 
+    /// One for each `laddr`, `rport` or `lport` instead of each `raddr`: the kernel half puts a local address where the
+    /// remote one belongs, and a port into the key's kind.
+    pub fn by(mut self, key: &'static str) -> Self {
+        self.key = key;
+        self
+    }
+
     /// Only CSV has one: a line per bucket follows.
     pub fn header(&mut self, out: &mut Vec<u8>) {
         if self.style.format == Format::Csv && self.style.header {
-            let unit = self.unit.1.to_uppercase();
-            let _ = writeln!(out, "RADDR,LO_{unit},HI_{unit},COUNT");
+            let (key, unit) = (self.key.to_uppercase(), self.unit.1.to_uppercase());
+            let _ = writeln!(out, "{key},LO_{unit},HI_{unit},COUNT");
         }
     }
 
@@ -111,7 +127,7 @@ impl Hists {
             .filter_map(|(key, value)| self.gained(key, &value))
             .filter(|shown| shown.count() != 0)
             .collect();
-        gained.sort_by_key(|shown| (std::cmp::Reverse(shown.count()), shown.raddr));
+        gained.sort_by_key(|shown| (std::cmp::Reverse(shown.count()), shown.addr, shown.port));
         for shown in &gained {
             out.row(|buf| match self.style.format {
                 Format::Table => self.bars(buf, shown),
@@ -125,7 +141,12 @@ impl Hists {
         let (mut of, mut hist) = (hist_key::default(), hist::default());
         plain::copy_from_bytes(&mut of, &key).ok()?;
         plain::copy_from_bytes(&mut hist, value).ok()?;
-        let mut shown = Shown { raddr: None, hist };
+        let by_port = self.key.ends_with("port");
+        let mut shown = Shown {
+            addr: None,
+            port: by_port.then_some(of.kind),
+            hist,
+        };
         if let Some(before) = self.shown.insert(key, hist) {
             let slots = shown.hist.slot.iter_mut().zip(before.slot);
             slots.for_each(|(now, before)| *now -= before);
@@ -137,7 +158,7 @@ impl Hists {
                 family: of.family as u8,
                 ..flow::default()
             };
-            shown.raddr = Some(flow.remote());
+            shown.addr = Some(flow.remote());
         }
         Some(shown)
     }
@@ -146,8 +167,8 @@ impl Hists {
         if self.style.time {
             let _ = writeln!(out, "{}", self.clock.local_time(boot_ns()));
         }
-        if let Some(raddr) = shown.raddr {
-            let _ = writeln!(out, "raddr = {raddr}");
+        if let Some(of) = shown.of() {
+            let _ = writeln!(out, "{} = {of}", self.key);
         }
         let (count, unit) = (shown.count(), self.unit);
         let _ = writeln!(out, "     {:<19} : count     distribution", unit.0);
@@ -166,14 +187,15 @@ impl Hists {
     fn json(&mut self, out: &mut Vec<u8>, shown: &Shown) {
         let now = boot_ns();
         let (second, ns) = self.clock.rfc3339(now);
-        let (tool, unit) = (self.tool, self.unit.1);
+        let (tool, key, unit) = (self.tool, self.key, self.unit.1);
         let _ = write!(
             out,
-            r#"{{"tool":"{tool}","event":"histogram","ts":"{second}.{ns:09}Z","boot_ns":{now},"raddr":"#
+            r#"{{"tool":"{tool}","event":"histogram","ts":"{second}.{ns:09}Z","boot_ns":{now},"{key}":"#
         );
-        let _ = match shown.raddr {
-            Some(raddr) => write!(out, "\"{raddr}\""),
-            None => write!(out, "null"),
+        let _ = match (shown.addr, shown.port) {
+            (Some(addr), _) => write!(out, "\"{addr}\""),
+            (None, Some(port)) => write!(out, "{port}"),
+            (None, None) => write!(out, "null"),
         };
         let (count, sum) = (shown.count(), shown.hist.sum);
         let _ = write!(out, r#","count":{count},"sum_{unit}":{sum},"buckets":["#);
@@ -191,8 +213,8 @@ impl Hists {
 
 fn csv(out: &mut Vec<u8>, shown: &Shown) {
     for (lo, hi, count) in shown.slots().filter(|slot| slot.2 != 0) {
-        let raddr = shown.raddr.map(|a| a.to_string()).unwrap_or_default();
-        let _ = writeln!(out, "{raddr},{lo},{hi},{count}");
+        let of = shown.of().unwrap_or_default();
+        let _ = writeln!(out, "{of},{lo},{hi},{count}");
     }
 }
 
@@ -202,9 +224,11 @@ mod tests {
 
     #[test]
     fn slots_are_powers_of_two_without_a_gap() {
-        let raddr = None;
-        let hist = hist::default();
-        let shown = Shown { raddr, hist };
+        let shown = Shown {
+            addr: None,
+            port: None,
+            hist: hist::default(),
+        };
         let mut next = 0;
         for (lo, hi, _) in shown.slots() {
             assert_eq!(lo, next);

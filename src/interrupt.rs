@@ -3,16 +3,19 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// Says when the user wants the tool to stop. A second signal ends the process at once.
+/// A signal that follows so soon is the same wish: `timeout` sends its own to the process and then to its group.
+const SAME: Duration = Duration::from_millis(500);
+
+/// Says when the user wants the tool to stop. A second signal, a while later, ends the process at once.
 #[derive(Clone)]
 pub struct Interrupt {
-    stop: Arc<AtomicBool>,
+    first: Arc<OnceLock<Instant>>,
     event: Arc<EventFd>,
 }
 
@@ -25,7 +28,7 @@ impl Interrupt {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .context("no file descriptor for signals")?;
         let interrupt = Self {
-            stop: Arc::new(AtomicBool::new(false)),
+            first: Arc::default(),
             event: Arc::new(event),
         };
         let inner = interrupt.clone();
@@ -34,7 +37,7 @@ impl Interrupt {
     }
 
     fn signal(&self) {
-        if self.stop.swap(true, Ordering::Relaxed) {
+        if self.first.get_or_init(Instant::now).elapsed() >= SAME {
             process::exit(130);
         }
         // The counter cannot overflow with one write; a failure would only delay the stop until the next tick.
@@ -43,7 +46,7 @@ impl Interrupt {
 
     /// Whether a signal has come.
     pub fn raised(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.first.get().is_some()
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The systemd journal, by its native protocol (https://systemd.io/JOURNAL_NATIVE_PROTOCOL): a datagram per entry.
+//! The systemd journal, by its native protocol (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL>): a datagram per entry.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;

@@ -10,6 +10,7 @@
 //! | counting or a histogram in the kernel | `bpf/count.bpf.h`, `bpf/hist.bpf.h` ([`count`], [`hist`]) |
 //! | an output format, a kind of value | [`output`], [`value`] |
 //! | a difference between kernels | `bpf/compat.bpf.h` |
+//! | a picture, a sparkline, what they are made of | [`plot`], [`spark`], [`trace`] |
 //! | how a command starts, waits, stops | [`session`] |
 //! | a sentence about why it cannot run | [`preflight`] |
 //! | a check of the host | [`host`] |
@@ -30,14 +31,20 @@ pub mod iter;
 pub mod journal;
 pub mod names;
 pub mod output;
+pub mod pending;
+pub mod plot;
 pub mod preflight;
 pub mod resets;
+pub mod resolve;
 pub mod sample;
 pub mod session;
 pub mod sink;
+pub mod skipped;
+pub mod spark;
 pub mod stack;
 pub mod suite;
 pub mod talkers;
+pub mod trace;
 pub mod tracepoint;
 pub mod tracepoints;
 pub mod types;

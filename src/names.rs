@@ -29,6 +29,31 @@ pub fn tcp_state(state: u8) -> &'static str {
     TCP_STATES.get(state as usize).unwrap_or(&TCP_STATES[0])
 }
 
+/// The name of an error that a connection may end with; `None` for 0 and for what none does.
+pub fn errno(number: u8) -> Option<&'static str> {
+    // include/uapi/asm-generic/errno*.h; those of net/ipv4/icmp.c: icmp_err_convert, net/ipv6/icmp.c: tab_unreach.
+    Some(match number {
+        13 => "EACCES",
+        32 => "EPIPE",
+        64 => "ENONET",
+        71 => "EPROTO",
+        90 => "EMSGSIZE",
+        92 => "ENOPROTOOPT",
+        95 => "EOPNOTSUPP",
+        99 => "EADDRNOTAVAIL",
+        100 => "ENETDOWN",
+        101 => "ENETUNREACH",
+        103 => "ECONNABORTED",
+        104 => "ECONNRESET",
+        105 => "ENOBUFS",
+        110 => "ETIMEDOUT",
+        111 => "ECONNREFUSED",
+        112 => "EHOSTDOWN",
+        113 => "EHOSTUNREACH",
+        _ => return None,
+    })
+}
+
 /// The enumerators of one kernel enum.
 #[derive(Debug, Default)]
 pub struct Names(HashMap<i64, String>);

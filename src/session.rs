@@ -22,6 +22,7 @@ use crate::filter::Filter;
 use crate::interrupt::Interrupt;
 use crate::output::Rows;
 use crate::sink::{Sink, Stop};
+use crate::skipped::Skipped;
 use crate::types::{Record, config, counters, decode};
 use crate::{iter, preflight};
 
@@ -198,6 +199,7 @@ impl<'a> Session<'a> {
         let _ = signals().thread_unblock();
 
         let interrupt = interrupt.borrow().clone().context("no signal handlers")?;
+        let skipped = Skipped::new(object);
         let mut lost = Lost::new(self, counters);
         let stop = self.show(&state, &ring, &interrupt, &mut lost);
         drop(links);
@@ -205,7 +207,7 @@ impl<'a> Session<'a> {
             drain(&ring);
         }
         let (printer, handler) = &mut *state.borrow_mut();
-        self.end(printer, *handler, stop, &mut lost)
+        self.end(printer, *handler, stop, &mut lost, &skipped)
     }
 
     fn attach(&self, object: &mut Object) -> Result<Vec<Link>> {
@@ -275,6 +277,7 @@ impl<'a> Session<'a> {
         handler: &mut impl Handler,
         stop: Result<(), Stop>,
         lost: &mut Lost<'_>,
+        skipped: &Skipped,
     ) -> Result<()> {
         match stop {
             Err(Stop::Closed) => return Ok(()),
@@ -284,11 +287,19 @@ impl<'a> Session<'a> {
         handler.finish(printer);
         lost.say();
         let gone = lost.counters.read();
+        let skipped = skipped.read();
+        if skipped > 0 {
+            let tool = self.tool;
+            eprintln!(
+                "{tool}: {skipped} events not seen: each interrupted this program on the same CPU, and the kernel skips such"
+            );
+        }
         let fields = [
             ("events", printer.rows),
             ("lost", gone.lost),
             ("untracked", gone.untracked),
             ("uncounted", gone.uncounted),
+            ("skipped", skipped),
         ];
         handler.summary(&mut printer.sink.buf, &fields);
         match printer.sink.finish() {

@@ -98,6 +98,29 @@ static __always_inline __u8 ca_state_of(struct tcp_sock *tp)
 	return BPF_CORE_READ_BITFIELD(icsk, icsk_ca_state);
 }
 
+/* bpf_task_from_pid(): since 6.2. Before it a remembered process cannot be told from one that has gone. */
+extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
+extern void bpf_task_release(struct task_struct *task) __ksym __weak;
+
+/* Tells this process from a later one with the same id; 0 where that cannot be asked. */
+static __always_inline __u64 birth_of(struct task_struct *task)
+{
+	return bpf_ksym_exists(bpf_task_from_pid) ? task->group_leader->start_boottime : 0;
+}
+
+/* `birth`: what birth_of() said of it. */
+static __always_inline bool process_lives(__s32 pid, __u64 birth)
+{
+	if (!bpf_ksym_exists(bpf_task_from_pid) || !birth)
+		return true;
+	struct task_struct *task = bpf_task_from_pid(pid);
+	if (!task)
+		return false;
+	bool same = task->start_boottime == birth;
+	bpf_task_release(task);
+	return same;
+}
+
 /* Whether everything that was written is acknowledged, and so the DATA_FIN, which bytes_acked counts as one. */
 static __always_inline bool mptcp_fin_acked(struct sock *sk)
 {

@@ -68,7 +68,7 @@ enum { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
 enum { ICSK_TIME_LOSS_PROBE = 5 };
 
 /* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
-enum { ENOMEM = 12, EPIPE = 32, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
+enum { ENOMEM = 12, EPIPE = 32, EADDRNOTAVAIL = 99, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
 
 /* include/linux/sched.h */
 enum { PF_KTHREAD = 0x00200000 };
@@ -89,6 +89,11 @@ struct net {
 	struct ns_common ns;
 	struct netns_ipv4 ipv4;
 };
+
+/* include/linux/types.h */
+typedef struct {
+	__s64 counter;
+} atomic64_t;
 
 typedef struct {
 	struct net *net;
@@ -116,6 +121,7 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	unsigned long skc_flags;
+	atomic64_t skc_cookie;
 };
 
 typedef struct {
@@ -175,6 +181,8 @@ struct sock {
 	__u8 sk_kern_sock : 1;
 	__u8 sk_shutdown;
 	int sk_err;
+	__u32 sk_ack_backlog;     /* listener: established children that wait for accept() */
+	__u32 sk_max_ack_backlog; /* listener: its limit, from listen() and net.core.somaxconn */
 	unsigned long sk_pacing_rate; /* bytes/s; ~0: not paced */
 	__u16 sk_type;
 	__u8 sk_userlocks;
@@ -186,8 +194,6 @@ struct sock {
 	struct {
 		atomic_t rmem_alloc;
 	} sk_backlog;
-	__u32 sk_ack_backlog; /* a listener's accept queue, and its limit */
-	__u32 sk_max_ack_backlog;
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -232,13 +238,13 @@ struct inet_connection_sock {
 	__u32 icsk_rto;		/* jiffies */
 	__u32 icsk_pmtu_cookie; /* bytes */
 	const struct tcp_congestion_ops *icsk_ca_ops;
+	__u8 icsk_ca_state : 5; /* enum tcp_ca_state of include/uapi/linux/tcp.h; its width differs */
 	__u8 icsk_backoff;
 	struct {
 		__u32 lrcvtime; /* jiffies */
 		__u16 rcv_mss;
 	} icsk_ack;
 	struct request_sock_queue icsk_accept_queue;
-	__u8 icsk_ca_state : 5;
 	__u8 icsk_retransmits; /* timeouts in a row */
 	__u8 icsk_pending;     /* ICSK_TIME_*, 0 while the retransmission timer runs its handler */
 };
@@ -257,6 +263,13 @@ struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 mss_cache;
 	__u32 snd_cwnd;
+	__u32 snd_ssthresh; /* 0x7fffffff: infinite */
+	__u32 snd_wnd;
+	__u32 rcv_wnd;
+	__u32 packets_out;
+	__u32 sacked_out;
+	__u32 lost_out;
+	__u32 retrans_out;
 	struct minmax rtt_min; /* us */
 	__u64 bytes_sent;      /* payload, retransmissions included */
 	__u64 bytes_retrans;   /* payload sent again */
@@ -271,31 +284,27 @@ struct tcp_sock {
 	__u32 data_segs_out;
 	__u32 rate_delivered;   /* packets */
 	__u32 rate_interval_us; /* us */
+	__u8 rate_app_limited : 1;
 	__u32 total_retrans;
 	__u32 undo_marker; /* where a reduction of the window may be undone; 0: nowhere */
 	bool is_mptcp;
+	__u8 repair : 1;           /* TCP_REPAIR: a connection that is restored, not made */
+	__u8 fastopen_connect : 1; /* TCP_FASTOPEN_CONNECT */
+	__u8 syn_fastopen : 1;     /* our SYN had a Fast Open option */
 	__u32 mdev_us; /* us << 2 */
-	__u32 snd_ssthresh;
 	__u32 reordering;
 	__u32 reord_seen;
 	__u32 dsack_dups;
 	__u32 rcv_ooopack;
-	__u32 packets_out;
-	__u32 sacked_out;
-	__u32 lost_out;
-	__u32 retrans_out;
 	__u32 delivered;
 	__u32 delivered_ce;
 	__u32 segs_in;
-	__u32 snd_wnd;
-	__u32 rcv_wnd;
 	__u32 rcv_ssthresh;
 	__u32 lsndtime;	  /* jiffies */
 	__u32 rcv_tstamp; /* jiffies */
 	__u16 advmss;
 	__u16 total_rto;
 	__u8 ecn_flags;
-	__u8 rate_app_limited : 1;
 	__u8 syn_data_acked : 1;
 	__u8 syn_fastopen_child : 1;
 	__u8 chrono_type;
@@ -332,10 +341,12 @@ struct net_device {
 struct sk_buff {
 	unsigned int truesize;
 	struct net_device *dev;
+	unsigned int len;
 	char cb[48];
 	__u16 transport_header; /* from head */
 	__u16 network_header;
 	unsigned char *head;
+	unsigned char *data;
 };
 
 /* include/net/tcp.h: what TCP keeps in skb->cb */
@@ -352,6 +363,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
+	__u64 start_boottime; /* ns; since 5.5, so only beside what is younger */
 	char comm[16];
 };
 

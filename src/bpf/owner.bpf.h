@@ -4,7 +4,8 @@
  *
  * A tool that handles inet_sock_set_state itself calls owner_follow() there and defines OWN_SET_STATE; one that
  * handles tcp_rcv_space_adjust calls owner_note() there and defines OWN_READER; one that keeps
- * state of sockets that exist already defines SOCK_SEED(sk, s); one for other sockets than TCP's defines SOCK_OWNED(sk).
+ * state of sockets that exist already defines SOCK_SEED(sk, s); one for other sockets than TCP's, or for some of
+ * them only, defines SOCK_OWNED(sk).
  * All before it includes this file.
  */
 #ifndef TCPTOOLS_OWNER_BPF_H

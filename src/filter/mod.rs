@@ -79,6 +79,15 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether any of them leaves something out.
+    pub fn is_set(&self) -> bool {
+        let owner = self.pid.is_some() || self.uid.is_some() || self.comm.is_some();
+        let ports = self.lport.is_some() || self.rport.is_some() || self.port.is_some();
+        let addresses = self.laddr.is_some() || self.raddr.is_some() || self.addr.is_some();
+        let place = self.netns.is_some() || self.cgroup.is_some();
+        owner || ports || addresses || place || self.ipv4 || self.ipv6
+    }
+
     /// Writes the filter into the kernel half's configuration.
     pub fn fill(&self, to: &mut types::filter) {
         self.pid.fill(&mut to.pid);

@@ -8,12 +8,16 @@
 mod agent;
 mod front;
 mod net;
+mod opens;
 mod pair;
 mod peer;
 mod scratch;
 mod sockbuf;
+mod tcpaccept;
+mod tcpconnect;
 mod tcpinfo;
 mod tcplife;
+mod tcpprobe;
 mod tcprcvspace;
 mod tcpreset;
 mod tcpretrans;
@@ -39,14 +43,23 @@ fn main() -> ExitCode {
         agent::main(&argv);
         return ExitCode::SUCCESS;
     }
-    let mut trials = tcplife::tests();
-    trials.extend(tcpinfo::tests());
-    trials.extend(tcprcvspace::tests());
-    trials.extend(sockbuf::tests());
-    trials.extend(tcpretrans::tests());
-    trials.extend(tcpreset::tests());
-    trials.extend(tcpstates::tests());
-    trials.extend(front::tests());
+    let mut trials = [
+        front::tests(),
+        opens::tests(),
+        sockbuf::tests(),
+        tcpaccept::tests(),
+        tcpconnect::tests(),
+        tcpinfo::tests(),
+        tcplife::tests(),
+        tcpprobe::tests(),
+        tcprcvspace::tests(),
+        tcpreset::tests(),
+        tcpretrans::tests(),
+        tcpstates::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect::<Vec<_>>();
     let mut alone = sockbuf::alone();
     if let Some(missing) = missing_capability() {
         eprintln!(

@@ -196,6 +196,9 @@ impl Run {
             "the last record is no summary: {summary}"
         );
         ensure!(summary["lost"] == 0, "lost events: {summary}");
+        if summary["skipped"] != 0 || summary["untracked"] != 0 {
+            eprintln!("this may explain a missing row: {summary}");
+        }
         ensure!(
             summary["events"] == rows.len(),
             "{} rows, but {summary}",

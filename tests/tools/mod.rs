@@ -6,8 +6,11 @@ use std::path::PathBuf;
 /// Every command that traces.
 pub const ALL: &[&str] = &[
     "sockbuf",
+    "tcpaccept",
+    "tcpconnect",
     "tcpinfo",
     "tcplife",
+    "tcpprobe",
     "tcprcvspace",
     "tcpreset",
     "tcpretrans",

@@ -19,7 +19,7 @@ use nix::{
 use super::{number, sys};
 
 /// Where the fields of `struct tcp_info` lie (include/uapi/linux/tcp.h): name, offset, size.
-const TCP_INFO_FIELDS: [(&str, usize, usize); 41] = [
+const TCP_INFO_FIELDS: [(&str, usize, usize); 43] = [
     ("state", 0, 1),
     ("ca_state", 1, 1),
     ("retransmits", 2, 1),
@@ -44,6 +44,7 @@ const TCP_INFO_FIELDS: [(&str, usize, usize); 41] = [
     ("rcv_rtt", 92, 4),
     ("rcv_space", 96, 4),
     ("total_retrans", 100, 4),
+    ("pacing_rate", 104, 8),
     ("bytes_acked", 120, 8),
     ("bytes_received", 128, 8),
     ("segs_out", 136, 4),
@@ -61,6 +62,7 @@ const TCP_INFO_FIELDS: [(&str, usize, usize); 41] = [
     ("reord_seen", 220, 4),
     ("rcv_ooopack", 224, 4),
     ("snd_wnd", 228, 4),
+    ("rcv_wnd", 232, 4),
 ];
 
 pub fn execute(verb: &str, args: &[&str]) -> Result<String> {

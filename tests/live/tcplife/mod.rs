@@ -15,7 +15,7 @@ mod many;
 mod owners;
 mod pipes;
 mod resets;
-mod scene;
+pub mod scene;
 mod unseen;
 
 use libtest_mimic::Trial;

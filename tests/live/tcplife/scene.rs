@@ -223,13 +223,15 @@ fn same_socket(row: &Value, want: &Value) -> bool {
         .all(|key| want.get(key).is_none_or(|w| *w == row[key]))
 }
 
-/// `not_pid` is a pid that would be wrong.
+/// `not_pid` is a pid that would be wrong; `at_least_us` and `at_most_us` are bounds of the latency.
 fn differences(row: &Value, want: &Value) -> Option<String> {
     let fields = want.as_object()?;
     let wrong: Vec<String> = fields
         .iter()
         .filter(|(key, value)| match key.as_str() {
             "not_pid" => row["pid"] == **value,
+            "at_least_us" => row["latency_us"].as_u64() < value.as_u64(),
+            "at_most_us" => row["latency_us"].as_u64() > value.as_u64(),
             key => row[key] != **value,
         })
         .map(|(key, value)| format!("{key} is {}, not {value}", row[key.as_str()]))

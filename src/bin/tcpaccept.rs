@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! tcpaccept: a row per passive open: who listens, who came, and how full the accept queue is; or numbers per listener.
+//!
+//! Traces `sock:inet_sock_set_state`.
+
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Parser;
+use libbpf_rs::skel::Skel;
+use tcptools::cli::{self, Common, Usage, duration};
+use tcptools::clock::boot_ns;
+use tcptools::count::{Every, Table};
+use tcptools::names::tcp_state;
+use tcptools::output::{Column, Format, Rows, Shown, Style, comm, pid};
+use tcptools::session::{EachRow, Handler, Printer, Session};
+use tcptools::types::Record;
+use tcptools::value::Value;
+
+tcptools::skeleton!("tcpaccept");
+use bpf::types::{accept, listener_stats};
+tcptools::record!(accept, bpf::types::head);
+tcptools::record!(listener_stats, bpf::types::head);
+
+/// Show passive TCP opens (accept): the listener's process, the two ends, and the listener's accept queue.
+///
+/// A row comes when the handshake ends, before the process calls accept(). QLEN is the accept queue's length with this
+/// connection in it, QMAX its limit. Flags and columns are those of bcc's tcpaccept.
+#[derive(Parser)]
+#[command(name = "tcpaccept")]
+#[command(mut_arg("lport", |a| a.visible_short_alias('P').visible_alias("port")))]
+#[command(mut_arg("port", |a| a.long("any-port")))]
+struct Args {
+    /// Numbers per listener instead of rows, at the end or at this interval: opens, rate, longest accept queue
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration)]
+    summary: Option<Option<Duration>>,
+    #[arg(long, hide = true)]
+    cgroupmap: Option<String>,
+    #[arg(long, hide = true)]
+    mntnsmap: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Listeners that --summary knows: opens of others are counted, and told.
+const MAX_LISTENERS: u32 = 1 << 14;
+
+/// What stands for a queue that could not be read.
+const UNKNOWN: u32 = u32::MAX;
+
+fn queue(length: u32) -> Value<'static> {
+    match length {
+        UNKNOWN => Value::Unknown,
+        length => Value::Int(length.into()),
+    }
+}
+
+const TEXT: Shown = Shown::NARROW.or(Shown::WIDE).or(Shown::CSV);
+
+fn columns() -> Vec<Column<accept>> {
+    type C = Column<accept>;
+    vec![
+        C::new("pid", "PID", (7, 7), pid).shown(TEXT),
+        C::new("comm", "COMM", (10, 16), comm).shown(TEXT),
+        C::new("family", "IP", (2, 2), |r| {
+            Value::Int(r.head.flow.family.into())
+        })
+        .shown(TEXT),
+        C::new("raddr", "RADDR", (15, 39), |r| {
+            Value::Addr(r.head.flow.remote())
+        })
+        .shown(TEXT),
+        C::new("rport", "RPORT", (5, 5), |r| {
+            Value::Int(r.head.flow.rport.into())
+        })
+        .shown(TEXT),
+        C::new("laddr", "LADDR", (15, 39), |r| {
+            Value::Addr(r.head.flow.local())
+        })
+        .shown(TEXT),
+        C::new("lport", "LPORT", (5, 5), |r| {
+            Value::Int(r.head.flow.lport.into())
+        })
+        .shown(TEXT),
+        C::new("accept_queue", "QLEN", (5, 5), |r| {
+            queue(r.body.accept_queue)
+        })
+        .right(),
+        C::new("accept_queue_max", "QMAX", (5, 5), |r| {
+            queue(r.body.accept_queue_max)
+        })
+        .right(),
+        C::new("listener_cookie", "", (0, 0), |r| {
+            match r.body.listener_cookie {
+                0 => Value::Unknown,
+                cookie => Value::Int(cookie),
+            }
+        })
+        .shown(Shown::JSON),
+        C::new("state", "STATE", (11, 11), |r| {
+            Value::Text(tcp_state(r.body.state))
+        })
+        .shown(Shown::WIDE.or(Shown::JSON)),
+    ]
+}
+
+/// What a listener did in an interval. The head is the listener's.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Listener {
+    head: tcptools::types::head,
+    accepts: u64,
+    interval_us: u64,
+    /// Longest accept queue; `UNKNOWN` when it could not be read.
+    high: u32,
+    max: u32,
+}
+
+// SAFETY: `repr(C)` and integers only: every bit pattern is a value.
+unsafe impl plain::Plain for Listener {}
+// SAFETY: as above, and the head comes first.
+unsafe impl Record for Listener {}
+
+fn summary_columns() -> Vec<Column<Listener>> {
+    type C = Column<Listener>;
+    vec![
+        C::new("pid", "PID", (7, 7), pid).shown(TEXT),
+        C::new("comm", "COMM", (10, 16), comm).shown(TEXT),
+        C::new("family", "IP", (2, 2), |r| {
+            Value::Int(r.head.flow.family.into())
+        })
+        .shown(TEXT),
+        C::new("laddr", "LADDR", (15, 39), |r| {
+            Value::Addr(r.head.flow.local())
+        })
+        .shown(TEXT),
+        C::new("lport", "LPORT", (5, 5), |r| {
+            Value::Int(r.head.flow.lport.into())
+        })
+        .shown(TEXT),
+        C::new("accepts", "ACCEPTS", (8, 8), |r| Value::Int(r.body.accepts)).right(),
+        C::new("accepts_per_s", "PER_S", (6, 6), |r| {
+            Value::Int(per_second(r.body.accepts, r.body.interval_us))
+        })
+        .right(),
+        C::new("accept_queue_high", "QHIGH", (5, 5), |r| queue(r.body.high)).right(),
+        C::new("accept_queue_max", "QMAX", (5, 5), |r| queue(r.body.max)).right(),
+        C::new("interval_us", "", (0, 0), |r| {
+            Value::Int(r.body.interval_us)
+        })
+        .shown(Shown::JSON),
+    ]
+}
+
+/// Rounded to the nearest.
+fn per_second(count: u64, interval_us: u64) -> u64 {
+    let us = u128::from(interval_us.max(1));
+    ((u128::from(count) * 1_000_000 + us / 2) / us) as u64
+}
+
+/// Shows what the kernel half has added up per listener.
+struct Summary {
+    table: Table,
+    interval: Table,
+    rows: Rows<Listener>,
+    every: Every,
+    epoch: u64,
+    since: Instant,
+    /// Opens of each listener that were shown.
+    shown: HashMap<Vec<u8>, u64>,
+}
+
+impl Summary {
+    fn print(&mut self, out: &mut Printer) {
+        let before = self.epoch;
+        // New opens belong to the next interval; then this one can be read in peace.
+        let result = self.interval.write(&(before + 1).to_ne_bytes());
+        match result.and_then(|()| self.table.read()) {
+            Ok(entries) => {
+                self.epoch += 1;
+                self.show(entries, before, out);
+            }
+            Err(error) => eprintln!("tcpaccept: listeners are not shown: {error:#}"),
+        }
+    }
+
+    fn show(&mut self, entries: Vec<(Vec<u8>, Vec<u8>)>, epoch: u64, out: &mut Printer) {
+        let interval_us = self.since.elapsed().as_micros() as u64;
+        self.since = Instant::now();
+        let now = boot_ns();
+        let mut rows = Vec::new();
+        for (key, value) in entries {
+            let mut stats = listener_stats::default();
+            if plain::copy_from_bytes(&mut stats, &value).is_err() {
+                continue;
+            }
+            let accepts = stats.accepts - self.shown.insert(key, stats.accepts).unwrap_or(0);
+            let high = longest(&stats, epoch);
+            let mut row = Listener {
+                head: *stats.head(),
+                accepts,
+                interval_us,
+                high,
+                max: if high == UNKNOWN {
+                    UNKNOWN
+                } else {
+                    stats.accept_queue_max
+                },
+            };
+            row.head.boot_ns = now;
+            rows.push(row);
+        }
+        rows.retain(|row| row.accepts != 0);
+        rows.sort_by_key(|row| {
+            (
+                std::cmp::Reverse(row.accepts),
+                row.head.flow.lport,
+                row.head.cookie,
+            )
+        });
+        for row in &rows {
+            out.row(|buf| self.rows.row(buf, "listener", &row.into()));
+        }
+    }
+}
+
+/// The longest accept queue of an interval.
+fn longest(stats: &listener_stats, epoch: u64) -> u32 {
+    let of_epoch = stats
+        .high
+        .iter()
+        .filter(|&&high| high >> 32 == epoch & 0xffff_ffff);
+
+    of_epoch.map(|&high| high as u32).max().unwrap_or(UNKNOWN)
+}
+
+impl Handler for Summary {
+    fn header(&mut self, out: &mut Vec<u8>) {
+        self.rows.header(out);
+    }
+
+    fn record(&mut self, _record: &[u8], _out: &mut Printer) {}
+
+    fn tick(&mut self, out: &mut Printer) {
+        if self.every.is_due() {
+            self.rows.refresh_clock();
+            self.print(out);
+        }
+    }
+
+    fn finish(&mut self, out: &mut Printer) {
+        self.print(out);
+    }
+
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+        self.rows.summary(out, fields);
+    }
+}
+
+/// bcc's filters by BPF map are not there; what does the same is.
+fn refuse_maps(args: &Args) -> Result<()> {
+    let instead = match (&args.cgroupmap, &args.mntnsmap) {
+        (Some(_), _) => "--cgroupmap: use --cgroup PATH, which needs no BPF map",
+        (_, Some(_)) => "--mntnsmap: use --netns or --cgroup, which need no BPF map",
+        _ => return Ok(()),
+    };
+    Err(Usage(instead.into()).into())
+}
+
+fn run(args: Args) -> Result<()> {
+    refuse_maps(&args)?;
+    let Common {
+        filter,
+        output,
+        run,
+    } = &args.common;
+    let mut style: Style = output.style();
+    let session = Session::new("tcpaccept", run, &["sock:inet_sock_set_state"]);
+    let mut storage = MaybeUninit::uninit();
+    let mut open = session.open(bpf::TcpacceptSkelBuilder::default(), &mut storage, filter)?;
+    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+        rodata.summarise = args.summary.is_some();
+    }
+    if args.summary.is_some() {
+        open.maps.listeners.set_max_entries(MAX_LISTENERS)?;
+    }
+    // A row comes before anybody reads.
+    open.progs.note_reader.set_autoload(false);
+    let mut skel = session.load(open)?;
+    let Some(interval) = args.summary else {
+        let rows = Rows::new("tcpaccept", style, columns());
+        let event = |_: &accept| "accept";
+        return session.run(skel.object_mut(), &mut EachRow { rows, event });
+    };
+    style.time |= interval.is_some() && style.format != Format::Json;
+    let mut summary = Summary {
+        table: Table::new(&skel.maps.listeners)?,
+        interval: Table::new(&skel.maps.data_interval)?,
+        rows: Rows::new("tcpaccept", style, summary_columns()),
+        every: Every::new(interval),
+        epoch: 1,
+        since: Instant::now(),
+        shown: HashMap::new(),
+    };
+    session.run(skel.object_mut(), &mut summary)
+}
+
+fn main() -> ExitCode {
+    cli::main("tcpaccept", run)
+}

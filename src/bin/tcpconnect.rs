@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! tcpconnect: a row per active open: who, to where, with what outcome, and how long the answer took.
+//!
+//! Traces `sock:inet_sock_set_state`; an iterator over the sockets finds the opens that nobody answers.
+
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Parser;
+use libbpf_rs::skel::Skel;
+use tcptools::cli::{self, Common, Usage, duration};
+use tcptools::count::{self, Counted, Counts, MAX_FLOWS};
+use tcptools::hist::{Hists, MAX_HISTS};
+use tcptools::iter;
+use tcptools::names::errno;
+use tcptools::output::{Column, Rows, Shown, Style, comm, pid};
+use tcptools::pending::{Pending, slot_shift};
+use tcptools::resolve::{Answer, Resolver};
+use tcptools::session::{Handler, Printer, Session};
+use tcptools::types::{Record, decode};
+use tcptools::value::Value;
+
+tcptools::skeleton!("tcpconnect");
+use bpf::types::connect;
+tcptools::record!(connect, bpf::types::head);
+
+/// Show active TCP opens (connect) with their outcome and latency.
+///
+/// A row comes when an open ends: established, refused, reset, timeout, unreachable or aborted. One that has no answer
+/// yet is shown as pending once, and again when it ends. Flags and columns are those of bcc's tcpconnect.
+#[derive(Parser)]
+#[command(name = "tcpconnect")]
+#[command(mut_arg("duration", |a| a.short(None)), mut_arg("lport", |a| a.short(None)))]
+#[command(mut_arg("rport", |a| a.visible_short_alias('P').visible_alias("port")))]
+#[command(mut_arg("port", |a| a.long("any-port")))]
+struct Args {
+    /// Add a column with the local port
+    #[arg(short = 'L', long)]
+    print_lport: bool,
+    /// Add a column with the user id
+    #[arg(short = 'U', long)]
+    print_uid: bool,
+    /// Count opens per flow and outcome, in the kernel; show the counts at the end, or at this interval
+    #[arg(short, long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration,
+          conflicts_with_all = ["hist", "dns"])]
+    count: Option<Option<Duration>>,
+    /// Add the name of the remote address, asked of the resolver: a row waits for it at most 200 ms
+    #[arg(short, long, conflicts_with = "hist")]
+    dns: bool,
+    /// Only opens that failed, or are pending
+    #[arg(long)]
+    failed: bool,
+    /// Only opens that took at least so many milliseconds
+    #[arg(long, value_name = "MS", value_parser = milliseconds)]
+    min_ms: Option<Duration>,
+    /// Show an open as pending when it has had no answer for this time
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pending: Duration,
+    /// Do not show pending opens
+    #[arg(long, conflicts_with = "pending")]
+    no_pending: bool,
+    /// Histogram of the latency of established opens (with --failed, of failed ones), made in the kernel: one for all, or one per remote address
+    #[arg(long, value_enum, value_name = "PER", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    hist: Option<Per>,
+    /// Show --hist at this interval too, not only at the end
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "hist")]
+    interval: Option<Duration>,
+    #[arg(long, hide = true)]
+    cgroupmap: Option<String>,
+    #[arg(long, hide = true)]
+    mntnsmap: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What a histogram is of.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Per {
+    /// All opens.
+    All,
+    /// Each remote address.
+    Raddr,
+}
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    let ms = text
+        .parse::<f64>()
+        .map_err(|_| format!("'{text}' is not a number of milliseconds"))?;
+    Duration::try_from_secs_f64(ms / 1e3)
+        .map_err(|_| format!("'{text}' is not a number of milliseconds"))
+}
+
+/// `enum outcome` of tcpconnect.bpf.c.
+const OUTCOMES: [&str; 7] = [
+    "established",
+    "refused",
+    "reset",
+    "timeout",
+    "unreachable",
+    "aborted",
+    "pending",
+];
+const PENDING: u8 = 6;
+
+/// `enum mode` of tcpconnect.bpf.c.
+const MODE_COUNT: u32 = 1;
+const MODE_HIST: u32 = 2;
+
+/// How long a row waits for a name, and how many rows do.
+const PATIENCE: Duration = Duration::from_millis(200);
+const WAITING: usize = 4096;
+
+/// A record, and the name of its remote address.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Named {
+    connect: connect,
+    name: [u8; 256],
+    name_len: usize,
+}
+
+// SAFETY: `repr(C)` and integers only: every bit pattern is a value.
+unsafe impl plain::Plain for Named {}
+// SAFETY: as above, and it begins with a record, which begins with a head.
+unsafe impl Record for Named {}
+
+impl Named {
+    fn new(connect: connect) -> Self {
+        Self {
+            connect,
+            name: [0; 256],
+            name_len: 0,
+        }
+    }
+
+    fn set_name(&mut self, name: &str) {
+        self.name_len = name.len().min(self.name.len());
+        self.name[..self.name_len].copy_from_slice(&name.as_bytes()[..self.name_len]);
+    }
+
+    fn name(&self) -> Value<'_> {
+        match std::str::from_utf8(&self.name[..self.name_len]) {
+            Ok("") | Err(_) => Value::Unknown,
+            Ok(name) => Value::Text(name),
+        }
+    }
+}
+
+fn outcome(number: u32) -> &'static str {
+    OUTCOMES.get(number as usize).unwrap_or(&"unknown")
+}
+
+fn latency(body: &connect) -> Value<'static> {
+    let us = body.latency_ns / 1000;
+    match body {
+        connect {
+            latency_ns: u64::MAX,
+            ..
+        } => Value::Unknown,
+        connect {
+            partial: 0,
+            outcome,
+            ..
+        } if *outcome != PENDING => Value::Micros(us),
+        _ => Value::MicrosAtLeast(us),
+    }
+}
+
+type C = Column<Named>;
+
+fn columns(args: &Args) -> Vec<C> {
+    let text = Shown::NARROW.or(Shown::WIDE).or(Shown::CSV);
+    let extra = Shown::WIDE.or(Shown::CSV);
+    let on_request = |wanted| if wanted { text } else { extra };
+    let mut columns = vec![
+        C::new("uid", "UID", (5, 5), |r| Value::Int(r.head.uid.into()))
+            .shown(on_request(args.print_uid)),
+        C::new("pid", "PID", (7, 7), pid).shown(text),
+        C::new("comm", "COMM", (10, 16), comm).shown(text),
+        C::new("family", "IP", (2, 2), |r| {
+            Value::Int(r.head.flow.family.into())
+        })
+        .shown(text),
+        C::new("laddr", "SADDR", (15, 39), |r| {
+            Value::Addr(r.head.flow.local())
+        })
+        .shown(text),
+        C::new("lport", "LPORT", (5, 5), |r| match r.head.flow.lport {
+            0 => Value::Unknown,
+            port => Value::Int(port.into()),
+        })
+        .shown(on_request(args.print_lport)),
+        C::new("raddr", "DADDR", (15, 39), |r| {
+            Value::Addr(r.head.flow.remote())
+        })
+        .shown(text),
+        C::new("rport", "DPORT", (5, 5), |r| {
+            Value::Int(r.head.flow.rport.into())
+        })
+        .shown(text),
+        C::new("outcome", "OUTCOME", (11, 11), |r| {
+            Value::Text(outcome(r.body.connect.outcome.into()))
+        }),
+        C::new("latency_us", "MS", (6, 7), |r| latency(&r.body.connect)).right(),
+        C::new("errno", "", (0, 0), |r| match r.body.connect.errno_ {
+            0 => Value::Unknown,
+            error => Value::Int(error.into()),
+        })
+        .shown(Shown::JSON),
+        C::new("error", "ERROR", (13, 13), |r| {
+            errno(r.body.connect.errno_).map_or(Value::Unknown, Value::Text)
+        })
+        .shown(extra),
+        C::new("syn_retrans", "RETRANS", (7, 7), |r| {
+            Value::Int(r.body.connect.syn_retrans.into())
+        })
+        .right()
+        .shown(Shown::DETAIL),
+        C::new("syn_sent", "SYN_SENT", (8, 8), |r| {
+            Value::Bool(r.body.connect.syn_sent != 0)
+        })
+        .shown(Shown::CSV.or(Shown::JSON)),
+        C::new("partial", "PARTIAL", (7, 7), |r| {
+            Value::Bool(r.body.connect.partial != 0)
+        })
+        .shown(Shown::CSV.or(Shown::JSON)),
+    ];
+    if args.dns {
+        columns.push(C::new("raddr_name", "NAME", (0, 0), |r| r.body.name()));
+    }
+    columns
+}
+
+fn count_columns(print_lport: bool) -> Vec<Column<Counted>> {
+    let mut columns = count::columns(print_lport, "CONNECTS");
+    let outcome = |r: &tcptools::output::Row<'_, Counted>| Value::Text(outcome(r.head.event));
+    columns.insert(
+        columns.len() - 1,
+        Column::new("outcome", "OUTCOME", (11, 11), outcome),
+    );
+    columns
+}
+
+/// What is made of the opens.
+enum Shape {
+    Rows,
+    Counts(Counts),
+    Hists(Hists),
+}
+
+struct Connects {
+    rows: Rows<Named>,
+    shape: Shape,
+    pending: Option<Pending>,
+    resolver: Option<Resolver>,
+    /// Rows that wait for a name, and since when, in order.
+    waiting: VecDeque<(Instant, Named)>,
+}
+
+impl Connects {
+    fn print(&mut self, row: &Named, out: &mut Printer) {
+        let event = if row.connect.outcome == PENDING {
+            "pending"
+        } else {
+            "connect"
+        };
+        out.row(|buf| self.rows.row(buf, event, &row.into()));
+    }
+
+    /// Prints the rows at the front of the queue that have their name, or have waited long enough.
+    fn release(&mut self, out: &mut Printer, patience: Duration) {
+        let Some(mut resolver) = self.resolver.take() else {
+            return;
+        };
+        resolver.collect();
+        while let Some((since, mut row)) = self.waiting.pop_front() {
+            let patient = since.elapsed() < patience && self.waiting.len() < WAITING;
+            match resolver.name(row.connect.head().flow.remote()) {
+                Answer::Waiting if patient => {
+                    self.waiting.push_front((since, row));
+                    break;
+                }
+                Answer::Name(name) => row.set_name(name),
+                Answer::Nameless | Answer::Waiting => {}
+            }
+            self.print(&row, out);
+        }
+        self.resolver = Some(resolver);
+    }
+}
+
+impl Handler for Connects {
+    fn header(&mut self, out: &mut Vec<u8>) {
+        match &mut self.shape {
+            Shape::Rows => self.rows.header(out),
+            Shape::Counts(counts) => counts.header(out),
+            Shape::Hists(hists) => hists.header(out),
+        }
+    }
+
+    fn record(&mut self, record: &[u8], out: &mut Printer) {
+        let Some(connect) = decode::<connect>(record) else {
+            return;
+        };
+        let row = Named::new(*connect);
+        match &mut self.resolver {
+            None => self.print(&row, out),
+            Some(resolver) => {
+                let _ = resolver.name(connect.head().flow.remote());
+                self.waiting.push_back((Instant::now(), row));
+            }
+        }
+    }
+
+    fn tick(&mut self, out: &mut Printer) {
+        self.rows.refresh_clock();
+        self.release(out, PATIENCE);
+        match &mut self.shape {
+            Shape::Rows => {}
+            Shape::Counts(counts) => counts.tick(out),
+            Shape::Hists(hists) => hists.tick(out),
+        }
+        if let Some(Err(error)) = self.pending.as_mut().map(Pending::tick) {
+            eprintln!("tcpconnect: pending opens are not shown: {error:#}");
+            self.pending = None;
+        }
+    }
+
+    fn finish(&mut self, out: &mut Printer) {
+        self.release(out, Duration::ZERO);
+        match &mut self.shape {
+            Shape::Rows => {}
+            Shape::Counts(counts) => counts.print(out),
+            Shape::Hists(hists) => hists.print(out),
+        }
+    }
+
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+        self.rows.summary(out, fields);
+    }
+}
+
+/// bcc's filters by BPF map are not there; what does the same is.
+fn refuse_maps(args: &Args) -> Result<()> {
+    let instead = match (&args.cgroupmap, &args.mntnsmap) {
+        (Some(_), _) => "--cgroupmap: use --cgroup PATH, which needs no BPF map",
+        (_, Some(_)) => "--mntnsmap: use --netns or --cgroup, which need no BPF map",
+        _ => return Ok(()),
+    };
+    Err(Usage(instead.into()).into())
+}
+
+fn configure(open: &mut bpf::OpenTcpconnectSkel<'_>, args: &Args) -> Result<()> {
+    let shows_pending = shows_pending(args);
+    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+        rodata.mode = match (&args.count, &args.hist) {
+            (Some(_), _) => MODE_COUNT,
+            (_, Some(_)) => MODE_HIST,
+            _ => 0,
+        };
+        rodata.failed_only = args.failed;
+        rodata.by_lport = args.print_lport;
+        rodata.by_raddr = args.hist == Some(Per::Raddr);
+        rodata.min_ns = args.min_ms.unwrap_or_default().as_nanos() as u64;
+        rodata.pending_ns = args.pending.as_nanos() as u64;
+        rodata.slot_shift = slot_shift(args.pending);
+    }
+    if args.count.is_some() {
+        open.maps.counts.set_max_entries(MAX_FLOWS)?;
+    }
+    if args.hist.is_some() {
+        open.maps.hists.set_max_entries(MAX_HISTS)?;
+    }
+    // An open has no reader yet.
+    open.progs.note_reader.set_autoload(false);
+    open.progs.show_pending.set_autoload(shows_pending);
+    Ok(())
+}
+
+fn shows_pending(args: &Args) -> bool {
+    !args.no_pending && args.count.is_none() && args.hist.is_none()
+}
+
+fn run(args: Args) -> Result<()> {
+    refuse_maps(&args)?;
+    let Common {
+        filter,
+        output,
+        run,
+    } = &args.common;
+    let style: Style = output.style();
+    let session = Session::new("tcpconnect", run, &["sock:inet_sock_set_state"]);
+    let mut storage = MaybeUninit::uninit();
+    let mut open = session.open(bpf::TcpconnectSkelBuilder::default(), &mut storage, filter)?;
+    configure(&mut open, &args)?;
+    let mut skel = session.load(open)?;
+    let pending = if shows_pending(&args) {
+        let link = iter::attach(&skel.progs.show_pending, Some(skel.maps.sockets.as_fd()))?;
+        Some(Pending::new(
+            link,
+            &skel.maps.data_unanswered,
+            args.pending,
+        )?)
+    } else {
+        None
+    };
+    let shape = match (args.count, args.hist) {
+        (Some(interval), _) => {
+            let columns = count_columns(args.print_lport);
+            Shape::Counts(Counts::new(
+                "tcpconnect",
+                style.clone(),
+                &skel.maps.counts,
+                columns,
+                interval,
+            )?)
+        }
+        (_, Some(_)) => {
+            let unit = ("usecs", "us");
+            Shape::Hists(Hists::new(
+                "tcpconnect",
+                style.clone(),
+                &skel.maps.hists,
+                unit,
+                args.interval,
+            )?)
+        }
+        _ => Shape::Rows,
+    };
+    let mut connects = Connects {
+        rows: Rows::new("tcpconnect", style, columns(&args)),
+        shape,
+        pending,
+        resolver: args.dns.then(Resolver::default),
+        waiting: VecDeque::new(),
+    };
+    session.run(skel.object_mut(), &mut connects)
+}
+
+fn main() -> ExitCode {
+    cli::main("tcpconnect", run)
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* tcpaccept: one record per passive open; or, instead of records, numbers per listener. */
+#include "kernel.h"
+
+/* Of a listener: itself. A child inherits it with the storage that it is cloned with, and so knows its listener. */
+struct listener {
+	__u64 addr; /* of struct sock: only to be read from, and only if what is there proves to be the listener */
+	__u64 cookie;
+	__u64 birth; /* of the owner: see process_lives() */
+	__u8 child;  /* this is a child, whose handshake is under way */
+	__u8 pad[7];
+};
+
+#define TOOL_STATE struct listener
+#include "tcp.bpf.h"
+#include "nested.bpf.h"
+
+struct accept {
+	struct head head;
+	__u64 listener_cookie;    /* 0: not known */
+	__u32 accept_queue;       /* with this one in it */
+	__u32 accept_queue_max;   /* both ~0: not known */
+	__u8 state;               /* after SYN_RECV: ESTABLISHED, unless it ended first (Fast Open) */
+	__u8 pad[7];
+};
+EXPORT_TYPE(accept);
+
+/* ---------------------------------------------------------------- numbers per listener */
+
+/* A listener that began before the trace may have no cookie here: its port tells it apart well enough. */
+struct listener_key {
+	__u64 cookie;
+	__u32 netns;
+	__u32 lport;
+};
+
+enum { QUEUES = 64 };
+
+struct listener_stats {
+	struct head head; /* the listener's */
+	__u64 accepts;
+	/* Per CPU, so that none is overwritten, and for this interval and the one that is read: epoch << 32 | longest. */
+	__u64 high[2 * QUEUES];
+	__u32 accept_queue_max;
+	__u32 pad;
+};
+EXPORT_TYPE(listener_stats);
+
+/* One entry until userspace asks for more: a table that is not used takes no memory. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct listener_key);
+	__type(value, struct listener_stats);
+} listeners SEC(".maps");
+
+const volatile bool summarise = false;
+
+/* The number of the interval, which the reader counts up. */
+struct interval {
+	__u64 epoch;
+};
+EXPORT_TYPE(interval);
+
+struct interval interval SEC(".data.interval") = {.epoch = 1};
+
+/* Too large for the stack; filled before the first use of an entry, by whichever CPU is first. */
+static const struct listener_stats stats_empty = {};
+
+/* ---------------------------------------------------------------- the listener of a child */
+
+static __always_inline bool is_listener(struct sock *sk, __u64 cookie)
+{
+	return BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN &&
+	       (__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) == cookie;
+}
+
+struct queue {
+	__u32 len, max;
+};
+
+/*
+ * The listener may have gone, and its memory be another socket's: cookies are never used twice, so it is believed only
+ * if the cookie is its own before the reading and after it.
+ */
+static __always_inline bool queue_read(struct listener *listener, struct queue *queue)
+{
+	struct sock *sk = (void *)listener->addr;
+
+	queue->len = queue->max = ~0U;
+	if (!listener->cookie || !is_listener(sk, listener->cookie))
+		return false;
+	__u32 len = BPF_CORE_READ(sk, sk_ack_backlog);
+	__u32 max = BPF_CORE_READ(sk, sk_max_ack_backlog);
+	if (!is_listener(sk, listener->cookie))
+		return false;
+	queue->len = len;
+	queue->max = max;
+	return true;
+}
+
+/* The address that the listener is bound to, where it can be read; else the one that the child was reached at. */
+static __always_inline void listener_flow(struct flow *flow, const struct flow *child, struct listener *listener,
+					  bool known)
+{
+	struct sock *sk = (void *)listener->addr;
+
+	*flow = *child;
+	__builtin_memset(flow->raddr, 0, sizeof(flow->raddr));
+	flow->rport = 0;
+	if (known && BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6) {
+		struct in6_addr addr = BPF_CORE_READ(sk, __sk_common.skc_v6_rcv_saddr);
+		copy_v6(flow->laddr, &addr);
+		flow->family = 6;
+	} else if (known) {
+		map_v4(flow->laddr, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
+	}
+	if (flow->family == 4)
+		map_v4(flow->raddr, 0);
+}
+
+/* ---------------------------------------------------------------- what is made of a passive open */
+
+static __always_inline void listener_count(struct sock *sk, const struct flow *child, struct sock_state *s)
+{
+	struct listener_key key = {
+		.cookie = s->tool.cookie, .netns = sk->__sk_common.skc_net.net->ns.inum, .lport = child->lport};
+	struct queue queue;
+	struct flow flow;
+	bool known = queue_read(&s->tool, &queue);
+	struct listener_stats *stats = bpf_map_lookup_elem(&listeners, &key);
+
+	if (!stats) {
+		bpf_map_update_elem(&listeners, &key, &stats_empty, BPF_NOEXIST);
+		stats = bpf_map_lookup_elem(&listeners, &key);
+	}
+	if (!stats) {
+		__sync_fetch_and_add(&counters.uncounted, 1);
+		return;
+	}
+	if (!stats->head.boot_ns) {
+		listener_flow(&flow, child, &s->tool, known);
+		head_fill(&stats->head, sk, &flow, &s->owner, 0);
+		stats->head.cookie = s->tool.cookie;
+	}
+	__sync_fetch_and_add(&stats->accepts, 1);
+	if (!known)
+		return;
+	__u64 epoch = interval.epoch;
+	__u64 high = epoch << 32 | queue.len;
+	__u32 cpu = bpf_get_smp_processor_id() & (QUEUES - 1);
+	__u64 *mine = &stats->high[epoch & 1 ? QUEUES + cpu : cpu];
+	if (high > *mine)
+		*mine = high;
+	stats->accept_queue_max = queue.max;
+}
+
+static __always_inline void passive_open(struct sock *sk, struct sock_state *s, int state)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct queue queue;
+	struct flow flow;
+
+	if (s->owner.source == PID_LISTENER && !process_lives(s->owner.pid, s->tool.birth))
+		s->owner.source = PID_UNKNOWN;
+	flow_of(&flow, sk, tp);
+	if (!flow_wanted(&flow) || !sock_wanted(sk) || !owner_wanted(&s->owner))
+		return;
+	if (summarise) {
+		listener_count(sk, &flow, s);
+		return;
+	}
+	struct accept *e = event_reserve(sizeof(*e));
+	if (!e)
+		return;
+	head_fill(&e->head, sk, &flow, &s->owner, 0);
+	queue_read(&s->tool, &queue);
+	e->listener_cookie = s->tool.cookie;
+	e->accept_queue = queue.len;
+	e->accept_queue_max = queue.max;
+	e->state = state;
+	__builtin_memset(e->pad, 0, sizeof(e->pad));
+	event_submit(e);
+}
+
+/* ---------------------------------------------------------------- following listeners and their children */
+
+static __always_inline void listener_note(struct listener *listener, struct sock *sk, struct task_struct *task)
+{
+	listener->addr = (__u64)sk;
+	listener->cookie = bpf_get_socket_cookie(sk);
+	listener->birth = birth_of(task);
+	listener->child = 0;
+}
+
+static __always_inline struct sock_state *state_of(struct sock *sk)
+{
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!s)
+		__sync_fetch_and_add(&counters.untracked, 1);
+	return s;
+}
+
+static __always_inline void on_set_state(struct sock *sk, int old, int new)
+{
+	struct sock_state *s;
+
+	if (old == new || !protocol_wanted(sk))
+		return;
+	if (new == TCP_LISTEN || (old == TCP_LISTEN && new == TCP_SYN_RECV)) {
+		s = state_of(sk);
+		if (!s)
+			return;
+		owner_follow(&s->owner, sk, old, new);
+		if (new == TCP_LISTEN)
+			listener_note(&s->tool, sk, bpf_get_current_task_btf());
+		else
+			s->tool.child = 1;
+	} else if (old == TCP_SYN_RECV) {
+		s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+		if (!s || !s->tool.child)
+			return;
+		s->tool.child = 0;
+		owner_follow(&s->owner, sk, old, new);
+		passive_open(sk, s, new);
+	}
+}
+
+SET_STATE_PROGRAMS(set_state, on_set_state)
+
+/* ---------------------------------------------------------------- listeners that are there already */
+
+#define OWN_SET_STATE
+#define SOCK_OWNED(sk) (protocol_wanted(sk) && is_inet(sk) && (sk)->__sk_common.skc_state == TCP_LISTEN)
+#define SOCK_SEED(sk, s)                                                                                               \
+	do {                                                                                                           \
+		if (!s->tool.cookie)                                                                                   \
+			listener_note(&s->tool, sk, task);                                                             \
+	} while (0)
+#include "owner.bpf.h"

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* tcpprobe: one record per segment that an established socket receives, or a histogram of what the records would say. */
+#include "sample.bpf.h"
+
+#define TOOL_STATE struct sample
+#include "tcp.bpf.h"
+#include "hist.bpf.h"
+#include "owner.bpf.h"
+
+/* Which record it is: head.event. */
+enum event_kind { PROBE_SAMPLE, PROBE_RETRANSMIT };
+
+struct probe {
+	struct head head;
+	__u64 pacing_rate; /* bytes/s; ~0: not paced */
+	__u32 snd_cwnd;
+	__u32 ssthresh;
+	__u32 snd_wnd;
+	__u32 rcv_wnd;
+	__u32 snd_nxt;
+	__u32 snd_una;
+	__u32 srtt_us;
+	__u32 data_len;
+	__u32 mss;
+	__u32 packets_out;
+	__u32 sacked_out;
+	__u32 lost_out;
+	__u32 retrans_out;
+	__u32 total_retrans;
+	__u32 rate_delivered;
+	__u32 rate_interval_us;
+	__u8 ca_name[16];
+	__u8 ca_state;
+	__u8 retransmits;
+	__u8 app_limited;
+	__u8 pad[5];
+};
+EXPORT_TYPE(probe);
+
+/* Counts round-trip times instead of sending records; by what. */
+enum hist_by { HIST_NONE, HIST_ALL, HIST_LADDR, HIST_RADDR, HIST_LPORT, HIST_RPORT };
+const volatile __u32 hist_by = HIST_NONE;
+
+/* Any of --every, --interval, --changes. */
+const volatile bool sampled = false;
+
+static const struct owner nobody = {};
+
+/* ---------------------------------------------------------------- the record */
+
+/* Payload of the segment: skb->data is at its TCP header here, whose 13th byte begins with the header's length. */
+static __always_inline __u32 payload_of(const struct sk_buff *skb)
+{
+	__u8 offset = 0;
+
+	bpf_probe_read_kernel(&offset, sizeof(offset), skb->data + 12);
+	return skb->len - (offset >> 4) * 4;
+}
+
+static __always_inline void probe_fill(struct probe *e, struct sock *sk, struct tcp_sock *tp)
+{
+	struct inet_connection_sock *icsk = &tp->inet_conn;
+
+	e->pacing_rate = sk->sk_pacing_rate;
+	e->snd_cwnd = tp->snd_cwnd;
+	e->ssthresh = tp->snd_ssthresh;
+	e->snd_wnd = tp->snd_wnd;
+	e->rcv_wnd = tp->rcv_wnd;
+	e->snd_nxt = tp->snd_nxt;
+	e->snd_una = tp->snd_una;
+	e->srtt_us = tp->srtt_us >> 3;
+	e->mss = tp->mss_cache;
+	e->packets_out = tp->packets_out;
+	e->sacked_out = tp->sacked_out;
+	e->lost_out = tp->lost_out;
+	e->retrans_out = tp->retrans_out;
+	e->total_retrans = tp->total_retrans;
+	e->rate_delivered = tp->rate_delivered;
+	e->rate_interval_us = tp->rate_interval_us;
+	bpf_probe_read_kernel(e->ca_name, sizeof(e->ca_name), icsk->icsk_ca_ops->name);
+	e->ca_state = BPF_CORE_READ_BITFIELD(icsk, icsk_ca_state);
+	e->retransmits = icsk->icsk_retransmits;
+	e->app_limited = BPF_CORE_READ_BITFIELD(tp, rate_app_limited);
+	__builtin_memset(e->pad, 0, sizeof(e->pad));
+}
+
+static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, const struct flow *flow,
+				 const struct owner *owner, __u32 kind, __u32 data_len)
+{
+	struct probe *e = event_reserve(sizeof(*e));
+
+	if (!e)
+		return;
+	head_fill(&e->head, sk, flow, owner, kind);
+	probe_fill(e, sk, tp);
+	e->data_len = data_len;
+	event_submit(e);
+}
+
+/* ---------------------------------------------------------------- the histogram */
+
+/* The table is keyed by a remote address and a number of ours: a local address goes where the remote one is. */
+static __always_inline void count_srtt(struct flow *flow, __u32 srtt_us)
+{
+	if (!srtt_us) /* none measured yet */
+		return;
+	if (hist_by == HIST_LADDR)
+		__builtin_memcpy(flow->raddr, flow->laddr, sizeof(flow->raddr));
+	if (hist_by == HIST_LADDR || hist_by == HIST_RADDR)
+		hist_add(flow, 0, srtt_us);
+	else if (hist_by == HIST_LPORT)
+		hist_add(NULL, flow->lport, srtt_us);
+	else
+		hist_add(NULL, hist_by == HIST_RPORT ? flow->rport : 0, srtt_us);
+}
+
+/* ---------------------------------------------------------------- the tracepoints */
+
+/*
+ * A socket that was there before the trace may have no state: then its owner stays unknown. Only sampling cannot do
+ * without; it makes one, once per socket and only for those that pass every filter.
+ */
+static __always_inline bool is_due(struct sock *sk, struct sock_state *s, struct tcp_sock *tp)
+{
+	if (!s)
+		s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!s) {
+		__sync_fetch_and_add(&counters.untracked, 1);
+		return false;
+	}
+	/* A clock costs as much as all the rest; without --interval any time but 0 does. */
+	return sample_due(&s->tool, sample_interval_ns ? bpf_ktime_get_boot_ns() : 1, tp->snd_cwnd);
+}
+
+/* Runs for every segment in ESTABLISHED, before it is processed (net/ipv4/tcp_input.c: tcp_rcv_established). */
+SEC("tp_btf/tcp_probe")
+int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
+{
+	struct flow flow;
+
+	flow_of(&flow, sk, NULL);
+	if (!flow_wanted(&flow) || !sock_wanted(sk))
+		return 0;
+	struct sock_state *s = NULL;
+	if (!hist_by || config.filter.pid.n || config.filter.comm.n)
+		s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	/* The lock is held by who processes its own backlog, and by nobody when a segment comes straight in. */
+	if (s && s->owner.source != PID_SOCKET)
+		owner_note(&s->owner, sk);
+	const struct owner *owner = s ? &s->owner : &nobody;
+	if (!owner_wanted(owner))
+		return 0;
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return 0;
+	if (hist_by)
+		count_srtt(&flow, tp->srtt_us >> 3);
+	else if (!sampled || is_due(sk, s, tp))
+		emit(sk, tp, &flow, owner, PROBE_SAMPLE, payload_of(skb));
+	return 0;
+}
+
+/* Attached for pictures only. A SYN comes before any sample. */
+SEC("tp_btf/tcp_retransmit_skb")
+int BPF_PROG(retransmit, struct sock *sk)
+{
+	struct flow flow;
+
+	if (sk->__sk_common.skc_state == TCP_SYN_SENT)
+		return 0;
+	flow_of(&flow, sk, NULL);
+	if (!flow_wanted(&flow) || !sock_wanted(sk))
+		return 0;
+	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	const struct owner *owner = s ? &s->owner : &nobody;
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	if (tp && owner_wanted(owner))
+		emit(sk, tp, &flow, owner, PROBE_RETRANSMIT, 0);
+	return 0;
+}

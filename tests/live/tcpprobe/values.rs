@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a row says, against TCP_INFO, `ss`, and the record that the kernel writes for the same event.
+
+use std::{collections::HashMap, fs, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use super::scene::{HOSTS, Scene, Talk, of};
+use crate::{
+    peer::Agent,
+    scratch::Scratch,
+    trial,
+    wait::{self, PATIENCE},
+};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial("tcpprobe::values::tcp_info_and_ss", sockets),
+        trial("tcpprobe::values::trace_record", trace_record),
+    ]
+}
+
+const CA_STATES: [&str; 5] = ["open", "disorder", "cwr", "recovery", "loss"];
+
+/// What the row of the next segment must say: nothing changes a socket at rest.
+fn expected(agent: &mut Agent, fd: u64) -> Result<Value> {
+    let info = agent.info(fd)?;
+    let finite = Some(info["snd_ssthresh"]).filter(|&s| s < 0x7fff_ffff);
+    let known = |rate: u64| Some(rate).filter(|&r| r != 0);
+    Ok(json!({
+        "snd_cwnd": info["snd_cwnd"], "ssthresh": finite, "srtt_us": info["srtt_us"], "snd_wnd": info["snd_wnd"],
+        "rcv_wnd": info["rcv_wnd"], "mss": info["snd_mss"], "total_retrans": info["total_retrans"],
+        "ca_state": CA_STATES[info["ca_state"] as usize],
+        "packets_out": info["unacked"], "sacked_out": info["sacked"], "lost_out": info["lost"],
+        "retrans_out": info["retrans"],
+        "packets_in_flight": info["unacked"] - info["sacked"] - info["lost"] + info["retrans"],
+        "pacing_rate_bytes_per_s": Some(info["pacing_rate"]).filter(|&r| r != u64::MAX),
+        "delivery_rate_bytes_per_s": known(info["delivery_rate"]),
+    }))
+}
+
+/// Without an answer until the timer has fired: then the threshold is finite.
+fn lose(scene: &mut Scene, talk: Talk) -> Result<()> {
+    scene.s.run(&format!("drop {}", talk.s))?;
+    scene.c.run(&format!("send {} 5000", talk.c))?;
+    wait::until("two retransmissions", PATIENCE, || {
+        Ok((scene.c.info(talk.c)?["total_retrans"] > 1).then_some(()))
+    })?;
+    scene.s.run(&format!("undrop {}", talk.s))?;
+    scene.s.run(&format!("recv {} 5000", talk.s))?;
+    scene.c.run(&format!("drained {}", talk.c)).map(drop)
+}
+
+/// The row of the last segment of a socket must say all this.
+fn check(rows: &[Value], cookie: u64, want: &Value) -> Result<()> {
+    let rows = of(rows, cookie);
+    let row = rows.last().context("no row")?;
+    for (key, value) in want.as_object().context("an object")? {
+        ensure!(
+            row[key] == *value,
+            "{key} is {}, not {value}: {row}",
+            row[key]
+        );
+    }
+    Ok(())
+}
+
+fn sockets() -> Result<()> {
+    for host in HOSTS {
+        let mut scene = Scene::new()?;
+        let talk = scene.connect(host)?;
+        let tool = scene.watch(&[])?;
+        scene.exchange(talk, 300_000, 1000)?;
+        lose(&mut scene, talk)?;
+        let client = expected(&mut scene.c, talk.c)?;
+        let ss = scene.net.a.feed(&["ss", "-tinemOH"], "")?;
+        ensure!(client["ssthresh"].is_u64(), "{client}");
+        // One byte to the client: its last row. Its acknowledgement may have come with it.
+        scene.s.run(&format!("send {} 1", talk.s))?;
+        scene.c.run(&format!("recv {} 1", talk.c))?;
+        scene.s.run(&format!("drained {}", talk.s))?;
+        let server = expected(&mut scene.s, talk.s)?;
+        scene.c.run(&format!("send {} 7", talk.c))?;
+        scene.s.run(&format!("recv {} 7", talk.s))?;
+        let rows = tool.stop()?.rows()?;
+        let client_rows: Vec<_> = rows
+            .iter()
+            .filter(|r| r["data_len"] == 1)
+            .cloned()
+            .collect();
+        check(&client_rows, talk.c_cookie, &client).with_context(|| host.to_owned())?;
+        let server_rows: Vec<_> = rows
+            .iter()
+            .filter(|r| r["data_len"] == 7)
+            .cloned()
+            .collect();
+        check(&server_rows, talk.s_cookie, &server).with_context(|| host.to_owned())?;
+        check_ss(&ss, client_rows.last().context("no row")?)?;
+        let family = if host.starts_with("[fd") { 6 } else { 4 };
+        ensure!(
+            rows.iter().all(|row| row["family"] == family),
+            "not family {family}"
+        );
+        let owners = [
+            (talk.c_cookie, scene.c.pid()),
+            (talk.s_cookie, scene.s.pid()),
+        ];
+        for (cookie, pid) in owners {
+            let wrong = of(&rows, cookie).into_iter().find(|r| r["pid"] != pid);
+            ensure!(wrong.is_none(), "not of {pid}: {wrong:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The line of `ss -tinem` (`-O`: one for each socket) with this row's cookie says the same in its own words.
+fn check_ss(ss: &str, row: &Value) -> Result<()> {
+    let number = |key: &str| row[key].as_u64().with_context(|| key.to_owned());
+    let cookie = format!(" sk:{:x} ", number("cookie")?);
+    let line = ss.lines().find(|line| format!("{line} ").contains(&cookie));
+    let words: Vec<&str> = line
+        .context("ss does not show it")?
+        .split_whitespace()
+        .collect();
+    let value = |name: &str| {
+        let word = words.iter().find_map(|word| word.strip_prefix(name));
+        word.with_context(|| format!("ss says no {name}: {words:?}"))
+    };
+    ensure!(
+        words.contains(&row["ca_name"].as_str().context("ca_name")?),
+        "{words:?}: {row}"
+    );
+    for (name, key) in [
+        ("cwnd:", "snd_cwnd"),
+        ("ssthresh:", "ssthresh"),
+        ("mss:", "mss"),
+    ] {
+        ensure!(
+            value(name)?.parse() == Ok(number(key)?),
+            "{name} {words:?}: {row}"
+        );
+    }
+    let rtt: f64 = value("rtt:")?.split('/').next().context("rtt")?.parse()?;
+    ensure!(
+        (rtt * 1e3 - number("srtt_us")? as f64).abs() < 1.0,
+        "{words:?}: {row}"
+    );
+    Ok(())
+}
+
+// ---------------------------------------------------------------- the kernel's own record
+
+/// A trace instance of its own; gone with the value.
+struct Trace {
+    dir: PathBuf,
+    mount: Scratch,
+}
+
+impl Trace {
+    fn of_port(port: u64) -> Result<Self> {
+        let mount = Scratch::path("tracefs");
+        fs::create_dir(&*mount)?;
+        let mounted = Command::new("mount")
+            .args(["-t", "tracefs", "none", mount.text()])
+            .status()?;
+        ensure!(mounted.success(), "tracefs cannot be mounted");
+        let dir = mount
+            .join("instances")
+            .join(format!("tcpprobe-{}", std::process::id()));
+        let trace = Self { dir, mount };
+        fs::create_dir(&trace.dir)?;
+        let event = trace.dir.join("events/tcp/tcp_probe");
+        fs::write(
+            event.join("filter"),
+            format!("sport == {port} || dport == {port}"),
+        )?;
+        fs::write(event.join("enable"), "1")?;
+        Ok(trace)
+    }
+
+    /// The records as `key=value` words.
+    fn records(&self) -> Result<Vec<HashMap<String, String>>> {
+        fs::write(self.dir.join("tracing_on"), "0")?;
+        let text = fs::read_to_string(self.dir.join("trace"))?;
+        let pairs = |line: &str| {
+            let words = line
+                .split_whitespace()
+                .filter_map(|word| word.split_once('='));
+            words.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+        };
+        Ok(text
+            .lines()
+            .filter(|l| l.contains(" tcp_probe: "))
+            .map(pairs)
+            .collect())
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure here.
+        let _ = fs::remove_dir(&self.dir);
+        let _ = Command::new("umount").arg(self.mount.text()).status();
+    }
+}
+
+/// The record's numbers are decimal or hexadecimal.
+fn parse(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// The record has `tcp_current_ssthresh()`: outside of a reduction at least three quarters of the window.
+fn current_ssthresh(row: &Value) -> u64 {
+    let ssthresh = row["ssthresh"].as_u64().unwrap_or(0x7fff_ffff);
+    let cwnd = row["snd_cwnd"].as_u64().unwrap_or(0);
+    match row["ca_state"].as_str() {
+        Some("cwr" | "recovery") => ssthresh,
+        _ => ssthresh.max(cwnd / 2 + cwnd / 4),
+    }
+}
+
+/// Every segment has a row and a record, in the same order for each socket, and they say the same.
+fn trace_record() -> Result<()> {
+    for host in HOSTS {
+        let mut scene = Scene::new()?;
+        let talk = scene.connect(host)?;
+        let trace = Trace::of_port(talk.port)?;
+        let tool = scene.watch(&[])?;
+        scene.exchange(talk, 400_000, 200_000)?;
+        lose(&mut scene, talk)?;
+        let rows = tool.stop()?.rows()?;
+        let records = trace.records()?;
+        for cookie in [talk.c_cookie, talk.s_cookie] {
+            let rows = of(&rows, cookie);
+            let of_socket = |r: &&HashMap<_, _>| {
+                r.get("sock_cookie")
+                    .and_then(|c: &String| u64::from_str_radix(c, 16).ok())
+                    == Some(cookie)
+            };
+            let mut records: Vec<_> = records.iter().filter(of_socket).collect();
+            // The trace began before the command and ends after it.
+            records.truncate(rows.len());
+            ensure!(
+                records.len() == rows.len() && rows.len() > 3,
+                "{} records, {} rows",
+                records.len(),
+                rows.len()
+            );
+            for (row, record) in rows.iter().zip(records) {
+                compare(row, record).with_context(|| format!("{host}: {row}\n{record:?}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn compare(row: &Value, record: &HashMap<String, String>) -> Result<()> {
+    let field = |name: &str| {
+        record
+            .get(name)
+            .and_then(|text| parse(text))
+            .with_context(|| name.to_owned())
+    };
+    for key in [
+        "data_len", "snd_nxt", "snd_una", "snd_cwnd", "snd_wnd", "rcv_wnd",
+    ] {
+        ensure!(row[key] == field(key)?, "{key}");
+    }
+    ensure!(row["srtt_us"] == field("srtt")?, "srtt");
+    ensure!(current_ssthresh(row) == field("ssthresh")?, "ssthresh");
+    let unacked = (field("snd_nxt")? as u32).wrapping_sub(field("snd_una")? as u32);
+    ensure!(row["bytes_in_flight"] == unacked, "bytes_in_flight");
+    Ok(())
+}
