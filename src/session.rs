@@ -287,7 +287,7 @@ impl<'a> Session<'a> {
         handler.finish(printer);
         lost.say();
         let gone = lost.counters.read();
-        let skipped = skipped.read();
+        let skipped = skipped.read(gone.nested);
         if skipped > 0 {
             let tool = self.tool;
             eprintln!(

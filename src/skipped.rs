@@ -10,15 +10,13 @@ use libbpf_rs::{Object, Program};
 pub struct Skipped(Vec<OwnedFd>);
 
 impl Skipped {
-    /// Programs that were not loaded have no descriptor, and skip nothing; what one with a twin skips, the other one
-    /// sees (`bpf/nested.bpf.h`).
+    /// Programs that were not loaded have no descriptor, and skip nothing. A twin skips what its elder handles
+    /// (`bpf/nested.bpf.h`), so its own skips are no loss.
     pub fn new(object: &Object) -> Self {
-        let names: Vec<_> = object.progs().map(|p| name(&p)).collect();
-        let has_twin =
-            |name: &str| name.ends_with(NESTED) || names.contains(&format!("{name}{NESTED}"));
+        let is_twin = |p: &Program<'_>| p.name().to_string_lossy().ends_with("_nested");
         let loaded = object
             .progs()
-            .filter(|p| p.as_fd().as_raw_fd() >= 0 && !has_twin(&name(p)));
+            .filter(|p| p.as_fd().as_raw_fd() >= 0 && !is_twin(p));
         Self(
             loaded
                 .filter_map(|p| p.as_fd().try_clone_to_owned().ok())
@@ -26,17 +24,14 @@ impl Skipped {
         )
     }
 
-    /// How many so far; counted since kernel 5.12, and not told to everybody: 0 then.
-    pub fn read(&self) -> u64 {
-        self.0.iter().map(misses).sum()
+    /// How many so far, less the `nested` ones that twins have handled; counted since kernel 5.12, 0 before.
+    pub fn read(&self, nested: u64) -> u64 {
+        self.0
+            .iter()
+            .map(misses)
+            .sum::<u64>()
+            .saturating_sub(nested)
     }
-}
-
-/// How a twin's name ends.
-const NESTED: &str = "_nested";
-
-fn name(program: &Program<'_>) -> String {
-    program.name().to_string_lossy().into_owned()
 }
 
 fn misses(program: &OwnedFd) -> u64 {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * No event is missed because it interrupts the program that handles such events. The kernel does not start a program
+ * Events that interrupt the program that handles such events. The kernel does not start a program
  * that is running on the same CPU already (kernel/trace/bpf_trace.c: __bpf_trace_run, since 6.2), but it starts another
  * one: a twin, which returns at once unless the first one was interrupted. A third level does not exist: TCP runs in
- * process context and in softirq.
+ * process context and in softirq. What falls into the few instructions around the flag is missed all the same; the
+ * kernel counts that, and userspace takes off what the twin has handled (src/skipped.rs).
  */
 #ifndef TCPTOOLS_NESTED_BPF_H
 #define TCPTOOLS_NESTED_BPF_H
@@ -41,8 +42,10 @@ static __always_inline __u64 *running_here(void)
 	int BPF_PROG(name##_nested, struct sock *sk, int old, int new)                                                 \
 	{                                                                                                              \
 		__u64 *here = running_here();                                                                          \
-		if (here && *(volatile __u64 *)here)                                                                   \
+		if (here && *(volatile __u64 *)here) {                                                                 \
+			__sync_fetch_and_add(&counters.nested, 1);                                                     \
 			handle(sk, old, new);                                                                          \
+		}                                                                                                      \
 		return 0;                                                                                              \
 	}
 

@@ -90,6 +90,7 @@ struct counters {
 	__u64 lost;      /* events for which the ring buffer had no room */
 	__u64 untracked; /* sockets for which no state could be kept (no memory) */
 	__u64 uncounted; /* occurrences that a full table of counts or histograms had no room for */
+	__u64 nested;    /* events that a program was interrupted by, and that its twin has handled (nested.bpf.h) */
 };
 
 enum { PID_UNKNOWN, PID_SOCKET, PID_LISTENER, PID_SEED };

@@ -20,6 +20,7 @@ struct use_state {
 
 #define TOOL_STATE struct use_state
 #include "tcp.bpf.h"
+#include "nested.bpf.h"
 
 struct info {
 	struct head head;
@@ -288,20 +289,20 @@ static __always_inline void state_changed(struct sock *sk, struct sock_state *s,
 	}
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(set_state, struct sock *sk, int old, int new)
+static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
 	if (old == new || !protocol_wanted(sk))
-		return 0;
+		return;
 	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!s) {
 		__sync_fetch_and_add(&counters.untracked, 1);
-		return 0;
+		return;
 	}
 	owner_follow(&s->owner, sk, old, new);
 	state_changed(sk, s, old, new);
-	return 0;
 }
+
+SET_STATE_PROGRAMS(set_state, on_set_state)
 
 /* A socket that became CLOSE before the trace began, or never was anything else. */
 static __always_inline struct info *take_late(struct sock *sk, struct sock_state *s)

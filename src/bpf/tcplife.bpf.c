@@ -12,6 +12,7 @@ struct life {
 
 #define TOOL_STATE struct life
 #include "tcp.bpf.h"
+#include "nested.bpf.h"
 #include "bytes.bpf.h"
 
 enum { ACTIVE_OPEN = 1, PARTIAL = 2, RST_SENT = 4, RST_RECEIVED = 8, REPORTED = 16 };
@@ -252,11 +253,10 @@ static __always_inline void on_close(struct sock *sk, int old)
 	event_submit(e);
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(set_state, struct sock *sk, int old, int new)
+static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
 	if (old == new || !protocol_wanted(sk))
-		return 0;
+		return;
 	if (new == TCP_CLOSE) {
 		if (old != TCP_LISTEN)
 			on_close(sk, old);
@@ -266,8 +266,9 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 		   (new == TCP_SYN_RECV && old == TCP_LISTEN)) {
 		on_open(sk, old, new);
 	}
-	return 0;
 }
+
+SET_STATE_PROGRAMS(set_state, on_set_state)
 
 /* ---------------------------------------------------------------- resets */
 

@@ -13,6 +13,7 @@ struct stay {
 
 #define TOOL_STATE struct stay
 #include "tcp.bpf.h"
+#include "nested.bpf.h"
 
 #define TIME_UNKNOWN (~0ULL)
 
@@ -221,8 +222,7 @@ static __always_inline void change_note(struct change *c, struct stay *stay)
 	stay->state = c->new;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(set_state, struct sock *sk, int old, int new)
+static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
 	/* Even: see struct stay. */
 	struct change c = {.at_ns = bpf_ktime_get_boot_ns() & ~1ULL, .old = old, .new = new};
@@ -230,27 +230,28 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 
 	/* MPTCP reports changes from a state to itself. */
 	if (old == new || !protocol_wanted(sk))
-		return 0;
+		return;
 	struct sock_state *s = state_of(sk);
 	if (!s)
-		return 0;
+		return;
 	change_note(&c, &s->tool);
 	owner_follow(&s->owner, sk, old, new);
 	flow_of(&flow, sk, NULL);
 	if (s->tool.held_ns)
 		release(sk, s, &flow);
 	if (!change_wanted(&c))
-		return 0;
+		return;
 	if (port_undecided(&flow, new)) {
 		s->tool.held_ns = c.at_ns;
 		s->tool.held_in_ns = c.in_ns;
 		s->tool.held_old_state = old;
-		return 0;
+		return;
 	}
 	if (all_wanted(sk, &flow, &s->owner))
 		report(sk, &flow, &s->owner, &c);
-	return 0;
 }
+
+SET_STATE_PROGRAMS(set_state, on_set_state)
 
 /* A SYN without an answer is sent again after a second: its port is known, and its row need not wait for the end. */
 SEC("?tp_btf/tcp_retransmit_skb")
