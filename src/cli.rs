@@ -26,6 +26,28 @@ pub struct Common {
     pub run: Run,
 }
 
+/// bcc's filters by pinned BPF map: known, so that the refusal says what does the same.
+#[derive(Args, Clone, Debug)]
+pub struct PinnedMaps {
+    #[arg(long, hide = true)]
+    cgroupmap: Option<String>,
+    #[arg(long, hide = true)]
+    mntnsmap: Option<String>,
+}
+
+impl PinnedMaps {
+    /// # Errors
+    /// A sentence, if one of them is given.
+    pub fn refuse(&self) -> Result<()> {
+        let instead = match (&self.cgroupmap, &self.mntnsmap) {
+            (Some(_), _) => "--cgroupmap: use --cgroup PATH, which needs no BPF map",
+            (_, Some(_)) => "--mntnsmap: use --netns or --cgroup, which need no BPF map",
+            _ => return Ok(()),
+        };
+        Err(Usage(instead.into()).into())
+    }
+}
+
 /// How rows are shown.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]

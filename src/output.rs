@@ -35,6 +35,8 @@ impl Shown {
     pub const JSON: Self = Self(8);
     /// Every layout.
     pub const ALL: Self = Self(15);
+    /// Where people read it: everything but JSON.
+    pub const TEXT: Self = Self(7);
     /// Everything but the 80-column table.
     pub const DETAIL: Self = Self(14);
 
@@ -130,17 +132,11 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
             0 => Value::Unknown, // no socket
             cookie => Value::Int(cookie),
         }),
-        json("family", |r| {
-            of_flow(r, Value::Int(r.head.flow.family.into()))
-        }),
-        json("laddr", |r| of_flow(r, Value::Addr(r.head.flow.local()))),
-        json("lport", |r| {
-            of_flow(r, Value::Int(r.head.flow.lport.into()))
-        }),
-        json("raddr", |r| of_flow(r, Value::Addr(r.head.flow.remote()))),
-        json("rport", |r| {
-            of_flow(r, Value::Int(r.head.flow.rport.into()))
-        }),
+        json("family", family),
+        json("laddr", laddr),
+        json("lport", lport),
+        json("raddr", raddr),
+        json("rport", rport),
         json("pid", pid),
         json("comm", comm),
         json("uid", |r| match r.head.uid {
@@ -164,6 +160,31 @@ pub fn pid<'a, E>(row: &Row<'a, E>) -> Value<'a> {
     row.head
         .pid()
         .map_or(Value::Unknown, |pid| Value::Int(pid.into()))
+}
+
+/// 4 or 6, for a column.
+pub fn family<'a, E>(row: &Row<'a, E>) -> Value<'a> {
+    of_flow(row, Value::Int(row.head.flow.family.into()))
+}
+
+/// The local address, for a column.
+pub fn laddr<'a, E>(row: &Row<'a, E>) -> Value<'a> {
+    of_flow(row, Value::Addr(row.head.flow.local()))
+}
+
+/// The local port, for a column.
+pub fn lport<'a, E>(row: &Row<'a, E>) -> Value<'a> {
+    of_flow(row, Value::Int(row.head.flow.lport.into()))
+}
+
+/// The remote address, for a column.
+pub fn raddr<'a, E>(row: &Row<'a, E>) -> Value<'a> {
+    of_flow(row, Value::Addr(row.head.flow.remote()))
+}
+
+/// The remote port, for a column.
+pub fn rport<'a, E>(row: &Row<'a, E>) -> Value<'a> {
+    of_flow(row, Value::Int(row.head.flow.rport.into()))
 }
 
 /// How the owner is known, for a column.

@@ -154,6 +154,23 @@ fn frames(stack: &[u64], mut each: impl FnMut(bool, stack::Frame)) {
     }
 }
 
+/// A name as the kernel pads it with NUL bytes: of a congestion control; `None` for an empty one.
+pub fn kernel_name(bytes: &[u8]) -> Option<&str> {
+    let name = bytes.split(|&b| b == 0).next().unwrap_or_default();
+    std::str::from_utf8(name)
+        .ok()
+        .filter(|name| !name.is_empty())
+}
+
+/// The last measured delivery rate in bytes per second, as `net/ipv4/tcp.c: tcp_compute_delivery_rate` has it, from
+/// packets, the segment size in bytes and microseconds; `None` where none was measured.
+pub fn delivery_rate(delivered: u32, mss: u32, interval_us: u32) -> Option<u64> {
+    let bytes = u64::from(delivered) * u64::from(mss) * 1_000_000;
+    bytes
+        .checked_div(interval_us.into())
+        .filter(|&rate| rate != 0)
+}
+
 /// Writing to memory does not fail.
 fn print(out: &mut Vec<u8>, args: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(args);

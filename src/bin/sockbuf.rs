@@ -14,7 +14,7 @@ use clap::Parser;
 use libbpf_rs::Link;
 use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common};
-use tcptools::output::{Column, Rows, Shown, comm, of_flow, pid};
+use tcptools::output::{Column, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::preflight;
 use tcptools::session::{Handler, Printer, Session};
 use tcptools::types::{Record, decode, head};
@@ -95,27 +95,15 @@ fn columns() -> Vec<C> {
 }
 
 fn who() -> Vec<C> {
-    let text = Shown::NARROW.or(Shown::WIDE).or(Shown::CSV);
+    let text = Shown::TEXT;
     vec![
         C::new("pid", "PID", (5, 7), pid).shown(text),
         C::new("comm", "COMM", (6, 16), comm).shown(text),
         C::new("proto", "PROTO", (6, 8), |r| name(&r.body.proto_name)),
-        C::new("laddr", "LADDR", (15, 39), |r| {
-            of_flow(r, Value::Addr(r.head.flow.local()))
-        })
-        .shown(text),
-        C::new("lport", "LPORT", (5, 5), |r| {
-            of_flow(r, Value::Int(r.head.flow.lport.into()))
-        })
-        .shown(text),
-        C::new("raddr", "RADDR", (15, 39), |r| {
-            of_flow(r, Value::Addr(r.head.flow.remote()))
-        })
-        .shown(text),
-        C::new("rport", "RPORT", (5, 5), |r| {
-            of_flow(r, Value::Int(r.head.flow.rport.into()))
-        })
-        .shown(text),
+        C::new("laddr", "LADDR", (15, 39), laddr).shown(text),
+        C::new("lport", "LPORT", (5, 5), lport).shown(text),
+        C::new("raddr", "RADDR", (15, 39), raddr).shown(text),
+        C::new("rport", "RPORT", (5, 5), rport).shown(text),
         C::new("socket_family", "FAMILY", (9, 9), |r| {
             let found = FAMILIES.iter().find(|(n, _)| *n == r.body.family);
             found.map_or(Value::Unknown, |(_, name)| Value::Text(name))

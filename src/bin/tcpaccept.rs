@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Parser;
 use libbpf_rs::skel::Skel;
-use tcptools::cli::{self, Common, Usage, duration};
+use tcptools::cli::{self, Common, PinnedMaps, duration};
 use tcptools::clock::boot_ns;
 use tcptools::count::{Every, Table};
 use tcptools::names::tcp_state;
-use tcptools::output::{Column, Format, Rows, Shown, Style, comm, pid};
+use tcptools::output::{
+    Column, Format, Rows, Shown, Style, comm, family, laddr, lport, pid, raddr, rport,
+};
 use tcptools::session::{EachRow, Handler, Printer, Session};
 use tcptools::types::Record;
 use tcptools::value::Value;
@@ -37,10 +39,8 @@ struct Args {
     /// Numbers per listener instead of rows, at the end or at this interval: opens, rate, longest accept queue
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration)]
     summary: Option<Option<Duration>>,
-    #[arg(long, hide = true)]
-    cgroupmap: Option<String>,
-    #[arg(long, hide = true)]
-    mntnsmap: Option<String>,
+    #[command(flatten)]
+    pinned: PinnedMaps,
     #[command(flatten)]
     common: Common,
 }
@@ -58,33 +58,18 @@ fn queue(length: u32) -> Value<'static> {
     }
 }
 
-const TEXT: Shown = Shown::NARROW.or(Shown::WIDE).or(Shown::CSV);
+const TEXT: Shown = Shown::TEXT;
 
 fn columns() -> Vec<Column<accept>> {
     type C = Column<accept>;
     vec![
         C::new("pid", "PID", (7, 7), pid).shown(TEXT),
         C::new("comm", "COMM", (10, 16), comm).shown(TEXT),
-        C::new("family", "IP", (2, 2), |r| {
-            Value::Int(r.head.flow.family.into())
-        })
-        .shown(TEXT),
-        C::new("raddr", "RADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.remote())
-        })
-        .shown(TEXT),
-        C::new("rport", "RPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.rport.into())
-        })
-        .shown(TEXT),
-        C::new("laddr", "LADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.local())
-        })
-        .shown(TEXT),
-        C::new("lport", "LPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.lport.into())
-        })
-        .shown(TEXT),
+        C::new("family", "IP", (2, 2), family).shown(TEXT),
+        C::new("raddr", "RADDR", (15, 39), raddr).shown(TEXT),
+        C::new("rport", "RPORT", (5, 5), rport).shown(TEXT),
+        C::new("laddr", "LADDR", (15, 39), laddr).shown(TEXT),
+        C::new("lport", "LPORT", (5, 5), lport).shown(TEXT),
         C::new("accept_queue", "QLEN", (5, 5), |r| {
             queue(r.body.accept_queue)
         })
@@ -129,18 +114,9 @@ fn summary_columns() -> Vec<Column<Listener>> {
     vec![
         C::new("pid", "PID", (7, 7), pid).shown(TEXT),
         C::new("comm", "COMM", (10, 16), comm).shown(TEXT),
-        C::new("family", "IP", (2, 2), |r| {
-            Value::Int(r.head.flow.family.into())
-        })
-        .shown(TEXT),
-        C::new("laddr", "LADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.local())
-        })
-        .shown(TEXT),
-        C::new("lport", "LPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.lport.into())
-        })
-        .shown(TEXT),
+        C::new("family", "IP", (2, 2), family).shown(TEXT),
+        C::new("laddr", "LADDR", (15, 39), laddr).shown(TEXT),
+        C::new("lport", "LPORT", (5, 5), lport).shown(TEXT),
         C::new("accepts", "ACCEPTS", (8, 8), |r| Value::Int(r.body.accepts)).right(),
         C::new("accepts_per_s", "PER_S", (6, 6), |r| {
             Value::Int(per_second(r.body.accepts, r.body.interval_us))
@@ -260,18 +236,8 @@ impl Handler for Summary {
     }
 }
 
-/// bcc's filters by BPF map are not there; what does the same is.
-fn refuse_maps(args: &Args) -> Result<()> {
-    let instead = match (&args.cgroupmap, &args.mntnsmap) {
-        (Some(_), _) => "--cgroupmap: use --cgroup PATH, which needs no BPF map",
-        (_, Some(_)) => "--mntnsmap: use --netns or --cgroup, which need no BPF map",
-        _ => return Ok(()),
-    };
-    Err(Usage(instead.into()).into())
-}
-
 fn run(args: Args) -> Result<()> {
-    refuse_maps(&args)?;
+    args.pinned.refuse()?;
     let Common {
         filter,
         output,

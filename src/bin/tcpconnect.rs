@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Parser;
 use libbpf_rs::skel::Skel;
-use tcptools::cli::{self, Common, Usage, duration};
+use tcptools::cli::{self, Common, PinnedMaps, duration};
 use tcptools::count::{self, Counted, Counts, MAX_FLOWS};
 use tcptools::hist::{Hists, MAX_HISTS};
 use tcptools::iter;
 use tcptools::names::errno;
-use tcptools::output::{Column, Rows, Shown, Style, comm, pid};
+use tcptools::output::{Column, Rows, Shown, Style, comm, family, laddr, pid, raddr, rport};
 use tcptools::pending::{Pending, slot_shift};
 use tcptools::resolve::{Answer, Resolver};
 use tcptools::session::{Handler, Printer, Session};
@@ -69,10 +69,8 @@ struct Args {
     /// Show --hist at this interval too, not only at the end
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "hist")]
     interval: Option<Duration>,
-    #[arg(long, hide = true)]
-    cgroupmap: Option<String>,
-    #[arg(long, hide = true)]
-    mntnsmap: Option<String>,
+    #[command(flatten)]
+    pinned: PinnedMaps,
     #[command(flatten)]
     common: Common,
 }
@@ -173,7 +171,7 @@ fn latency(body: &connect) -> Value<'static> {
 type C = Column<Named>;
 
 fn columns(args: &Args) -> Vec<C> {
-    let text = Shown::NARROW.or(Shown::WIDE).or(Shown::CSV);
+    let text = Shown::TEXT;
     let extra = Shown::WIDE.or(Shown::CSV);
     let on_request = |wanted| if wanted { text } else { extra };
     let mut columns = vec![
@@ -181,27 +179,15 @@ fn columns(args: &Args) -> Vec<C> {
             .shown(on_request(args.print_uid)),
         C::new("pid", "PID", (7, 7), pid).shown(text),
         C::new("comm", "COMM", (10, 16), comm).shown(text),
-        C::new("family", "IP", (2, 2), |r| {
-            Value::Int(r.head.flow.family.into())
-        })
-        .shown(text),
-        C::new("laddr", "SADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.local())
-        })
-        .shown(text),
+        C::new("family", "IP", (2, 2), family).shown(text),
+        C::new("laddr", "SADDR", (15, 39), laddr).shown(text),
         C::new("lport", "LPORT", (5, 5), |r| match r.head.flow.lport {
             0 => Value::Unknown,
             port => Value::Int(port.into()),
         })
         .shown(on_request(args.print_lport)),
-        C::new("raddr", "DADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.remote())
-        })
-        .shown(text),
-        C::new("rport", "DPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.rport.into())
-        })
-        .shown(text),
+        C::new("raddr", "DADDR", (15, 39), raddr).shown(text),
+        C::new("rport", "DPORT", (5, 5), rport).shown(text),
         C::new("outcome", "OUTCOME", (11, 11), |r| {
             Value::Text(outcome(r.body.connect.outcome.into()))
         }),
@@ -344,16 +330,6 @@ impl Handler for Connects {
     }
 }
 
-/// bcc's filters by BPF map are not there; what does the same is.
-fn refuse_maps(args: &Args) -> Result<()> {
-    let instead = match (&args.cgroupmap, &args.mntnsmap) {
-        (Some(_), _) => "--cgroupmap: use --cgroup PATH, which needs no BPF map",
-        (_, Some(_)) => "--mntnsmap: use --netns or --cgroup, which need no BPF map",
-        _ => return Ok(()),
-    };
-    Err(Usage(instead.into()).into())
-}
-
 fn configure(open: &mut bpf::OpenTcpconnectSkel<'_>, args: &Args) -> Result<()> {
     let shows_pending = shows_pending(args);
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
@@ -386,7 +362,7 @@ fn shows_pending(args: &Args) -> bool {
 }
 
 fn run(args: Args) -> Result<()> {
-    refuse_maps(&args)?;
+    args.pinned.refuse()?;
     let Common {
         filter,
         output,

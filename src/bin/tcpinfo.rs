@@ -14,9 +14,9 @@ use tcptools::choice::Choice;
 use tcptools::cli::{self, Common, Usage};
 use tcptools::clock;
 use tcptools::names::tcp_state;
-use tcptools::output::{Column, Rows, Shown, comm, pid};
+use tcptools::output::{Column, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::session::{EachRow, Session};
-use tcptools::value::Value;
+use tcptools::value::{Value, delivery_rate, kernel_name};
 
 tcptools::skeleton!("tcpinfo");
 use bpf::types::info;
@@ -73,26 +73,14 @@ fn columns() -> Vec<C> {
 }
 
 fn who() -> Vec<C> {
-    let text = Shown::NARROW.or(Shown::WIDE).or(Shown::CSV);
+    let text = Shown::TEXT;
     vec![
         C::new("pid", "PID", (5, 7), pid).shown(text),
         C::new("comm", "COMM", (7, 16), comm).shown(text),
-        C::new("laddr", "LADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.local())
-        })
-        .shown(text),
-        C::new("lport", "LPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.lport.into())
-        })
-        .shown(text),
-        C::new("raddr", "RADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.remote())
-        })
-        .shown(text),
-        C::new("rport", "RPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.rport.into())
-        })
-        .shown(text),
+        C::new("laddr", "LADDR", (15, 39), laddr).shown(text),
+        C::new("lport", "LPORT", (5, 5), lport).shown(text),
+        C::new("raddr", "RADDR", (15, 39), raddr).shown(text),
+        C::new("rport", "RPORT", (5, 5), rport).shown(text),
         C::new("state", "STATE", (11, 11), |r| {
             Value::Text(tcp_state(r.body.state))
         })
@@ -234,7 +222,10 @@ fn times() -> Vec<C> {
 
 fn windows() -> Vec<C> {
     vec![
-        C::new("ca_name", "CA", (8, 8), |r| text_of(&r.body.ca_name)).shown(Shown::DETAIL),
+        C::new("ca_name", "CA", (8, 8), |r| {
+            kernel_name(&r.body.ca_name).map_or(Value::Unknown, Value::Text)
+        })
+        .shown(Shown::DETAIL),
         C::new("ca_state", "CASTATE", (8, 8), |r| {
             CA_STATES
                 .get(usize::from(r.body.ca_state))
@@ -297,7 +288,12 @@ fn windows() -> Vec<C> {
         .right()
         .shown(Shown::JSON),
         C::new("delivery_rate_bytes_per_s", "MBIT/S", (6, 6), |r| {
-            delivery_rate(r.body).map_or(Value::Unknown, Value::Rate)
+            delivery_rate(
+                r.body.rate_delivered,
+                r.body.snd_mss,
+                r.body.rate_interval_us,
+            )
+            .map_or(Value::Unknown, Value::Rate)
         })
         .right()
         .shown(Shown::DETAIL),
@@ -330,14 +326,6 @@ fn scale(body: &info, shift: u8) -> Value<'static> {
     })
 }
 
-fn text_of(name: &[u8; 16]) -> Value<'_> {
-    let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
-    match std::str::from_utf8(&name[..end]) {
-        Ok("") | Err(_) => Value::Unknown,
-        Ok(name) => Value::Text(name),
-    }
-}
-
 /// The words of all combinations, made once: a row allocates nothing.
 fn options(bits: u32) -> Value<'static> {
     static WORDS: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(|| {
@@ -356,14 +344,6 @@ fn options(bits: u32) -> Value<'static> {
         "" => Value::Unknown,
         words => Value::Text(words),
     }
-}
-
-/// Bytes per second, as `net/ipv4/tcp.c: tcp_compute_delivery_rate` has it.
-fn delivery_rate(s: &info) -> Option<u64> {
-    let bytes = u64::from(s.rate_delivered) * u64::from(s.snd_mss) * 1_000_000;
-    bytes
-        .checked_div(s.rate_interval_us.into())
-        .filter(|&rate| rate != 0)
 }
 
 fn event(body: &info) -> &'static str {

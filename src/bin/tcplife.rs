@@ -16,10 +16,12 @@ use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, duration};
 use tcptools::iter;
 use tcptools::names::tcp_state;
-use tcptools::output::{Column, Format, Rows, Shown, Style, comm, pid, pid_source};
+use tcptools::output::{
+    Column, Format, Rows, Shown, Style, comm, family, laddr, lport, pid, pid_source, raddr, rport,
+};
 use tcptools::session::{Handler, Printer, Session};
 use tcptools::types::{Record, decode};
-use tcptools::value::Value;
+use tcptools::value::{Value, delivery_rate, kernel_name};
 
 tcptools::skeleton!("tcplife");
 use bpf::types::session;
@@ -66,31 +68,16 @@ fn reason(body: &session) -> (Option<&'static str>, &'static str) {
 type C = Column<session>;
 
 fn columns() -> Vec<C> {
-    let text = Shown::NARROW.or(Shown::WIDE).or(Shown::CSV);
+    let text = Shown::TEXT;
     let wide = Shown::WIDE.or(Shown::JSON);
     vec![
         C::new("pid", "PID", (5, 7), pid).shown(text),
         C::new("comm", "COMM", (10, 16), comm).shown(text),
-        C::new("family", "IP", (2, 2), |r| {
-            Value::Int(r.head.flow.family.into())
-        })
-        .shown(Shown::WIDE.or(Shown::CSV)),
-        C::new("laddr", "LADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.local())
-        })
-        .shown(text),
-        C::new("lport", "LPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.lport.into())
-        })
-        .shown(text),
-        C::new("raddr", "RADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.remote())
-        })
-        .shown(text),
-        C::new("rport", "RPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.rport.into())
-        })
-        .shown(text),
+        C::new("family", "IP", (2, 2), family).shown(Shown::WIDE.or(Shown::CSV)),
+        C::new("laddr", "LADDR", (15, 39), laddr).shown(text),
+        C::new("lport", "LPORT", (5, 5), lport).shown(text),
+        C::new("raddr", "RADDR", (15, 39), raddr).shown(text),
+        C::new("rport", "RPORT", (5, 5), rport).shown(text),
         C::new("tx_bytes", "TX_KB", (5, 6), |r| {
             Value::Bytes(r.body.tx_bytes)
         })
@@ -151,9 +138,13 @@ fn columns() -> Vec<C> {
         C::new("mss", "MSS", (5, 5), |r| Value::Int(r.body.mss.into()))
             .right()
             .shown(wide),
-        C::new("ca_name", "CA", (8, 8), |r| text_of(&r.body.ca_name)).shown(wide),
+        C::new("ca_name", "CA", (8, 8), |r| {
+            kernel_name(&r.body.ca_name).map_or(Value::Unknown, Value::Text)
+        })
+        .shown(wide),
         C::new("delivery_rate_bytes_per_s", "MBIT/S", (6, 6), |r| {
-            delivery_rate(r.body).map_or(Value::Unknown, Value::Rate)
+            delivery_rate(r.body.rate_delivered, r.body.mss, r.body.rate_interval_us)
+                .map_or(Value::Unknown, Value::Rate)
         })
         .right()
         .shown(wide),
@@ -162,22 +153,6 @@ fn columns() -> Vec<C> {
 
 fn known(value: u32, unknown: u32) -> Option<u64> {
     (value != unknown).then_some(value.into())
-}
-
-fn text_of(name: &[u8; 16]) -> Value<'_> {
-    let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
-    match std::str::from_utf8(&name[..end]) {
-        Ok("") | Err(_) => Value::Unknown,
-        Ok(name) => Value::Text(name),
-    }
-}
-
-/// Bytes per second, as `net/ipv4/tcp.c: tcp_compute_delivery_rate` has it.
-fn delivery_rate(s: &session) -> Option<u64> {
-    let bytes = u64::from(s.rate_delivered) * u64::from(s.mss) * 1_000_000;
-    bytes
-        .checked_div(s.rate_interval_us.into())
-        .filter(|&rate| rate != 0)
 }
 
 struct Life {

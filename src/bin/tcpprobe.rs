@@ -18,12 +18,12 @@ use tcptools::cli::{self, Common, Usage, duration};
 use tcptools::clock::Clock;
 use tcptools::count::Every;
 use tcptools::hist::{Hists, MAX_HISTS};
-use tcptools::output::{Column, Format, Rows, Shown, Style, comm, pid};
+use tcptools::output::{Column, Format, Rows, Shown, Style, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
 use tcptools::session::{Handler, Printer, Session};
 use tcptools::trace::{INFINITE_SSTHRESH, MAX_TRACES, Moment, Trace, Traces};
 use tcptools::types::{Record, decode, head};
-use tcptools::value::Value;
+use tcptools::value::{Value, delivery_rate, kernel_name};
 use tcptools::{plot, spark};
 
 tcptools::skeleton!("tcpprobe");
@@ -112,27 +112,15 @@ macro_rules! int {
 }
 
 fn columns() -> Vec<C> {
-    let text = Shown::NARROW.or(Shown::WIDE).or(Shown::CSV);
+    let text = Shown::TEXT;
     let wide = Shown::WIDE.or(Shown::JSON);
     vec![
         C::new("pid", "PID", (5, 7), pid).shown(Shown::WIDE.or(Shown::CSV)),
         C::new("comm", "COMM", (10, 16), comm).shown(Shown::WIDE.or(Shown::CSV)),
-        C::new("laddr", "LADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.local())
-        })
-        .shown(text),
-        C::new("lport", "LPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.lport.into())
-        })
-        .shown(text),
-        C::new("raddr", "RADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.remote())
-        })
-        .shown(text),
-        C::new("rport", "RPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.rport.into())
-        })
-        .shown(text),
+        C::new("laddr", "LADDR", (15, 39), laddr).shown(text),
+        C::new("lport", "LPORT", (5, 5), lport).shown(text),
+        C::new("raddr", "RADDR", (15, 39), raddr).shown(text),
+        C::new("rport", "RPORT", (5, 5), rport).shown(text),
         C::new("snd_cwnd", "CWND", (5, 6), int!(snd_cwnd)).right(),
         C::new("ssthresh", "SSTHR", (5, 6), |r| {
             let finite = r.body.ssthresh < INFINITE_SSTHRESH;
@@ -158,7 +146,7 @@ fn columns() -> Vec<C> {
         })
         .shown(Shown::DETAIL),
         C::new("ca_name", "CA", (8, 8), |r| {
-            ca_name(r.body).map_or(Value::Unknown, Value::Text)
+            kernel_name(&r.body.ca_name).map_or(Value::Unknown, Value::Text)
         })
         .shown(Shown::DETAIL),
         C::new("snd_wnd", "SND_KB", (6, 6), |r| {
@@ -177,7 +165,8 @@ fn columns() -> Vec<C> {
         .right()
         .shown(wide),
         C::new("delivery_rate_bytes_per_s", "MBIT/S", (6, 6), |r| {
-            delivery_rate(r.body).map_or(Value::Unknown, Value::Rate)
+            delivery_rate(r.body.rate_delivered, r.body.mss, r.body.rate_interval_us)
+                .map_or(Value::Unknown, Value::Rate)
         })
         .right()
         .shown(wide),
@@ -216,19 +205,6 @@ fn in_flight(p: &probe) -> u32 {
 /// Bytes sent and not acknowledged.
 fn unacked(p: &probe) -> u32 {
     p.snd_nxt.wrapping_sub(p.snd_una)
-}
-
-/// Bytes per second, as `net/ipv4/tcp.c: tcp_compute_delivery_rate` has it.
-fn delivery_rate(p: &probe) -> Option<u64> {
-    let bytes = u64::from(p.rate_delivered) * u64::from(p.mss) * 1_000_000;
-    let rate = bytes.checked_div(p.rate_interval_us.into());
-    rate.filter(|&rate| rate != 0)
-}
-
-fn ca_name(p: &probe) -> Option<&str> {
-    let end = p.ca_name.iter().position(|&b| b == 0);
-    let name = std::str::from_utf8(&p.ca_name[..end.unwrap_or(p.ca_name.len())]);
-    name.ok().filter(|name| !name.is_empty())
 }
 
 // ---------------------------------------------------------------- rows
@@ -326,7 +302,7 @@ fn title(body: &probe) -> String {
     let local = std::net::SocketAddr::new(flow.local(), flow.lport);
     let remote = std::net::SocketAddr::new(flow.remote(), flow.rport);
     let owner = owner(body.head());
-    let ca = ca_name(body).unwrap_or("?");
+    let ca = kernel_name(&body.ca_name).unwrap_or("?");
     format!("{local} → {remote} · {owner}{ca}")
 }
 

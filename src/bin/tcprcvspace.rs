@@ -15,7 +15,7 @@ use libbpf_rs::skel::Skel;
 use tcptools::choice::Choice;
 use tcptools::cli::{self, Common, Usage};
 use tcptools::iter;
-use tcptools::output::{Column, Rows, Shown, comm, pid};
+use tcptools::output::{Column, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
 use tcptools::session::{Handler, Printer, Session};
 use tcptools::types::decode;
@@ -58,26 +58,14 @@ fn columns(summary: bool) -> Vec<C> {
 }
 
 fn who() -> Vec<C> {
-    let text = Shown::NARROW.or(Shown::WIDE).or(Shown::CSV);
+    let text = Shown::TEXT;
     vec![
         C::new("pid", "PID", (5, 7), pid).shown(text),
         C::new("comm", "COMM", (7, 16), comm).shown(text),
-        C::new("laddr", "LADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.local())
-        })
-        .shown(text),
-        C::new("lport", "LPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.lport.into())
-        })
-        .shown(text),
-        C::new("raddr", "RADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.remote())
-        })
-        .shown(text),
-        C::new("rport", "RPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.rport.into())
-        })
-        .shown(text),
+        C::new("laddr", "LADDR", (15, 39), laddr).shown(text),
+        C::new("lport", "LPORT", (5, 5), lport).shown(text),
+        C::new("raddr", "RADDR", (15, 39), raddr).shown(text),
+        C::new("rport", "RPORT", (5, 5), rport).shown(text),
     ]
 }
 

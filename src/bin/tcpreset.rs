@@ -17,7 +17,7 @@ use tcptools::cli::{self, Common, Usage, duration};
 use tcptools::clock::boot_ns;
 use tcptools::count::Every;
 use tcptools::names::tcp_state;
-use tcptools::output::{Column, Format, Row, Rows, Shown, Style, comm, pid};
+use tcptools::output::{Column, Format, Row, Rows, Shown, Style, comm, family, pid};
 use tcptools::resets;
 use tcptools::session::{Handler, Printer, Session};
 use tcptools::stack;
@@ -85,10 +85,7 @@ fn columns(stack: bool) -> Vec<C> {
     let mut columns = vec![
         C::new("pid", "PID", (5, 7), pid).shown(text),
         C::new("comm", "COMM", (0, 16), comm).shown(Shown::WIDE.or(Shown::CSV)),
-        C::new("family", "IP", (0, 2), |r| {
-            Value::Int(r.head.flow.family.into())
-        })
-        .shown(Shown::WIDE.or(Shown::CSV)),
+        C::new("family", "IP", (0, 2), family).shown(Shown::WIDE.or(Shown::CSV)),
         C::new("", "LADDR:LPORT", (20, 47), |r| {
             Value::Endpoint(r.head.flow.local(), r.head.flow.lport)
         })

@@ -17,7 +17,7 @@ use tcptools::clock::jiffy_us;
 use tcptools::count::{self, Counts, MAX_FLOWS};
 use tcptools::iter;
 use tcptools::names::tcp_state;
-use tcptools::output::{Column, Format, Rows, Shown, Style, comm, pid};
+use tcptools::output::{Column, Format, Rows, Shown, Style, comm, family, pid};
 use tcptools::session::{Handler, Printer, Session};
 use tcptools::stack;
 use tcptools::talkers::{By, Sent, Talkers};
@@ -92,10 +92,7 @@ fn columns(args: &Args) -> Vec<C> {
     let mut columns = vec![
         C::new("pid", "PID", (5, 7), pid).shown(text),
         C::new("comm", "COMM", (0, 16), comm).shown(Shown::WIDE.or(Shown::CSV)),
-        C::new("family", "IP", (2, 2), |r| {
-            Value::Int(r.head.flow.family.into())
-        })
-        .shown(text),
+        C::new("family", "IP", (2, 2), family).shown(text),
         C::new("", "LADDR:LPORT", (20, 47), |r| {
             Value::Endpoint(r.head.flow.local(), r.head.flow.lport)
         })

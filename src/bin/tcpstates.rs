@@ -17,7 +17,7 @@ use tcptools::cli::{self, Common, duration};
 use tcptools::filter::States;
 use tcptools::journal::{self, Journal};
 use tcptools::names::tcp_state;
-use tcptools::output::{Column, Rows, Shown, comm, pid};
+use tcptools::output::{Column, Rows, Shown, comm, family, laddr, lport, pid, raddr, rport};
 use tcptools::session::{Handler, Printer, Session};
 use tcptools::types::{Record, decode};
 use tcptools::value::Value;
@@ -78,33 +78,18 @@ fn in_state_us(body: &transition) -> Option<u64> {
 
 fn columns(skaddr: bool) -> Vec<Column<transition>> {
     type C = Column<transition>;
-    let text = Shown::NARROW.or(Shown::WIDE).or(Shown::CSV);
+    let text = Shown::TEXT;
     let table = Shown::NARROW.or(Shown::WIDE);
     let roomy = Shown::WIDE.or(Shown::CSV);
     let mut columns = vec![
         C::new("cookie", "COOKIE", (8, 8), |r| Value::Int(r.head.cookie)).shown(roomy),
         C::new("pid", "PID", (7, 7), pid).shown(text),
         C::new("comm", "COMM", (10, 16), comm).shown(text),
-        C::new("family", "IP", (2, 2), |r| {
-            Value::Int(r.head.flow.family.into())
-        })
-        .shown(roomy),
-        C::new("laddr", "LADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.local())
-        })
-        .shown(roomy),
-        C::new("lport", "LPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.lport.into())
-        })
-        .shown(text),
-        C::new("raddr", "RADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.remote())
-        })
-        .shown(text),
-        C::new("rport", "RPORT", (5, 5), |r| {
-            Value::Int(r.head.flow.rport.into())
-        })
-        .shown(text),
+        C::new("family", "IP", (2, 2), family).shown(roomy),
+        C::new("laddr", "LADDR", (15, 39), laddr).shown(roomy),
+        C::new("lport", "LPORT", (5, 5), lport).shown(text),
+        C::new("raddr", "RADDR", (15, 39), raddr).shown(text),
+        C::new("rport", "RPORT", (5, 5), rport).shown(text),
         C::new("old_state", "OLDSTATE", (11, 11), |r| {
             Value::Text(tcp_state(r.body.old_state))
         }),

@@ -177,7 +177,7 @@ macro_rules! oldest {
 
 fn columns() -> Vec<Column<State>> {
     type C = Column<State>;
-    let text = Shown::NARROW.or(Shown::WIDE).or(Shown::CSV);
+    let text = Shown::TEXT;
     vec![
         C::new("boot_ns", "", (0, 0), |r| Value::Int(r.head.boot_ns)).shown(Shown::JSON),
         C::new("state", "STATE", (11, 11), |r| {
