@@ -20,6 +20,10 @@ have() {
 	pkg-config) command -v pkg-config >/dev/null ;;
 	iproute2) command -v ip >/dev/null && command -v ss >/dev/null ;;
 	nftables) command -v nft >/dev/null ;;
+	kmod) command -v depmod >/dev/null ;;
+	xz-utils) command -v xz >/dev/null ;;
+	qemu-system-x86) command -v qemu-system-x86_64 >/dev/null ;;
+	busybox-static) command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ;;
 	groff-base) command -v groff >/dev/null ;;
 	man-db) command -v man >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;

@@ -29,6 +29,7 @@ pub mod host;
 pub mod interrupt;
 pub mod iter;
 pub mod journal;
+pub mod lacks;
 pub mod names;
 pub mod output;
 pub mod pending;

@@ -2,16 +2,17 @@
 //! The life of every command: open, configure, load, attach, seed, poll, drain, account.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use caps::CapSet;
+use caps::{CapSet, Capability};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{
-    AsRawLibbpf, Link, MapCore, Object, OpenObject, PrintLevel, ProgramMut, RingBuffer,
+    AsRawLibbpf, Link, MapCore, MapHandle, Object, OpenObject, PrintLevel, ProgramMut, RingBuffer,
     RingBufferBuilder, set_print,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -23,8 +24,11 @@ use crate::interrupt::Interrupt;
 use crate::output::Rows;
 use crate::sink::{Sink, Stop};
 use crate::skipped::Skipped;
-use crate::types::{Record, config, counters, decode};
+use crate::types::{Record, config, counters, decode, lacks};
 use crate::{iter, preflight};
+
+/// Sockets that are followed where their state cannot lie in the sockets themselves.
+const TABLE_SOCKETS: u32 = 128 * 1024;
 
 /// How often the reader looks by itself: the kernel half wakes it only when the buffer fills.
 const TICK: Duration = Duration::from_millis(50);
@@ -105,6 +109,7 @@ pub struct Session<'a> {
     tool: &'static str,
     run: &'a Run,
     tracepoints: &'a [&'a str],
+    lacks: lacks,
 }
 
 impl<'a> Session<'a> {
@@ -115,10 +120,15 @@ impl<'a> Session<'a> {
         // Until the handlers are there a signal waits: an early one must end the run as properly as a late one.
         // Blocking cannot fail for valid signals.
         let _ = signals().thread_block();
+        let lacks = crate::lacks::find();
+        if run.verbose {
+            eprintln!("{tool}: what this kernel lacks (1): {lacks:?}");
+        }
         Self {
             tool,
             run,
             tracepoints,
+            lacks,
         }
     }
 
@@ -138,14 +148,21 @@ impl<'a> Session<'a> {
     {
         let mut open = builder.open(storage)?;
         let object = open.open_object_mut();
-        for mut program in object.progs_mut() {
-            if self.run.no_seed && program.section() == "iter/task_file" {
-                program.set_autoload(false);
-            }
+        if !self.run.no_seed {
+            self.enable_variant(object, "seed_sockets");
+        }
+        if self.table() {
+            enable(object, "forget_socket");
         }
         for mut map in object.maps_mut() {
             if map.name() == "events" {
                 map.set_max_entries(self.buffer_bytes())?;
+            } else if self.table() && map.name().to_string_lossy().ends_with("_by_address") {
+                map.set_max_entries(TABLE_SOCKETS)?;
+            } else if map.name() == ".rodata.lacks" {
+                let bytes = map.initial_value_mut().context("no constants")?;
+                let known = plain::from_mut_bytes::<lacks>(bytes);
+                *known.map_err(|_| anyhow!("the constants have another layout"))? = self.lacks;
             } else if map.name() == ".rodata.config" {
                 let bytes = map.initial_value_mut().context("no configuration map")?;
                 let config = plain::from_mut_bytes::<config>(bytes)
@@ -155,6 +172,51 @@ impl<'a> Session<'a> {
             }
         }
         Ok(open)
+    }
+
+    /// Whether the state of sockets lies in a table, not in the sockets.
+    fn table(&self) -> bool {
+        self.lacks.sk_storage != 0
+    }
+
+    /// Has a program loaded that exists in two variants, for sockets with storage and for those in a table:
+    /// `seed_sockets`, and those that `EACH_SOCKET` of `src/bpf/state.bpf.h` makes. The other one stays out.
+    pub fn enable<'o>(&self, open: &mut impl OpenSkel<'o>, name: &str) {
+        self.enable_variant(open.open_object_mut(), name);
+    }
+
+    fn enable_variant(&self, object: &mut OpenObject, name: &str) {
+        match self.table() {
+            true => enable(object, &format!("{name}_by_address")),
+            false => enable(object, name),
+        }
+    }
+
+    /// Attaches `seed_sockets`, for a tool that asks for owners again later.
+    ///
+    /// # Errors
+    /// When the kernel has no such iterator.
+    pub fn owners(&self, object: &mut Object) -> Result<Link> {
+        let named = |p: &ProgramMut<'_>| is_seed(p) && p.autoload();
+        let program = object.progs_mut().find(named);
+        iter::attach(&program.context("no iterator")?, None)
+    }
+
+    /// Attaches an iterator over all sockets that are followed: one that `EACH_SOCKET` made, and `enable` enabled.
+    ///
+    /// # Errors
+    /// When the kernel has no such iterator (before 5.9).
+    pub fn each_socket(&self, object: &mut Object, name: &str) -> Result<Link> {
+        let (program, map) = match self.table() {
+            true => (format!("{name}_by_address"), "sockets_by_address"),
+            false => (name.to_owned(), "sockets"),
+        };
+        let map = object.maps().find(|m| m.name() == map);
+        let map = MapHandle::try_from(&map.context("no sockets")?)?;
+        let program = object
+            .progs_mut()
+            .find(|p| p.name() == OsStr::new(&program));
+        iter::attach(&program.context("no iterator")?, Some(map.as_fd()))
     }
 
     /// A ring buffer is a power of two of bytes, and of pages.
@@ -194,7 +256,7 @@ impl<'a> Session<'a> {
         if let Some(path) = &self.run.ready_file {
             fs::write(path, "").with_context(|| format!("cannot create {}", path.display()))?;
         }
-        drop_privileges();
+        drop_privileges(object);
         *interrupt.borrow_mut() = Some(Interrupt::install()?);
         let _ = signals().thread_unblock();
 
@@ -218,16 +280,21 @@ impl<'a> Session<'a> {
                 .with_context(|| format!("cannot attach to {name}"))
                 .map_err(|e| preflight::explain(e, self.tracepoints))
         };
-        object
-            .progs_mut()
-            .filter(|p| p.autoload() && !p.section().to_string_lossy().starts_with("iter/"))
-            .map(attach)
-            .collect()
+        let mut links = Vec::new();
+        // A tracepoint calls its programs in the order in which they came: what forgets a socket goes last.
+        for last in [false, true] {
+            let turn = |p: &ProgramMut<'_>| p.autoload() && (p.name() == "forget_socket") == last;
+            let programs = object.progs_mut().filter(turn);
+            for program in programs.filter(|p| !is_iterator(p)) {
+                links.push(attach(program)?);
+            }
+        }
+        Ok(links)
     }
 
     /// Owners of the sockets that are there already. The tool is useful without them, so a failure is a warning.
     fn seed(&self, object: &mut Object) -> Result<()> {
-        let seed = |p: &ProgramMut<'_>| p.section() == "iter/task_file" && p.autoload();
+        let seed = |p: &ProgramMut<'_>| p.autoload() && is_seed(p);
         for program in object.progs_mut().filter(seed) {
             let run = iter::attach(&program, None).and_then(|link| iter::run(&link));
             if let Err(error) = run {
@@ -320,12 +387,34 @@ fn signals() -> SigSet {
         .collect()
 }
 
-/// What was needed to attach is not needed to read: a fault in the reader shall find no privilege to abuse.
-fn drop_privileges() {
-    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-        // Having fewer already is fine.
-        let _ = caps::clear(None, set);
+fn enable(object: &mut OpenObject, name: &str) {
+    for mut program in object.progs_mut().filter(|p| p.name() == OsStr::new(name)) {
+        program.set_autoload(true);
     }
+}
+
+fn is_seed(program: &ProgramMut<'_>) -> bool {
+    program.name().to_string_lossy().starts_with("seed_sockets")
+}
+
+fn is_iterator(program: &ProgramMut<'_>) -> bool {
+    program.section().to_string_lossy().starts_with("iter/")
+}
+
+/// What was needed to attach is not needed to read: a fault in the reader shall find no privilege to abuse. Only where
+/// bpf(2) refuses everything without it (kernels before 5.19, unless unprivileged use is allowed) CAP_BPF stays, for
+/// tools that read maps or iterators as they go.
+fn drop_privileges(object: &Object) {
+    // Having fewer already is fine, here and below.
+    let _ = caps::clear(None, CapSet::Effective);
+    let refused = object.maps().next().is_some_and(|map| map.info().is_err());
+    let may = |&cap: &Capability| caps::has_cap(None, CapSet::Permitted, cap).unwrap_or(false);
+    let kept = [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN];
+    let keep = kept.into_iter().find(may).filter(|_| refused);
+    let keep = keep.into_iter().collect();
+    let _ = caps::set(None, CapSet::Permitted, &keep);
+    let _ = caps::set(None, CapSet::Effective, &keep);
+    let _ = caps::clear(None, CapSet::Inheritable);
 }
 
 /// `stop` says after each record whether to leave the rest for later.
@@ -433,9 +522,11 @@ impl<'a> Lost<'a> {
         }
         if now.untracked > self.said.untracked {
             let sockets = now.untracked;
-            eprintln!(
-                "{tool}: {sockets} sockets not tracked so far: the kernel had no memory for their state"
-            );
+            let reason = match self.session.table() {
+                true => "this kernel needs a table for their state, and it is full",
+                false => "the kernel had no memory for their state",
+            };
+            eprintln!("{tool}: {sockets} sockets not tracked so far: {reason}");
         }
         if now.uncounted > self.said.uncounted {
             let uncounted = now.uncounted;

@@ -23,7 +23,7 @@ skeleton!("shared");
 
 pub use bpf::types::{
     cidr, cidr_list, comm_list, config, count_key, counters, filter, flow, head, hist, hist_key,
-    id_list, owner, port_set, range, range_list,
+    id_list, lacks, owner, port_set, range, range_list,
 };
 
 /// `enum` of the owner's origin in `src/bpf/tcp.bpf.h`.
@@ -49,6 +49,8 @@ pub const MAX_COMMS: usize = capacity!(comm_list, comm, [u64; 2]);
 unsafe impl Plain for head {}
 // SAFETY: as above.
 unsafe impl Plain for config {}
+// SAFETY: as above.
+unsafe impl Plain for lacks {}
 // SAFETY: as above.
 unsafe impl Plain for count_key {}
 // SAFETY: as above.

@@ -413,7 +413,7 @@ fn run(args: Args) -> Result<()> {
     let lookup = match run.no_seed {
         true => None,
         false => Some(Lookup {
-            link: iter::attach(&skel.progs.seed_sockets, None)?,
+            link: session.owners(skel.object_mut())?,
             due: Instant::now(),
             vain: HashSet::new(),
             forget: Instant::now() + FORGET_AFTER,

@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,6 @@ use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, PinnedMaps, duration};
 use tcptools::count::{self, Counted, Counts, MAX_FLOWS};
 use tcptools::hist::{Hists, MAX_HISTS};
-use tcptools::iter;
 use tcptools::names::errno;
 use tcptools::output::{Column, Rows, Shown, Style, comm, family, laddr, pid, raddr, rport};
 use tcptools::pending::{Pending, slot_shift};
@@ -331,7 +329,6 @@ impl Handler for Connects {
 }
 
 fn configure(open: &mut bpf::OpenTcpconnectSkel<'_>, args: &Args) -> Result<()> {
-    let shows_pending = shows_pending(args);
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.mode = match (&args.count, &args.hist) {
             (Some(_), _) => MODE_COUNT,
@@ -353,7 +350,6 @@ fn configure(open: &mut bpf::OpenTcpconnectSkel<'_>, args: &Args) -> Result<()> 
     }
     // An open has no reader yet.
     open.progs.note_reader.set_autoload(false);
-    open.progs.show_pending.set_autoload(shows_pending);
     Ok(())
 }
 
@@ -373,9 +369,12 @@ fn run(args: Args) -> Result<()> {
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::TcpconnectSkelBuilder::default(), &mut storage, filter)?;
     configure(&mut open, &args)?;
+    if shows_pending(&args) {
+        session.enable(&mut open, "show_pending");
+    }
     let mut skel = session.load(open)?;
     let pending = if shows_pending(&args) {
-        let link = iter::attach(&skel.progs.show_pending, Some(skel.maps.sockets.as_fd()))?;
+        let link = session.each_socket(skel.object_mut(), "show_pending")?;
         Some(Pending::new(
             link,
             &skel.maps.data_unanswered,

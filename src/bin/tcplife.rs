@@ -5,7 +5,6 @@
 //! `tcp:tcp_rcv_space_adjust` for the owner of an accepted socket.
 
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -78,14 +77,8 @@ fn columns() -> Vec<C> {
         C::new("lport", "LPORT", (5, 5), lport).shown(text),
         C::new("raddr", "RADDR", (15, 39), raddr).shown(text),
         C::new("rport", "RPORT", (5, 5), rport).shown(text),
-        C::new("tx_bytes", "TX_KB", (5, 6), |r| {
-            Value::Bytes(r.body.tx_bytes)
-        })
-        .right(),
-        C::new("rx_bytes", "RX_KB", (5, 6), |r| {
-            Value::Bytes(r.body.rx_bytes)
-        })
-        .right(),
+        C::new("tx_bytes", "TX_KB", (5, 6), |r| bytes(r.body.tx_bytes)).right(),
+        C::new("rx_bytes", "RX_KB", (5, 6), |r| bytes(r.body.rx_bytes)).right(),
         C::new("", "E", (1, 1), |r| Value::Text(reason(r.body).1)).shown(Shown::NARROW),
         C::new("duration_us", "MS", (5, 9), |r| {
             let us = r.body.duration_ns / 1000;
@@ -151,6 +144,14 @@ fn columns() -> Vec<C> {
     ]
 }
 
+/// An MPTCP connection counts its bytes since 6.5 only.
+fn bytes(count: u64) -> Value<'static> {
+    match count {
+        u64::MAX => Value::Unknown,
+        count => Value::Bytes(count),
+    }
+}
+
 fn known(value: u32, unknown: u32) -> Option<u64> {
     (value != unknown).then_some(value.into())
 }
@@ -204,9 +205,8 @@ impl Handler for Life {
             return;
         };
         if body.head.event == SESSION_AMENDED {
-            let cookie = body.head.cookie;
             let rows = self.parked.iter_mut().chain(&mut self.held);
-            rows.filter(|row| row.head.cookie == cookie)
+            rows.filter(|row| row.sock == body.sock)
                 .for_each(|row| row.reason = body.reason);
         } else if body.parked != 0 && body.head.event == SESSION_CLOSED {
             self.parked.push(*body);
@@ -254,13 +254,13 @@ fn run(args: Args) -> Result<()> {
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.detail = needs_detail(&style);
     }
-    if args.active.is_none() {
-        open.progs.open_sessions.set_autoload(false);
+    if args.active.is_some() {
+        session.enable(&mut open, "open_sessions");
     }
     let mut skel = session.load(open)?;
     let active = match args.active {
         Some(interval) => {
-            let link = iter::attach(&skel.progs.open_sessions, Some(skel.maps.sockets.as_fd()))?;
+            let link = session.each_socket(skel.object_mut(), "open_sessions")?;
             Some((
                 link,
                 interval,

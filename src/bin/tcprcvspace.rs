@@ -5,7 +5,6 @@
 //! Traces `tcp:tcp_rcv_space_adjust`, and `sock:inet_sock_set_state` for owners and for the end of a socket.
 
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -273,13 +272,12 @@ fn run(args: Args) -> Result<()> {
         rodata.sample_changes = args.sampling.changes;
         rodata.summary = args.summary;
     }
-    open.progs.open_sockets.set_autoload(args.summary);
+    if args.summary {
+        session.enable(&mut open, "open_sockets");
+    }
     let mut skel = session.load(open)?;
     let open = match args.summary {
-        true => Some(iter::attach(
-            &skel.progs.open_sockets,
-            Some(skel.maps.sockets.as_fd()),
-        )?),
+        true => Some(session.each_socket(skel.object_mut(), "open_sockets")?),
         false => None,
     };
     session.run(skel.object_mut(), &mut RcvSpace { rows, open })

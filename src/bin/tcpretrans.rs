@@ -5,7 +5,6 @@
 //! `tcp:tcp_rcv_space_adjust` for the owners of sockets.
 
 use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -379,7 +378,9 @@ fn run(args: Args) -> Result<()> {
     if args.count {
         open.maps.counts.set_max_entries(MAX_FLOWS)?;
     }
-    open.progs.open_totals.set_autoload(args.summary.is_some());
+    if args.summary.is_some() {
+        session.enable(&mut open, "open_totals");
+    }
     let mut skel = session.load(open)?;
     if args.stack && !stack::load_symbols() {
         eprintln!(
@@ -387,7 +388,7 @@ fn run(args: Args) -> Result<()> {
         );
     }
     if let Some(interval) = args.summary {
-        let open = iter::attach(&skel.progs.open_totals, Some(skel.maps.sockets.as_fd()))?;
+        let open = session.each_socket(skel.object_mut(), "open_totals")?;
         let talkers = Talkers::new("tcpretrans", style, args.by, args.top, interval);
         return session.run(skel.object_mut(), &mut Totals { talkers, open });
     }

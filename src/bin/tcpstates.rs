@@ -207,13 +207,16 @@ fn run(args: Args) -> Result<()> {
     }
     let waits_for_port = filter.lport.is_some() || filter.port.is_some();
     open.progs.retransmit.set_autoload(waits_for_port);
-    open.progs.sockets_now.set_autoload(args.summary.is_some());
+    if args.summary.is_some() {
+        session.enable(&mut open, "sockets_now");
+    }
     let mut skel = session.load(open)?;
     let Some(interval) = args.summary else {
         let rows = Rows::new("tcpstates", output.style(), columns(args.skaddr));
         return session.run(skel.object_mut(), &mut Changes { rows, journal });
     };
-    let mut summary = summary::Summary::new(&skel, output.style(), interval)?;
+    let sockets = session.each_socket(skel.object_mut(), "sockets_now")?;
+    let mut summary = summary::Summary::new(&skel, sockets, output.style(), interval)?;
     session.run(skel.object_mut(), &mut summary)
 }
 

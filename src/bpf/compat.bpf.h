@@ -10,6 +10,68 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+/*
+ * What the running kernel denies to tracing programs, found by trying (src/lacks.rs). The verifier knows these values
+ * and never looks at the branch that is not taken, so a choice costs nothing when the program runs.
+ */
+struct lacks {
+	__u8 sk_storage;    /* per-socket storage, and the way from a file to its socket: since 5.11 */
+	__u8 socket_cookie; /* since 5.12 */
+	__u8 task_btf;      /* the current task as a typed pointer: since 5.11 */
+	__u8 pad[5];
+};
+const volatile struct lacks lacks SEC(".rodata.lacks") = {};
+
+/* Without the helper only a cookie that somebody has asked for already is there; otherwise 0. */
+static __always_inline __u64 cookie_of(struct sock *sk)
+{
+	if (lacks.socket_cookie)
+		return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	return bpf_get_socket_cookie(sk);
+}
+
+/* Where sockets are kept by address, some programs have no typed pointer to them (state.bpf.h). */
+static __always_inline __u32 netns_of(struct sock *sk)
+{
+	if (lacks.sk_storage)
+		return BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	return sk->__sk_common.skc_net.net->ns.inum;
+}
+
+static __always_inline struct task_struct *current_task(void)
+{
+	if (lacks.task_btf)
+		return (struct task_struct *)bpf_get_current_task();
+	return bpf_get_current_task_btf();
+}
+
+static __always_inline __u32 task_flags(struct task_struct *task)
+{
+	return lacks.task_btf ? BPF_CORE_READ(task, flags) : task->flags;
+}
+
+static __always_inline __u32 task_tgid(struct task_struct *task)
+{
+	return lacks.task_btf ? BPF_CORE_READ(task, tgid) : task->tgid;
+}
+
+static __always_inline struct task_struct *task_leader(struct task_struct *task)
+{
+	return lacks.task_btf ? BPF_CORE_READ(task, group_leader) : task->group_leader;
+}
+
+/* sock.sk_userlocks: four bits beside others, and a byte of its own since 6.6. */
+static __always_inline __u8 userlocks_of(struct sock *sk)
+{
+	return BPF_CORE_READ_BITFIELD(sk, sk_userlocks);
+}
+
+/* tcp_sock.syn_fastopen_child: since 6.8. Before it a child of Fast Open cannot be told. */
+static __always_inline bool is_fastopen_child(struct tcp_sock *tp)
+{
+	return bpf_core_field_exists(tp->syn_fastopen_child) && BPF_CORE_READ_BITFIELD(tp, syn_fastopen_child);
+}
+
 /* tcp_sock.is_mptcp: since 5.6, only with CONFIG_MPTCP; a bitfield next to others in some releases. */
 static __always_inline bool is_mptcp_subflow(struct tcp_sock *tp)
 {

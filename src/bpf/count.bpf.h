@@ -27,7 +27,7 @@ struct {
 /* `by_lport`: count by the local port too, which for a client is another one each time. */
 static __always_inline void count_flow(struct sock *sk, const struct flow *flow, bool by_lport, __u32 kind)
 {
-	struct count_key key = {.flow = *flow, .netns = sk->__sk_common.skc_net.net->ns.inum, .kind = kind};
+	struct count_key key = {.flow = *flow, .netns = netns_of(sk), .kind = kind};
 	__u64 one = 1;
 
 	if (!by_lport)

@@ -27,8 +27,8 @@ typedef _Bool bool;
 
 /* include/uapi/linux/bpf.h: these numbers are ABI. */
 enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_PERCPU_ARRAY = 6, BPF_MAP_TYPE_SK_STORAGE = 24, BPF_MAP_TYPE_RINGBUF = 27 };
-enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 enum { BPF_F_NO_PREALLOC = 1U << 0, BPF_F_CLONE = 1U << 9 };
+enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 enum { BPF_SK_STORAGE_GET_F_CREATE = 1 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum { BPF_RB_AVAIL_DATA = 0 };
@@ -68,7 +68,10 @@ enum { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
 enum { ICSK_TIME_LOSS_PROBE = 5 };
 
 /* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
-enum { ENOMEM = 12, EPIPE = 32, EADDRNOTAVAIL = 99, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
+enum { E2BIG = 7, ENOMEM = 12, EPIPE = 32, EADDRNOTAVAIL = 99, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
+
+/* include/uapi/linux/magic.h */
+enum { SOCKFS_MAGIC = 0x534F434B };
 
 /* include/linux/sched.h */
 enum { PF_KTHREAD = 0x00200000 };
@@ -106,6 +109,11 @@ struct in6_addr {
 	} in6_u;
 };
 
+/* include/linux/types.h */
+struct list_head {
+	struct list_head *next;
+};
+
 struct proto;
 
 /* include/net/sock.h */
@@ -121,7 +129,7 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	unsigned long skc_flags;
-	atomic64_t skc_cookie;
+	atomic64_t skc_cookie; /* 0 until somebody asks for it */
 };
 
 typedef struct {
@@ -185,7 +193,7 @@ struct sock {
 	__u32 sk_max_ack_backlog; /* listener: its limit, from listen() and net.core.somaxconn */
 	unsigned long sk_pacing_rate; /* bytes/s; ~0: not paced */
 	__u16 sk_type;
-	__u8 sk_userlocks;
+	__u8 sk_userlocks : 4; /* until 6.6 a bitfield, then a byte */
 	int sk_rcvbuf;
 	int sk_sndbuf;
 	int sk_wmem_queued;
@@ -261,6 +269,7 @@ struct minmax {
 /* include/linux/tcp.h */
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	struct list_head tsq_node;
 	__u32 mss_cache;
 	__u32 snd_cwnd;
 	__u32 snd_ssthresh; /* 0x7fffffff: infinite */
@@ -369,7 +378,20 @@ struct task_struct {
 
 /* kernel/bpf/bpf_iter.c and friends: the contexts of the iterators */
 struct seq_file;
-struct file;
+
+/* include/linux/fs.h */
+struct super_block {
+	unsigned long s_magic;
+};
+
+struct inode {
+	struct super_block *i_sb;
+};
+
+struct file {
+	struct inode *f_inode;
+	void *private_data;
+};
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
@@ -385,6 +407,12 @@ struct bpf_iter__task_file {
 struct bpf_iter__bpf_sk_storage_map {
 	struct bpf_iter_meta *meta;
 	struct sock *sk;
+	void *value;
+};
+
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	void *key;
 	void *value;
 };
 

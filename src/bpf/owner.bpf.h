@@ -4,7 +4,9 @@
  *
  * A tool that handles inet_sock_set_state itself calls owner_follow() there and defines OWN_SET_STATE; one that
  * handles tcp_rcv_space_adjust calls owner_note() there and defines OWN_READER; one that keeps
- * state of sockets that exist already defines SOCK_SEED(sk, s); one for other sockets than TCP's, or for some of
+ * state of sockets that exist already defines SOCK_SEED(sk, tp, s) (tp: NULL unless TCP's;
+ * `task` is whose it is, and `address` the socket's, of which sk may be a copy), in which a word that a program may write at the same
+ * moment is set with SEED_ONCE(word, value); one for other sockets than TCP's, or for some of
  * them only, defines SOCK_OWNED(sk).
  * All before it includes this file.
  */
@@ -14,7 +16,7 @@
 #include "tcp.bpf.h"
 
 #ifndef SOCK_SEED
-#define SOCK_SEED(sk, s)
+#define SOCK_SEED(sk, tp, s)
 #endif
 
 /* The sockets whose owners a tool wants to know. */
@@ -28,11 +30,9 @@ int BPF_PROG(follow_owner, struct sock *sk, int old, int new)
 {
 	if (old == new || !protocol_wanted(sk))
 		return 0;
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	struct sock_state *s = state_make(sk);
 	if (s)
 		owner_follow(&s->owner, sk, old, new);
-	else
-		__sync_fetch_and_add(&counters.untracked, 1);
 	return 0;
 }
 #endif
@@ -45,7 +45,7 @@ int BPF_PROG(follow_owner, struct sock *sk, int old, int new)
 SEC("tp_btf/tcp_rcv_space_adjust")
 int BPF_PROG(note_reader, struct sock *sk)
 {
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct sock_state *s = state_find(sk);
 
 	if (s && s->owner.source != PID_SOCKET)
 		owner_note(&s->owner, sk);
@@ -53,11 +53,23 @@ int BPF_PROG(note_reader, struct sock *sk)
 }
 #endif
 
+/* The table's own clean-up. The last of its programs on this event: session.rs attaches it after all others. */
+SEC("?tp_btf/tcp_destroy_sock")
+int BPF_PROG(forget_socket, struct sock *sk)
+{
+	__u64 address = (__u64)sk;
+
+	bpf_map_delete_elem(&sockets_by_address, &address);
+	return 0;
+}
+
 /*
  * Owners of the sockets that exist when the tool starts, in every network namespace: every file of every process is
  * visited once (kernel/bpf/task_iter.c).
  */
-SEC("iter/task_file")
+#define SEED_ONCE(word, value) __sync_val_compare_and_swap(word, 0, value)
+
+SEC("?iter/task_file")
 int seed_sockets(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
@@ -71,13 +83,50 @@ int seed_sockets(struct bpf_iter__task_file *ctx)
 	struct sock *sk = socket->sk;
 	if (!sk || !SOCK_OWNED(sk))
 		return 0;
+	struct tcp_sock *tp __attribute__((unused)) = bpf_skc_to_tcp_sock(sk);
+	__u64 address __attribute__((unused)) = (__u64)sk;
 	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!s)
 		return 0;
 	/* Whoever acted on the socket since the probes were attached knows better. */
 	if (s->owner.source == PID_UNKNOWN)
 		owner_set(&s->owner, task, PID_SEED);
-	SOCK_SEED(sk, s);
+	SOCK_SEED(sk, tp, s);
+	return 0;
+}
+
+/* The same for the table, from a copy of the socket: every file of sockfs is a socket (net/socket.c: sock_alloc_file). */
+#undef SEED_ONCE
+#define SEED_ONCE(word, value)                                                                \
+	do {                                                                                  \
+		if (!*(word))                                                                 \
+			*(word) = (value);                                                    \
+	} while (0)
+
+SEC("?iter/task_file")
+int seed_sockets_by_address(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+
+	if (!task || !file || BPF_CORE_READ(file, f_inode, i_sb, s_magic) != SOCKFS_MAGIC)
+		return 0;
+	__u64 address = (__u64)BPF_CORE_READ((struct socket *)file->private_data, sk);
+	struct sock *sk = address ? sock_copied(address) : NULL;
+	/* Only TCP tells when a socket is destroyed, and so when to forget it. */
+	if (!sk || !protocol_wanted(sk) || !SOCK_OWNED(sk))
+		return 0;
+	struct tcp_sock *tp __attribute__((unused)) = tcp_copied(sk);
+	struct sock_state *s = address_find(address);
+	if (!s && !bpf_map_update_elem(&sockets_by_address, &address, &blank_state, BPF_NOEXIST))
+		s = address_find(address);
+	if (!s) {
+		__sync_fetch_and_add(&counters.untracked, 1);
+		return 0;
+	}
+	if (s->owner.source == PID_UNKNOWN)
+		owner_set(&s->owner, task, PID_SEED);
+	SOCK_SEED(sk, tp, s);
 	return 0;
 }
 

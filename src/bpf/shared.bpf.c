@@ -8,3 +8,4 @@ EXPORT_TYPE(head);
 EXPORT_TYPE(filter);
 EXPORT_TYPE(config);
 EXPORT_TYPE(counters);
+EXPORT_TYPE(lacks);

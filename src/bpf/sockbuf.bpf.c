@@ -74,11 +74,11 @@ static __always_inline bool any_flow_wanted(const struct flow *flow)
  */
 static __always_inline struct sock_state *owner_of(struct sock *sk)
 {
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-
-	if (!s)
-		__sync_fetch_and_add(&counters.untracked, 1);
-	else if (sk->sk_protocol == IPPROTO_TCP)
+	/* A table is cleaned when TCP destroys a socket: of the others it would tell a former one's owner. */
+	if (lacks.sk_storage && sk->sk_protocol != IPPROTO_TCP)
+		return NULL;
+	struct sock_state *s = state_make(sk);
+	if (s && sk->sk_protocol == IPPROTO_TCP)
 		owner_note(&s->owner, sk);
 	return s;
 }
@@ -98,7 +98,7 @@ static __always_inline void overflow_fill(struct overflow *e, struct sock *sk)
 	e->family = sk->__sk_common.skc_family;
 	e->sock_type = sk->sk_type;
 	e->protocol = sk->sk_protocol;
-	e->rcvbuf_locked = !!(sk->sk_userlocks & SOCK_RCVBUF_LOCK);
+	e->rcvbuf_locked = !!(userlocks_of(sk) & SOCK_RCVBUF_LOCK);
 	bpf_probe_read_kernel(e->proto_name, sizeof(e->proto_name), sk->__sk_common.skc_prot->name);
 }
 
@@ -216,12 +216,12 @@ static __always_inline void answer(struct bpf_iter__task_file *ctx, struct sock 
 	if (!s->tool.asked)
 		return;
 	s->tool.asked = false;
-	head.cookie = bpf_get_socket_cookie(sk);
+	head.cookie = cookie_of(sk);
 	head.owner = s->owner;
 	head.event = owner_wanted(&s->owner);
 	bpf_seq_write(ctx->meta->seq, &head, sizeof(head));
 }
 
 #define SOCK_OWNED(sk) may_overflow(sk)
-#define SOCK_SEED(sk, s) answer(ctx, sk, s)
+#define SOCK_SEED(sk, tp, s) answer(ctx, sk, s)
 #include "owner.bpf.h"

@@ -88,7 +88,7 @@ struct config {
 
 struct counters {
 	__u64 lost;      /* events for which the ring buffer had no room */
-	__u64 untracked; /* sockets for which no state could be kept (no memory) */
+	__u64 untracked; /* sockets for which no state could be kept: no memory, or a full table where that is needed */
 	__u64 uncounted; /* occurrences that a full table of counts or histograms had no room for */
 	__u64 nested;    /* events that a program was interrupted by, and that its twin has handled (nested.bpf.h) */
 };
@@ -115,7 +115,7 @@ struct flow {
 /* The head of every record that reaches userspace. */
 struct head {
 	__u64 boot_ns; /* CLOCK_BOOTTIME */
-	__u64 cookie;
+	__u64 cookie; /* 0: unknown */
 	struct flow flow;
 	struct owner owner;
 	__u32 netns; /* inode number of the network namespace */
@@ -132,20 +132,7 @@ struct {
 	__uint(max_entries, 64 * 1024); /* userspace sets the real size; 64 KiB is a page multiple everywhere */
 } events SEC(".maps");
 
-/* Per socket: no capacity to run out of, gone with the socket, and a new child inherits its listener's. */
-struct sock_state {
-	struct owner owner;
-#ifdef TOOL_STATE
-	TOOL_STATE tool;
-#endif
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
-	__type(key, int);
-	__type(value, struct sock_state);
-} sockets SEC(".maps");
+#include "state.bpf.h"
 
 /* ---------------------------------------------------------------- ring buffer */
 
@@ -251,7 +238,7 @@ static __always_inline void flow_of(struct flow *flow, struct sock *sk, struct t
  */
 static __always_inline bool may_own(struct task_struct *task, struct sock *sk)
 {
-	if (!(task->flags & PF_KTHREAD))
+	if (!(task_flags(task) & PF_KTHREAD))
 		return true;
 	if (!BPF_CORE_READ_BITFIELD(sk, sk_kern_sock))
 		return false;
@@ -259,11 +246,30 @@ static __always_inline bool may_own(struct task_struct *task, struct sock *sk)
 	return !tp || !is_mptcp_subflow(tp);
 }
 
+/*
+ * Clears what follows the terminating zero: until 5.17 the kernel leaves the rest of a longer former name there
+ * (fs/exec.c: __set_task_comm), and names are compared as two words.
+ */
+static __always_inline void comm_tidy(__u64 *word)
+{
+	__u64 zero = (word[0] - 0x0101010101010101) & ~word[0] & 0x8080808080808080;
+
+	if (zero) {
+		word[0] &= (zero & -zero) - 1;
+		word[1] = 0;
+		return;
+	}
+	zero = (word[1] - 0x0101010101010101) & ~word[1] & 0x8080808080808080;
+	if (zero)
+		word[1] &= (zero & -zero) - 1;
+}
+
 static __always_inline void owner_set(struct owner *owner, struct task_struct *task, __u8 source)
 {
-	owner->pid = task->tgid;
+	owner->pid = task_tgid(task);
 	owner->source = source;
-	bpf_probe_read_kernel(owner->comm, sizeof(owner->comm), task->group_leader->comm);
+	bpf_probe_read_kernel(owner->comm, sizeof(owner->comm), task_leader(task)->comm);
+	comm_tidy((__u64 *)owner->comm);
 }
 
 /*
@@ -276,8 +282,8 @@ static __always_inline void owner_note(struct owner *owner, struct sock *sk)
 {
 	if (!sk->sk_lock.owned)
 		return;
-	struct task_struct *task = bpf_get_current_task_btf();
-	if (owner->source == PID_SOCKET && owner->pid != (__u32)task->tgid)
+	struct task_struct *task = current_task();
+	if (owner->source == PID_SOCKET && owner->pid != task_tgid(task))
 		return;
 	if (may_own(task, sk))
 		owner_set(owner, task, PID_SOCKET);
@@ -343,7 +349,11 @@ static __always_inline bool in_comms(const volatile struct comm_list *list, cons
 
 static __always_inline bool in_ports(const volatile struct port_set *ports, __u16 port)
 {
-	return ports->bits[port >> 3] >> (port & 7) & 1;
+	__u64 bit = port;
+
+	/* Before 6.18 the verifier does not know that a byte-swapped port has 16 bits: the mask must stay. */
+	barrier_var(bit);
+	return ports->bits[bit >> 3 & (sizeof(ports->bits) - 1)] >> (bit & 7) & 1;
 }
 
 /* In the socket's cgroup or below it: the socket belongs to the cgroup that its creator was in. */
@@ -389,7 +399,7 @@ static __always_inline bool sock_wanted(struct sock *sk)
 {
 	const volatile struct filter *f = &config.filter;
 
-	if (f->netns.n && !in_ids(&f->netns, sk->__sk_common.skc_net.net->ns.inum))
+	if (f->netns.n && !in_ids(&f->netns, netns_of(sk)))
 		return false;
 	if (f->uid.n && !in_ranges(&f->uid, sk->sk_uid.val))
 		return false;
@@ -414,10 +424,10 @@ static __always_inline void head_fill_at(struct head *head, __u64 boot_ns, struc
 					 const struct owner *owner, __u32 event)
 {
 	head->boot_ns = boot_ns;
-	head->cookie = bpf_get_socket_cookie(sk);
+	head->cookie = cookie_of(sk);
 	head->flow = *flow;
 	head->owner = *owner;
-	head->netns = sk->__sk_common.skc_net.net->ns.inum;
+	head->netns = netns_of(sk);
 	head->uid = sk->sk_uid.val;
 	head->event = event;
 	head->pad = 0;

@@ -125,7 +125,7 @@ static __always_inline void listener_flow(struct flow *flow, const struct flow *
 static __always_inline void listener_count(struct sock *sk, const struct flow *child, struct sock_state *s)
 {
 	struct listener_key key = {
-		.cookie = s->tool.cookie, .netns = sk->__sk_common.skc_net.net->ns.inum, .lport = child->lport};
+		.cookie = s->tool.cookie, .netns = netns_of(sk), .lport = child->lport};
 	struct queue queue;
 	struct flow flow;
 	bool known = queue_read(&s->tool, &queue);
@@ -150,7 +150,9 @@ static __always_inline void listener_count(struct sock *sk, const struct flow *c
 	__u64 epoch = interval.epoch;
 	__u64 high = epoch << 32 | queue.len;
 	__u32 cpu = bpf_get_smp_processor_id() & (QUEUES - 1);
-	__u64 *mine = &stats->high[epoch & 1 ? QUEUES + cpu : cpu];
+	__u64 slot = (epoch & 1) * QUEUES + cpu;
+	barrier_var(slot); /* or the compiler builds it from parts whose sum older verifiers cannot bound */
+	__u64 *mine = &stats->high[slot & (2 * QUEUES - 1)];
 	if (high > *mine)
 		*mine = high;
 	stats->accept_queue_max = queue.max;
@@ -186,21 +188,13 @@ static __always_inline void passive_open(struct sock *sk, struct sock_state *s, 
 
 /* ---------------------------------------------------------------- following listeners and their children */
 
-static __always_inline void listener_note(struct listener *listener, struct sock *sk, struct task_struct *task)
+static __always_inline void listener_note(struct listener *listener, struct sock *sk, __u64 address,
+					   struct task_struct *task)
 {
-	listener->addr = (__u64)sk;
-	listener->cookie = bpf_get_socket_cookie(sk);
+	listener->addr = address;
+	listener->cookie = cookie_of(sk);
 	listener->birth = birth_of(task);
 	listener->child = 0;
-}
-
-static __always_inline struct sock_state *state_of(struct sock *sk)
-{
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-
-	if (!s)
-		__sync_fetch_and_add(&counters.untracked, 1);
-	return s;
 }
 
 static __always_inline void on_set_state(struct sock *sk, int old, int new)
@@ -210,16 +204,16 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 	if (old == new || !protocol_wanted(sk))
 		return;
 	if (new == TCP_LISTEN || (old == TCP_LISTEN && new == TCP_SYN_RECV)) {
-		s = state_of(sk);
+		s = state_make(sk);
 		if (!s)
 			return;
 		owner_follow(&s->owner, sk, old, new);
 		if (new == TCP_LISTEN)
-			listener_note(&s->tool, sk, bpf_get_current_task_btf());
+			listener_note(&s->tool, sk, (__u64)sk, current_task());
 		else
 			s->tool.child = 1;
 	} else if (old == TCP_SYN_RECV) {
-		s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+		s = state_find(sk);
 		if (!s || !s->tool.child)
 			return;
 		s->tool.child = 0;
@@ -234,9 +228,9 @@ SET_STATE_PROGRAMS(set_state, on_set_state)
 
 #define OWN_SET_STATE
 #define SOCK_OWNED(sk) (protocol_wanted(sk) && is_inet(sk) && (sk)->__sk_common.skc_state == TCP_LISTEN)
-#define SOCK_SEED(sk, s)                                                                                               \
+#define SOCK_SEED(sk, tp, s)                                                                                               \
 	do {                                                                                                           \
 		if (!s->tool.cookie)                                                                                   \
-			listener_note(&s->tool, sk, task);                                                             \
+			listener_note(&s->tool, sk, address, task);                                                    \
 	} while (0)
 #include "owner.bpf.h"

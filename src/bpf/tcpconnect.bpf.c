@@ -114,14 +114,12 @@ static __always_inline __u64 latency_of(struct opening *opening, struct tcp_sock
 
 static __always_inline void open_end(struct sock *sk, int old, int new)
 {
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	struct sock_state *s = state_make(sk);
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct flow flow;
 
-	if (!s) {
-		__sync_fetch_and_add(&counters.untracked, 1);
+	if (!s)
 		return;
-	}
 	int error = new == TCP_CLOSE ? sk->sk_err : 0;
 	__u8 outcome = new == TCP_ESTABLISHED ? OUTCOME_ESTABLISHED : outcome_of_error(error);
 	__u64 latency_ns = latency_of(&s->tool, tp, outcome);
@@ -159,12 +157,10 @@ static __always_inline void open_end(struct sock *sk, int old, int new)
 
 static __always_inline void open_begin(struct sock *sk, int old)
 {
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	struct sock_state *s = state_make(sk);
 
-	if (!s) {
-		__sync_fetch_and_add(&counters.untracked, 1);
+	if (!s)
 		return;
-	}
 	owner_follow(&s->owner, sk, old, TCP_SYN_SENT);
 	__u64 now = bpf_ktime_get_boot_ns();
 	s->tool.pending = 0;
@@ -177,7 +173,7 @@ static __always_inline void open_begin(struct sock *sk, int old)
 /* SYN_RECV is an active open only where both ends opened at once. */
 static __always_inline bool is_active(struct sock *sk)
 {
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct sock_state *s = state_find(sk);
 
 	return s && (s->tool.start_ns || s->tool.seed_ns);
 }
@@ -204,7 +200,7 @@ static __always_inline void open_seed(struct opening *opening)
 
 #define OWN_SET_STATE
 #define SOCK_OWNED(sk) (protocol_wanted(sk) && is_inet(sk) && (sk)->__sk_common.skc_state == TCP_SYN_SENT)
-#define SOCK_SEED(sk, s) open_seed(&s->tool)
+#define SOCK_SEED(sk, tp, s) open_seed(&s->tool)
 #include "owner.bpf.h"
 
 /* ---------------------------------------------------------------- opens without an answer */
@@ -213,39 +209,36 @@ static __always_inline void open_seed(struct opening *opening)
  * Sends a record of each open that has waited too long and is not shown yet. It takes its place in the ring buffer
  * before it looks again whether the open has ended: then the end's record comes behind it.
  */
-SEC("iter/bpf_sk_storage_map")
-int show_pending(struct bpf_iter__bpf_sk_storage_map *ctx)
+static __always_inline void show_one(struct seq_file *seq, struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
 {
-	struct sock *sk = ctx->sk;
-	struct sock_state *s = ctx->value;
 	struct flow flow;
 
-	if (!sk || !s || sk->__sk_common.skc_state != TCP_SYN_SENT)
-		return 0;
+	if (sk->__sk_common.skc_state != TCP_SYN_SENT)
+		return;
 	bool partial = !s->tool.start_ns;
 	__u64 start = partial ? s->tool.seed_ns : s->tool.start_ns;
 	__u64 latency_ns = bpf_ktime_get_boot_ns() - start;
 	if (!start || latency_ns < pending_ns)
-		return 0;
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+		return;
 	if (s->tool.pending || (tp && !tp->segs_out)) /* Fast Open: the SYN goes with the first write */
-		return 0;
+		return;
 	struct owner owner = s->owner;
 	flow_of(&flow, sk, tp);
 	if (!open_wanted(sk, &flow, &owner, OUTCOME_PENDING, latency_ns))
-		return 0;
+		return;
 	struct connect *e = event_reserve(sizeof(*e));
 	if (!e)
-		return 0;
+		return;
 	head_fill(&e->head, sk, &flow, &owner, 0);
 	connect_fill(e, tp, OUTCOME_PENDING, latency_ns);
 	e->errno_ = 0;
 	e->partial = partial;
 	if (start != (partial ? s->tool.seed_ns : s->tool.start_ns)) {
 		bpf_ringbuf_discard(e, 0);
-		return 0;
+		return;
 	}
 	s->tool.pending = 1;
 	event_submit(e);
-	return 0;
 }
+
+EACH_SOCKET(show_pending, show_one)

@@ -94,6 +94,46 @@ struct {
 	__type(value, struct info);
 } finals SEC(".maps");
 
+/* The same where a socket has no storage (state.bpf.h). */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, __u64);
+	__type(value, struct info);
+} finals_by_address SEC(".maps");
+
+static const struct info blank_info SEC(".rodata.blank") = {};
+
+static __always_inline struct info *final_find(struct sock *sk)
+{
+	__u64 address = (__u64)sk;
+
+	if (lacks.sk_storage)
+		return bpf_map_lookup_elem(&finals_by_address, &address);
+	return bpf_sk_storage_get(&finals, sk, 0, 0);
+}
+
+static __always_inline struct info *final_make(struct sock *sk)
+{
+	__u64 address = (__u64)sk;
+
+	if (!lacks.sk_storage)
+		return bpf_sk_storage_get(&finals, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	bpf_map_update_elem(&finals_by_address, &address, &blank_info, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&finals_by_address, &address);
+}
+
+static __always_inline void final_forget(struct sock *sk)
+{
+	__u64 address = (__u64)sk;
+
+	if (lacks.sk_storage)
+		bpf_map_delete_elem(&finals_by_address, &address);
+	else
+		bpf_sk_storage_delete(&finals, sk);
+}
+
 const volatile __u32 jiffy_us = 4000; /* USEC_PER_SEC / HZ of the running kernel */
 const volatile bool all = false;
 
@@ -123,7 +163,7 @@ static __always_inline __u32 options_of(struct tcp_sock *tp)
 		options |= OPT_ECN_SEEN;
 	if (BPF_CORE_READ_BITFIELD(tp, syn_data_acked))
 		options |= OPT_SYN_DATA;
-	if (BPF_CORE_READ_BITFIELD(tp, syn_fastopen_child))
+	if (is_fastopen_child(tp))
 		options |= OPT_TFO_CHILD;
 	return options;
 }
@@ -244,7 +284,7 @@ static __noinline struct info *take(struct sock *sk, struct use_state *use, int 
 	use->unwanted = !flow_wanted(&flow) || !sock_wanted(sk);
 	if (use->unwanted)
 		return NULL;
-	struct info *e = bpf_sk_storage_get(&finals, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	struct info *e = final_make(sk);
 	if (!e) {
 		__sync_fetch_and_add(&counters.untracked, 1);
 		return NULL;
@@ -264,7 +304,7 @@ static __always_inline void begin(struct sock *sk, struct sock_state *s, __u8 us
 	s->tool.unwanted = false;
 	s->tool.start_ns = bpf_ktime_get_boot_ns();
 	s->tool.uses += use != USE_LISTENER;
-	bpf_sk_storage_delete(&finals, sk);
+	final_forget(sk);
 }
 
 static __always_inline void state_changed(struct sock *sk, struct sock_state *s, int old, int new)
@@ -293,11 +333,9 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
 	if (old == new || !protocol_wanted(sk))
 		return;
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!s) {
-		__sync_fetch_and_add(&counters.untracked, 1);
+	struct sock_state *s = state_make(sk);
+	if (!s)
 		return;
-	}
 	owner_follow(&s->owner, sk, old, new);
 	state_changed(sk, s, old, new);
 }
@@ -318,33 +356,39 @@ static __always_inline struct info *take_late(struct sock *sk, struct sock_state
 	return take(sk, &s->tool, TCP_CLOSE);
 }
 
+static __always_inline void on_destroy(struct sock *sk)
+{
+	struct sock_state *s = state_make(sk);
+
+	if (!s)
+		return;
+	/* close() of a socket that is CLOSE already changes no state; it holds the lock, as `ss -K` does, which aborts. */
+	if (sk->sk_err != ECONNABORTED)
+		owner_note(&s->owner, sk);
+	if (s->tool.unwanted || !owner_wanted(&s->owner))
+		return;
+	struct info *final = final_find(sk);
+	if (!final)
+		final = take_late(sk, s);
+	if (!final)
+		return;
+	struct info *e = event_reserve(sizeof(*e));
+	if (!e)
+		return;
+	bpf_probe_read_kernel(e, sizeof(*e), final);
+	struct flow flow = final->head.flow;
+	head_fill(&e->head, sk, &flow, &s->owner, s->tool.use);
+	event_submit(e);
+}
+
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(destroy_sock, struct sock *sk)
 {
 	if (!protocol_wanted(sk))
 		return 0;
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!s) {
-		__sync_fetch_and_add(&counters.untracked, 1);
-		return 0;
-	}
-	/* close() of a socket that is CLOSE already changes no state; it holds the lock, as `ss -K` does, which aborts. */
-	if (sk->sk_err != ECONNABORTED)
-		owner_note(&s->owner, sk);
-	if (s->tool.unwanted || !owner_wanted(&s->owner))
-		return 0;
-	struct info *final = bpf_sk_storage_get(&finals, sk, 0, 0);
-	if (!final)
-		final = take_late(sk, s);
-	if (!final)
-		return 0;
-	struct info *e = event_reserve(sizeof(*e));
-	if (!e)
-		return 0;
-	bpf_probe_read_kernel(e, sizeof(*e), final);
-	struct flow flow = final->head.flow;
-	head_fill(&e->head, sk, &flow, &s->owner, s->tool.use);
-	event_submit(e);
+	on_destroy(sk);
+	if (lacks.sk_storage)
+		final_forget(sk);
 	return 0;
 }
 

@@ -17,6 +17,8 @@ struct life {
 
 enum { ACTIVE_OPEN = 1, PARTIAL = 2, RST_SENT = 4, RST_RECEIVED = 8, REPORTED = 16 };
 
+#define BYTES_UNKNOWN (~0ULL)
+
 /* Which record it is: head.event. */
 enum event_kind { SESSION_CLOSED, SESSION_OPEN, SESSION_AMENDED };
 
@@ -54,6 +56,7 @@ struct session {
 	__u8 errno_;
 	__u8 pad[2];
 	__u32 pad2;
+	__u64 sock; /* its address: which record an amendment is of, also where cookies are unknown */
 };
 EXPORT_TYPE(session);
 
@@ -130,7 +133,9 @@ static __always_inline void bytes_of(struct session *e, struct sock *sk, struct 
 {
 	if (tp)
 		app_bytes(&e->tx_bytes, &e->rx_bytes, sk, tp, state, life->flags & ACTIVE_OPEN);
-	else if (mptcp_bytes(sk, &e->tx_bytes, &e->rx_bytes) && is_closing(state))
+	else if (!mptcp_bytes(sk, &e->tx_bytes, &e->rx_bytes))
+		e->tx_bytes = e->rx_bytes = BYTES_UNKNOWN;
+	else if (is_closing(state))
 		e->tx_bytes -= mptcp_fin_acked(sk);
 }
 
@@ -167,10 +172,8 @@ static __always_inline bool session_wanted(struct sock *sk, const struct flow *f
 /* ---------------------------------------------------------------- following a session */
 
 /* A session that was open before the trace. */
-static __always_inline void life_begin_late(struct life *life, struct sock *sk, int state)
+static __always_inline void life_begin_late(struct life *life, struct tcp_sock *tp, int state)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-
 	__builtin_memset(life, 0, sizeof(*life));
 	life->start_ns = bpf_ktime_get_boot_ns();
 	life->flags = PARTIAL;
@@ -183,15 +186,13 @@ static __always_inline void life_begin_late(struct life *life, struct sock *sk, 
 
 static __always_inline struct sock_state *state_of(struct sock *sk, int old)
 {
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct sock_state *s = old == TCP_LISTEN ? NULL : state_find(sk);
 
 	if (s)
 		return s;
-	s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!s)
-		__sync_fetch_and_add(&counters.untracked, 1);
-	else if (old != TCP_CLOSE && old != TCP_LISTEN)
-		life_begin_late(&s->tool, sk, old);
+	s = state_make(sk);
+	if (s && old != TCP_CLOSE && old != TCP_LISTEN)
+		life_begin_late(&s->tool, bpf_skc_to_tcp_sock(sk), old);
 	return s;
 }
 
@@ -247,6 +248,7 @@ static __always_inline void on_close(struct sock *sk, int old)
 		return;
 	head_fill(&e->head, sk, &flow, &s->owner, SESSION_CLOSED);
 	session_fill(e, sk, tp, old, &s->tool);
+	e->sock = (__u64)sk;
 	e->reason = end.reason;
 	e->parked = end.parked;
 	e->errno_ = sk->sk_err;
@@ -284,16 +286,17 @@ int BPF_PROG(receive_reset, struct sock *sk)
 }
 
 /* The reset came after the record that it explains: tell userspace, which holds such records back for a moment. */
-static __always_inline void amend(struct sock *sk, struct sock_state *s)
+static __always_inline void amend(struct sock *sk, const struct owner *owner)
 {
 	struct session *e = event_reserve(sizeof(*e));
 	struct flow flow = {};
 
 	if (!e)
 		return;
-	head_fill(&e->head, sk, &flow, &s->owner, SESSION_AMENDED);
+	head_fill(&e->head, sk, &flow, owner, SESSION_AMENDED);
 	__builtin_memset(&e->tx_bytes, 0, sizeof(*e) - sizeof(e->head));
-	e->reason = s->tool.reason = REASON_RST_SENT;
+	e->sock = (__u64)sk;
+	e->reason = REASON_RST_SENT;
 	event_submit(e);
 }
 
@@ -306,51 +309,50 @@ int BPF_PROG(send_reset, struct sock *sk)
 	int state = sk->__sk_common.skc_state;
 	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV || state == TCP_LISTEN)
 		return 0;
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct sock_state *s = state_find(sk);
+	/* A table has forgotten the socket if it was destroyed first; the reader knows whether it holds a record of it. */
+	if (!s && lacks.sk_storage && state == TCP_CLOSE)
+		amend(sk, &blank_state.owner);
 	if (!s)
 		return 0;
 	s->tool.flags |= RST_SENT;
 	__u8 reason = s->tool.reason;
-	if ((s->tool.flags & REPORTED) && (reason <= REASON_FIN_BOTH || reason == REASON_RST_RECEIVED))
-		amend(sk, s);
+	if ((s->tool.flags & REPORTED) && (reason <= REASON_FIN_BOTH || reason == REASON_RST_RECEIVED)) {
+		s->tool.reason = REASON_RST_SENT;
+		amend(sk, &s->owner);
+	}
 	return 0;
 }
 
 /* ---------------------------------------------------------------- owners and sessions that are there already */
 
-static __always_inline void sock_seed(struct sock *sk, struct sock_state *s)
+static __always_inline void sock_seed(struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
 {
 	int state = sk->__sk_common.skc_state;
 
 	if (!s->tool.start_ns && state != TCP_CLOSE && state != TCP_LISTEN)
-		life_begin_late(&s->tool, sk, state);
+		life_begin_late(&s->tool, tp, state);
 }
 
 #define OWN_SET_STATE
-#define SOCK_SEED(sk, s) sock_seed(sk, s)
+#define SOCK_SEED(sk, tp, s) sock_seed(sk, tp, s)
 #include "owner.bpf.h"
 
-SEC("iter/bpf_sk_storage_map")
-int open_sessions(struct bpf_iter__bpf_sk_storage_map *ctx)
+static __always_inline void show_open(struct seq_file *seq, struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
 {
-	struct sock *sk = ctx->sk;
-	struct sock_state *s = ctx->value;
 	struct session e;
 	struct flow flow;
 
-	if (!sk || !s)
-		return 0;
 	int state = sk->__sk_common.skc_state;
 	if (state == TCP_CLOSE || state == TCP_LISTEN || (s->tool.flags & REPORTED))
-		return 0;
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+		return;
 	struct owner owner = s->owner;
 	struct life life = s->tool;
 	flow_of(&flow, sk, tp);
 	if (!session_wanted(sk, &flow, &owner))
-		return 0;
+		return;
 	head_fill(&e.head, sk, &flow, &owner, SESSION_OPEN);
 	session_fill(&e, sk, tp, state, &life);
-	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
-	return 0;
+	bpf_seq_write(seq, &e, sizeof(e));
 }
+EACH_SOCKET(open_sessions, show_open)

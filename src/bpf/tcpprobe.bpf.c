@@ -123,11 +123,9 @@ static __always_inline void count_srtt(struct flow *flow, __u32 srtt_us)
 static __always_inline bool is_due(struct sock *sk, struct sock_state *s, struct tcp_sock *tp)
 {
 	if (!s)
-		s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!s) {
-		__sync_fetch_and_add(&counters.untracked, 1);
+		s = state_make(sk);
+	if (!s)
 		return false;
-	}
 	/* A clock costs as much as all the rest; without --interval any time but 0 does. */
 	return sample_due(&s->tool, sample_interval_ns ? bpf_ktime_get_boot_ns() : 1, tp->snd_cwnd);
 }
@@ -143,7 +141,7 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 		return 0;
 	struct sock_state *s = NULL;
 	if (!hist_by || config.filter.pid.n || config.filter.comm.n)
-		s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+		s = state_find(sk);
 	/* The lock is held by who processes its own backlog, and by nobody when a segment comes straight in. */
 	if (s && s->owner.source != PID_SOCKET)
 		owner_note(&s->owner, sk);
@@ -171,7 +169,7 @@ int BPF_PROG(retransmit, struct sock *sk)
 	flow_of(&flow, sk, NULL);
 	if (!flow_wanted(&flow) || !sock_wanted(sk))
 		return 0;
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct sock_state *s = state_find(sk);
 	const struct owner *owner = s ? &s->owner : &nobody;
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	if (tp && owner_wanted(owner))

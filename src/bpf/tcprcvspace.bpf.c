@@ -55,14 +55,21 @@ EXPORT_TYPE(adjust);
 
 const volatile bool summary = false;
 
+static __always_inline int rmem_max_of(struct sock *sk)
+{
+	if (lacks.sk_storage) /* no typed pointer, see netns_of() */
+		return BPF_CORE_READ(sk, __sk_common.skc_net.net, ipv4.sysctl_tcp_rmem[2]);
+	return sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_rmem[2];
+}
+
 /* What tcp_rcvbuf_grow() asks, before and after 6.17 made it a function of its own. */
 static __always_inline __u8 growth_of(struct sock *sk)
 {
-	if (sk->sk_userlocks & SOCK_RCVBUF_LOCK)
+	if (userlocks_of(sk) & SOCK_RCVBUF_LOCK)
 		return GROWTH_LOCKED;
 	if (!rcvbuf_is_moderated(sk))
 		return GROWTH_OFF;
-	return sk->sk_rcvbuf >= sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_rmem[2] ? GROWTH_MAX : GROWTH_OPEN;
+	return sk->sk_rcvbuf >= rmem_max_of(sk) ? GROWTH_MAX : GROWTH_OPEN;
 }
 
 static __always_inline void adjust_fill(struct adjust *e, struct sock *sk, struct tcp_sock *tp)
@@ -79,7 +86,7 @@ static __always_inline void adjust_fill(struct adjust *e, struct sock *sk, struc
 	e->window_clamp = tp->window_clamp;
 	e->rcv_ssthresh = tp->rcv_ssthresh;
 	e->rcv_wnd = tp->rcv_wnd;
-	e->rmem_max = sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_rmem[2];
+	e->rmem_max = rmem_max_of(sk);
 	e->growth = growth_of(sk);
 	e->measured = tp->rcv_rtt_est.rtt_us && e->measure_us >= e->rcv_rtt_us;
 }
@@ -115,15 +122,6 @@ static __always_inline void tally_fill(struct adjust *e, const struct tally *tal
 	e->max_copied = tally->copied;
 }
 
-static __always_inline struct sock_state *state_of(struct sock *sk)
-{
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-
-	if (!s)
-		__sync_fetch_and_add(&counters.untracked, 1);
-	return s;
-}
-
 static __always_inline bool wanted(struct sock *sk, const struct flow *flow, const struct owner *owner)
 {
 	return flow_wanted(flow) && sock_wanted(sk) && owner_wanted(owner);
@@ -137,7 +135,7 @@ int BPF_PROG(rcv_space_adjust, struct sock *sk)
 	struct sock_state *s;
 	struct flow flow;
 
-	if (!tp || !protocol_wanted(sk) || !(s = state_of(sk)))
+	if (!tp || !protocol_wanted(sk) || !(s = state_make(sk)))
 		return 0;
 	if (s->owner.source != PID_SOCKET)
 		owner_note(&s->owner, sk);
@@ -191,7 +189,7 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 {
 	struct sock_state *s;
 
-	if (old == new || !protocol_wanted(sk) || !(s = state_of(sk)))
+	if (old == new || !protocol_wanted(sk) || !(s = state_make(sk)))
 		return 0;
 	owner_follow(&s->owner, sk, old, new);
 	if (new == TCP_SYN_SENT || new == TCP_SYN_RECV) {
@@ -203,30 +201,25 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 	return 0;
 }
 
-SEC("iter/bpf_sk_storage_map")
-int open_sockets(struct bpf_iter__bpf_sk_storage_map *ctx)
+static __always_inline void show_open(struct seq_file *seq, struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
 {
-	struct sock_state *s = ctx->value;
-	struct sock *sk = ctx->sk;
 	struct adjust e = {};
 	struct flow flow;
 
-	if (!sk || !s || !s->tool.tally.limited)
-		return 0;
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-	if (!tp)
-		return 0;
+	if (!tp || !s->tool.tally.limited)
+		return;
 	struct owner owner = s->owner;
 	struct tally tally = s->tool.tally;
 	flow_of(&flow, sk, tp);
 	if (!wanted(sk, &flow, &owner))
-		return 0;
+		return;
 	head_fill(&e.head, sk, &flow, &owner, LIMITED_OPEN);
 	adjust_fill(&e, sk, tp);
 	tally_fill(&e, &tally);
-	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
-	return 0;
+	bpf_seq_write(seq, &e, sizeof(e));
 }
+
+EACH_SOCKET(open_sockets, show_open)
 
 #define OWN_SET_STATE
 #define OWN_READER

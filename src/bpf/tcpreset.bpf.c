@@ -76,10 +76,8 @@ static __always_inline bool packet_flow(struct flow *flow, __u8 *flags, struct s
 
 /* ---------------------------------------------------------------- the session */
 
-static __always_inline void life_begin_late(struct life *life, struct sock *sk, int state)
+static __always_inline void life_begin_late(struct life *life, struct tcp_sock *tp, int state)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-
 	if (life->start_ns || !tp || state == TCP_CLOSE || state == TCP_LISTEN || state == TCP_SYN_SENT ||
 	    state == TCP_SYN_RECV)
 		return;
@@ -93,18 +91,16 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 {
 	if (old == new || !protocol_wanted(sk))
 		return 0;
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!s) {
-		__sync_fetch_and_add(&counters.untracked, 1);
+	struct sock_state *s = state_make(sk);
+	if (!s)
 		return 0;
-	}
 	if (new == TCP_SYN_SENT || new == TCP_LISTEN || old == TCP_LISTEN) {
 		__builtin_memset(&s->tool, 0, sizeof(s->tool));
 		s->tool.active_open = new == TCP_SYN_SENT;
 	} else if (new == TCP_ESTABLISHED) {
 		s->tool.start_ns = bpf_ktime_get_boot_ns();
 	} else {
-		life_begin_late(&s->tool, sk, old);
+		life_begin_late(&s->tool, bpf_skc_to_tcp_sock(sk), old);
 	}
 	if (new == TCP_CLOSE) {
 		s->tool.close_ns = bpf_ktime_get_boot_ns();
@@ -114,13 +110,8 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 	return 0;
 }
 
-static __always_inline void sock_seed(struct sock *sk, struct sock_state *s)
-{
-	life_begin_late(&s->tool, sk, sk->__sk_common.skc_state);
-}
-
 #define OWN_SET_STATE
-#define SOCK_SEED(sk, s) sock_seed(sk, s)
+#define SOCK_SEED(sk, tp, s) life_begin_late(&(s)->tool, tp, (sk)->__sk_common.skc_state)
 #include "owner.bpf.h"
 
 /* ---------------------------------------------------------------- the record */
@@ -167,7 +158,7 @@ static __always_inline bool is_doubtful(struct sock *sk)
 SEC("tp_btf/tcp_receive_reset")
 int BPF_PROG(receive_reset, struct sock *sk)
 {
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct sock_state *s = state_find(sk);
 	struct sock_state unknown = {};
 	struct flow flow;
 
@@ -235,7 +226,7 @@ static __always_inline void homeless(void *ctx, struct sk_buff *skb, __u32 netns
  */
 static __always_inline void of_socket(void *ctx, struct sock *sk, struct sk_buff *skb, int reason)
 {
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct sock_state *s = state_find(sk);
 	struct sock_state unknown = {};
 	struct flow flow;
 	__u8 flags = 0;
@@ -278,6 +269,6 @@ int BPF_PROG(send_reset, struct sock *sk, struct sk_buff *skb)
 	if (state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV)
 		of_socket(ctx, sk, skb, reason);
 	else if (skb) /* only sock_common may be read */
-		homeless(ctx, skb, sk->__sk_common.skc_net.net->ns.inum, bpf_get_socket_cookie(sk), state, reason);
+		homeless(ctx, skb, netns_of(sk), cookie_of(sk), state, reason);
 	return 0;
 }

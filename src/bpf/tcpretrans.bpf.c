@@ -153,21 +153,12 @@ static __always_inline void total_at_close(struct sock *sk, struct sock_state *s
 
 /* ---------------------------------------------------------------- following sockets */
 
-static __always_inline struct sock_state *state_of(struct sock *sk)
-{
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-
-	if (!s)
-		__sync_fetch_and_add(&counters.untracked, 1);
-	return s;
-}
-
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(set_state, struct sock *sk, int old, int new)
 {
 	if (old == new || !protocol_wanted(sk))
 		return 0;
-	struct sock_state *s = state_of(sk);
+	struct sock_state *s = state_make(sk);
 	if (!s)
 		return 0;
 	if (new == TCP_SYN_SENT || old == TCP_LISTEN) {
@@ -183,14 +174,14 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 	return 0;
 }
 
-static __always_inline void sock_seed(struct sock *sk, struct sock_state *s)
+static __always_inline void sock_seed(struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
 {
 	if (totals && sk->__sk_common.skc_state != TCP_LISTEN)
-		tally_begin(&s->tool, bpf_skc_to_tcp_sock(sk));
+		tally_begin(&s->tool, tp);
 }
 
 #define OWN_SET_STATE
-#define SOCK_SEED(sk, s) sock_seed(sk, s)
+#define SOCK_SEED(sk, tp, s) sock_seed(sk, tp, s)
 #include "owner.bpf.h"
 
 /* ---------------------------------------------------------------- segments */
@@ -228,7 +219,7 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	__u16 flags = skb_tcp_flags(cb);
 	__u8 ca_state = ca_state_of(tp);
 	__u32 segs = BPF_CORE_READ(cb, tcp_gso_segs);
-	struct sock_state *s = state_of(sk);
+	struct sock_state *s = state_make(sk);
 	__u8 kind = kind_of(tp, flags, ca_state, s);
 	if (s) {
 		owner_note(&s->owner, sk);
@@ -291,7 +282,7 @@ static __always_inline void synack_fill(struct retrans *e, struct sock *sk, stru
 SEC("tp_btf/tcp_retransmit_synack")
 int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
 {
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct sock_state *s = state_find(sk);
 	struct owner owner = {};
 	struct flow flow;
 
@@ -318,30 +309,24 @@ int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
 
 /* ---------------------------------------------------------------- totals of the sockets that are open */
 
-SEC("iter/bpf_sk_storage_map")
-int open_totals(struct bpf_iter__bpf_sk_storage_map *ctx)
+static __always_inline void show_open(struct seq_file *seq, struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
 {
-	struct sock *sk = ctx->sk;
-	struct sock_state *s = ctx->value;
 	struct total e;
 	struct flow flow;
 
-	if (!sk || !s)
-		return 0;
 	int state = sk->__sk_common.skc_state;
 	if (state == TCP_CLOSE || state == TCP_LISTEN || !s->tool.begun)
-		return 0;
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+		return;
 	if (!tp)
-		return 0;
+		return;
 	struct owner owner = s->owner;
 	flow_of(&flow, sk, tp);
 	if (!shown(sk, &flow, &owner))
-		return 0;
+		return;
 	/* Told here and once more if it closes on another CPU in this very moment; no lock covers both. */
 	if (!tally_tell(&e.sent, &s->tool, tp))
-		return 0;
+		return;
 	head_fill(&e.head, sk, &flow, &owner, TOTAL);
-	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
-	return 0;
+	bpf_seq_write(seq, &e, sizeof(e));
 }
+EACH_SOCKET(open_totals, show_open)

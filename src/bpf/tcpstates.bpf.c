@@ -4,11 +4,12 @@
 
 struct stay {
 	__u64 since_ns;      /* entry into the state; 0: not seen; odd: there already when first seen, maybe for long */
-	__u64 held_ns;       /* a change to SYN_SENT that waits for its local port: when it was; 0: none */
+	__u64 held_ns;       /* a change that waits for its ports: when it was; 0: none */
 	__u64 held_in_ns;    /* and the time in the state before it */
 	__u8 state;          /* that this stay is in; 0: no change was seen yet */
 	__u8 held_old_state;
-	__u8 pad[6];
+	__u8 held_new_state;
+	__u8 pad[5];
 };
 
 #define TOOL_STATE struct stay
@@ -82,11 +83,17 @@ static __always_inline bool all_wanted(struct sock *sk, const struct flow *flow,
 	return flow_wanted(flow) && sock_wanted(sk) && owner_wanted(owner);
 }
 
-/* Before connect() has chosen a local port a filter of local ports cannot decide. */
+/*
+ * Before connect() has chosen a local port a filter of local ports cannot decide. A child that is born has no peer yet
+ * (until 6.14: net/ipv4/inet_connection_sock.c: inet_csk_clone_lock); its next change follows at once, or, where data
+ * came with the SYN, after a round trip.
+ */
 static __always_inline bool port_undecided(const struct flow *flow, int new)
 {
 	const volatile struct filter *f = &config.filter;
 
+	if (new == TCP_SYN_RECV)
+		return !flow->rport;
 	if (!f->lport.set && !f->port.set)
 		return false;
 	if (new != TCP_SYN_SENT || flow->lport)
@@ -142,7 +149,8 @@ static __always_inline void count(const struct change *c)
 		__sync_fetch_and_add(&h->unknown, 1);
 		return;
 	}
-	__u32 bucket = bucket_of(c->in_ns);
+	__u64 bucket = bucket_of(c->in_ns);
+	barrier_var(bucket); /* the verifier of 5.10 loses the bound of a value that is copied between check and use */
 	if (bucket < BUCKETS)
 		__sync_fetch_and_add(&h->bucket[bucket], 1);
 	if (c->in_ns > h->max_ns)
@@ -183,7 +191,7 @@ static __always_inline void release(struct sock *sk, struct sock_state *s, const
 		.at_ns = s->tool.held_ns,
 		.in_ns = s->tool.held_in_ns,
 		.old = s->tool.held_old_state,
-		.new = TCP_SYN_SENT,
+		.new = s->tool.held_new_state,
 	};
 
 	s->tool.held_ns = 0;
@@ -192,15 +200,6 @@ static __always_inline void release(struct sock *sk, struct sock_state *s, const
 }
 
 /* ---------------------------------------------------------------- following a socket */
-
-static __always_inline struct sock_state *state_of(struct sock *sk)
-{
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-
-	if (!s)
-		__sync_fetch_and_add(&counters.untracked, 1);
-	return s;
-}
 
 /* Ends the stay in the old state and begins the one in the new. */
 static __always_inline void change_note(struct change *c, struct stay *stay)
@@ -231,7 +230,7 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 	/* MPTCP reports changes from a state to itself. */
 	if (old == new || !protocol_wanted(sk))
 		return;
-	struct sock_state *s = state_of(sk);
+	struct sock_state *s = state_make(sk);
 	if (!s)
 		return;
 	change_note(&c, &s->tool);
@@ -245,6 +244,7 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 		s->tool.held_ns = c.at_ns;
 		s->tool.held_in_ns = c.in_ns;
 		s->tool.held_old_state = old;
+		s->tool.held_new_state = new;
 		return;
 	}
 	if (all_wanted(sk, &flow, &s->owner))
@@ -257,7 +257,7 @@ SET_STATE_PROGRAMS(set_state, on_set_state)
 SEC("?tp_btf/tcp_retransmit_skb")
 int BPF_PROG(retransmit, struct sock *sk)
 {
-	struct sock_state *s = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct sock_state *s = state_find(sk);
 	struct flow flow;
 
 	if (!s || !s->tool.held_ns)
@@ -269,14 +269,9 @@ int BPF_PROG(retransmit, struct sock *sk)
 
 /* ---------------------------------------------------------------- owners and sockets that are there already */
 
-/* May run at the same moment as set_state(), which knows better: one word, and only if it is not set. */
-static __always_inline void sock_seed(struct sock_state *s)
-{
-	__sync_val_compare_and_swap(&s->tool.since_ns, 0, bpf_ktime_get_boot_ns() | 1);
-}
-
+/* set_state() may run at the same moment, and knows better. */
 #define OWN_SET_STATE
-#define SOCK_SEED(sk, s) sock_seed(s)
+#define SOCK_SEED(sk, tp, s) SEED_ONCE(&(s)->tool.since_ns, bpf_ktime_get_boot_ns() | 1)
 #include "owner.bpf.h"
 
 /* Which state the socket is in; 0 for one that no one uses: never used, or closed by both the network and its owner. */
@@ -289,16 +284,11 @@ static __always_inline __u32 state_now(struct sock *sk, const struct stay *stay)
 	return stay->state && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD)) ? state : 0;
 }
 
-SEC("?iter/bpf_sk_storage_map")
-int sockets_now(struct bpf_iter__bpf_sk_storage_map *ctx)
+static __always_inline void show_now(struct seq_file *seq, struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
 {
-	struct sock *sk = ctx->sk;
-	struct sock_state *s = ctx->value;
 	struct transition e;
 	struct flow flow;
 
-	if (!sk || !s)
-		return 0;
 	struct stay stay = s->tool;
 	struct owner owner = s->owner;
 	__u32 state = state_now(sk, &stay);
@@ -307,13 +297,13 @@ int sockets_now(struct bpf_iter__bpf_sk_storage_map *ctx)
 	__u64 in_ns = stay.since_ns && now > stay.since_ns ? now - stay.since_ns : 0;
 	struct change c = {.in_ns = in_ns, .old = state, .new = state};
 	if (!state || !(old_states >> (state & 31) & 1) || in_ns < min_ns)
-		return 0;
-	flow_of(&flow, sk, NULL);
+		return;
+	flow_of(&flow, sk, tp);
 	if (!all_wanted(sk, &flow, &owner))
-		return 0;
+		return;
 	head_fill_at(&e.head, now, sk, &flow, &owner, STATE_NOW);
 	transition_fill(&e, sk, &c);
 	e.at_least = !stay.since_ns || (stay.since_ns & 1);
-	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
-	return 0;
+	bpf_seq_write(seq, &e, sizeof(e));
 }
+EACH_SOCKET(sockets_now, show_now)

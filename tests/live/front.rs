@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs,
     os::unix::{fs::PermissionsExt, process::CommandExt},
-    path::Path,
+    path::PathBuf,
     process::{Command, Output},
 };
 
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::{scratch::Scratch, trial};
+use crate::{missing, scratch::Scratch, tool, trial};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -32,8 +32,13 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-const TPLIST: &str = env!("CARGO_BIN_EXE_tplist");
-const TCPTOOLS: &str = env!("CARGO_BIN_EXE_tcptools");
+fn tplist() -> PathBuf {
+    tool::path("tplist")
+}
+
+fn tcptools() -> PathBuf {
+    tool::path("tcptools")
+}
 
 /// Whatever the host has mounted: in a mount namespace of its own, tracefs is there or it is not.
 const SHOWN: &str = "mount -t tracefs none /sys/kernel/tracing";
@@ -43,7 +48,8 @@ const HIDDEN: &str =
 fn within(mounts: &str, script: &str) -> Result<String> {
     let script = format!("{mounts}; {script}");
     let output = Command::new("unshare")
-        .args(["--mount", "sh", "-ec", &script, "sh", TPLIST])
+        .args(["--mount", "sh", "-ec", &script, "sh"])
+        .arg(tplist())
         .output()
         .context("unshare")?;
     ensure!(
@@ -209,7 +215,8 @@ fn check_names_what_is_missing() -> Result<()> {
         let mut command = Command::new("unshare");
         command
             .args(how)
-            .args(["sh", "-ec", &script, "sh", TCPTOOLS]);
+            .args(["sh", "-ec", &script, "sh"])
+            .arg(tcptools());
         let report = Report::of(&command.output()?)?;
         ensure!(report.code == Some(1), "{name}: {:?}", report.code);
         for check in [name, "trace"] {
@@ -225,7 +232,11 @@ fn check_names_what_is_missing() -> Result<()> {
 }
 
 fn check_is_right_as_root() -> Result<()> {
-    let report = Report::of(&Command::new(TCPTOOLS).args(["check", "--json"]).output()?)?;
+    let report = Report::of(
+        &Command::new(tcptools())
+            .args(["check", "--json"])
+            .output()?,
+    )?;
     for name in [
         "btf",
         "capabilities",
@@ -234,12 +245,19 @@ fn check_is_right_as_root() -> Result<()> {
         "ring_buffer",
         "socket_storage",
     ] {
-        ensure!(report.status(name) == "ok", "{name}: {:#?}", report.lines);
+        // A table can stand in for the storage.
+        let stood_in = name == "socket_storage" && !missing::cookies();
+        let expected = if stood_in { "note" } else { "ok" };
+        ensure!(
+            report.status(name) == expected,
+            "{name}: {:#?}",
+            report.lines
+        );
     }
     let mut all = true;
     for line in report.commands() {
         let name = line["command"].as_str().context("command")?;
-        let alone = Command::new(TCPTOOLS)
+        let alone = Command::new(tcptools())
             .args([name, "--duration", "1ms"])
             .output()?;
         ensure!(line["runs"] == alone.status.success(), "{line}: {alone:?}");
@@ -258,7 +276,7 @@ fn check_is_right_as_nobody() -> Result<()> {
     let dir = Scratch::path("nobody");
     fs::create_dir(&*dir)?;
     fs::set_permissions(&*dir, fs::Permissions::from_mode(0o755))?;
-    let built = Path::new(TCPTOOLS);
+    let built = tcptools();
     for name in ["tcptools", "tcplife"] {
         fs::copy(built.with_file_name(name), dir.join(name))?;
     }

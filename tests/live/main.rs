@@ -7,6 +7,7 @@
 
 mod agent;
 mod front;
+mod missing;
 mod net;
 mod opens;
 mod pair;
@@ -27,7 +28,8 @@ mod wait;
 
 use std::{env, fs, process::ExitCode};
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use missing::Missing;
 
 /// The bits in CapEff that BPF programs and namespaces need.
 const CAPABILITIES: [(&str, u32); 4] = [
@@ -97,12 +99,16 @@ fn missing_capability() -> Option<&'static str> {
         .map(|(name, _)| *name)
 }
 
-/// A test as a plain function that returns its reason for failing.
+/// A test as a plain function that returns its reason for failing; or, as [`Missing`], for not running on this kernel.
 fn trial(
     name: impl Into<String>,
     test: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
 ) -> Trial {
-    Trial::test(name, || {
-        test().map_err(|error| Failed::from(format!("{error:#}")))
+    Trial::ignorable_test(name, || match test() {
+        Ok(()) => Ok(Completion::Completed),
+        Err(error) => match error.downcast_ref::<Missing>() {
+            Some(missing) => Ok(Completion::ignored_with(missing)),
+            None => Err(Failed::from(format!("{error:#}"))),
+        },
     })
 }

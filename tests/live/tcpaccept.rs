@@ -9,6 +9,7 @@ use nix::libc;
 use serde_json::{Value, json};
 
 use crate::{
+    missing::needs_task_from_pid,
     net::Side,
     peer::Agent,
     scratch::Scratch,
@@ -188,6 +189,7 @@ fn inherited(play: &mut Play, host: &str) -> Result<()> {
 
 /// Who called listen() has exited: no process is named, and least of all the one that has its number now.
 fn orphaned(play: &mut Play, host: &str) -> Result<()> {
+    needs_task_from_pid()?;
     let mailbox = Scratch::path("mailbox");
     play.scene.s.run(&format!("mailbox {}", mailbox.text()))?;
     play.scene.s.fork(&[])?;
@@ -212,6 +214,7 @@ fn socket_activation(play: &mut Play, host: &str) -> Result<()> {
 
 /// As inetd's heirs do: who has listened is gone.
 fn activator_gone(play: &mut Play, host: &str) -> Result<()> {
+    needs_task_from_pid()?;
     activated(play, host, false)
 }
 

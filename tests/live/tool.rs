@@ -2,8 +2,10 @@
 //! A command under test: started, ready, stopped, and what it printed.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     env,
-    io::{BufRead, BufReader, Read},
+    fs::OpenOptions,
+    io::{BufRead, BufReader, Read, Write},
     path::PathBuf,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -19,6 +21,7 @@ use nix::{
 use serde_json::Value;
 
 use crate::{
+    missing,
     scratch::Scratch,
     wait::{self, PATIENCE},
 };
@@ -204,6 +207,10 @@ impl Run {
             "{} rows, but {summary}",
             rows.len()
         );
+        note_seen(&rows)?;
+        if !missing::cookies() {
+            adopt_cookies(&mut rows);
+        }
         Ok(rows)
     }
 
@@ -214,4 +221,36 @@ impl Run {
             .map(|line| serde_json::from_str(line).with_context(|| line.clone()))
             .collect()
     }
+}
+
+/// Gives rows without a cookie the one that a later row of the same connection has.
+fn adopt_cookies(rows: &mut [Value]) {
+    let key = |row: &Value| {
+        ["netns", "laddr", "lport", "raddr", "rport"].map(|field| row[field].to_string())
+    };
+    let with_cookie = rows.iter().filter(|row| row["cookie"].is_u64());
+    let known: HashMap<_, _> = with_cookie
+        .map(|row| (key(row), row["cookie"].clone()))
+        .collect();
+    for row in rows.iter_mut().filter(|row| row["cookie"].is_null()) {
+        if let Some(cookie) = known.get(&key(row)) {
+            row["cookie"] = cookie.clone();
+        }
+    }
+}
+
+/// Adds to the file `TCPTOOLS_SEEN`, if that is set, which columns had a value: lines of tool, key, and 0 (null) or 1.
+fn note_seen(rows: &[Value]) -> Result<()> {
+    let Some(path) = env::var_os("TCPTOOLS_SEEN") else {
+        return Ok(());
+    };
+    let mut lines = BTreeSet::new();
+    for row in rows {
+        for (key, value) in row.as_object().context("a row is an object")? {
+            let tool = row["tool"].as_str().unwrap_or_default();
+            lines.insert(format!("{tool} {key} {}\n", u8::from(!value.is_null())));
+        }
+    }
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    Ok(file.write_all(lines.into_iter().collect::<String>().as_bytes())?)
 }

@@ -2,7 +2,9 @@
 //! Waiting for conditions, never for a while.
 
 use std::{
+    env,
     process::{Child, ExitStatus},
+    sync::LazyLock,
     thread,
     time::{Duration, Instant},
 };
@@ -12,12 +14,25 @@ use anyhow::{Context, Result, bail};
 /// Long enough for a loaded machine; nothing waits so long unless it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What every limit is multiplied with: `TCPTOOLS_PATIENCE`, for emulated machines.
+static SCALE: LazyLock<u32> = LazyLock::new(|| {
+    let scale = env::var("TCPTOOLS_PATIENCE").ok();
+    scale.and_then(|text| text.parse().ok()).unwrap_or(1)
+});
+
+/// How far apart two programs may read the clock for the same event, in microseconds: an emulated processor may stop
+/// for long between them.
+pub fn apart_us() -> u64 {
+    if *SCALE > 1 { 20_000 } else { 50 }
+}
+
 /// Asks again until there is an answer.
 pub fn until<T>(
     what: &str,
     limit: Duration,
     mut condition: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let limit = limit * *SCALE;
     let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = condition().with_context(|| format!("while waiting for {what}"))? {

@@ -4,7 +4,6 @@
 //! The kernel half counts; the sockets of this moment come from an iterator over the storage of all sockets.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -286,13 +285,18 @@ impl Summary {
     /// Takes what the summary is made of from the loaded programs.
     ///
     /// # Errors
-    /// When the kernel has no iterator over the storage of sockets (before 5.9).
-    pub fn new(skel: &TcpstatesSkel<'_>, style: Style, interval: Option<Duration>) -> Result<Self> {
+    /// When the map of histograms cannot be used.
+    pub fn new(
+        skel: &TcpstatesSkel<'_>,
+        sockets: Link,
+        style: Style,
+        interval: Option<Duration>,
+    ) -> Result<Self> {
         Ok(Self {
             again: style.format == Format::Table,
             rows: Rows::aggregate("tcpstates", style, columns()),
             histograms: MapHandle::try_from(&skel.maps.histograms)?,
-            sockets: iter::attach(&skel.progs.sockets_now, Some(skel.maps.sockets.as_fd()))?,
+            sockets,
             before: vec![Times::default(); STATES],
             interval,
             due: Instant::now() + interval.unwrap_or_default(),

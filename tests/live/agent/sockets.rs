@@ -130,7 +130,10 @@ fn open(args: &[&str]) -> Result<String> {
     } else {
         libc::IPPROTO_TCP
     };
-    sys::socket(family, protocol).map(|fd| fd.to_string())
+    let fd = sys::socket(family, protocol)?;
+    // Where the commands cannot make a cookie, it is there from the start all the same.
+    cookie(fd)?;
+    Ok(fd.to_string())
 }
 
 fn send(fd: RawFd, bytes: usize) -> Result<String> {

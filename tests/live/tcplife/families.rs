@@ -7,7 +7,10 @@ use nix::libc;
 use serde_json::json;
 
 use super::scene::{ANSWER, End, HOSTS, REQUEST, Scene, end, merged};
-use crate::trial;
+use crate::{
+    missing::{needs_mptcp, needs_mptcp_bytes},
+    trial,
+};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -144,6 +147,10 @@ fn subflow(end: &End) -> End {
 
 /// One row per end, of the subflow; and one of the connection above it if it is asked for.
 fn mptcp(args: &[&str]) -> Result<()> {
+    needs_mptcp()?;
+    if !args.is_empty() {
+        needs_mptcp_bytes()?;
+    }
     let mut scene = watched(args)?;
     for host in HOSTS {
         let family = if host.starts_with('[') { 6 } else { 4 };
@@ -176,6 +183,7 @@ fn mptcp(args: &[&str]) -> Result<()> {
 
 /// An MPTCP client of a TCP server talks plain TCP.
 fn mptcp_fallback() -> Result<()> {
+    needs_mptcp()?;
     let mut scene = watched(&[])?;
     for host in HOSTS {
         let (listener, at) = scene.s.listen(host)?;

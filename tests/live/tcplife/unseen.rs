@@ -8,7 +8,7 @@ use nix::libc;
 use serde_json::json;
 
 use super::scene::{ANSWER, End, HOSTS, REQUEST, Scene, merged};
-use crate::{net::Side, trial};
+use crate::{missing::needs_cookies, net::Side, trial};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -70,6 +70,7 @@ fn waiting_to_be_accepted() -> Result<()> {
 
 /// Connected before the start, reset after it, and nobody has accepted it yet: nobody, or the listener's process.
 fn reset_before_accepted() -> Result<()> {
+    needs_cookies()?;
     let mut scene = Scene::new()?;
     let mut sessions = Vec::new();
     for host in HOSTS {

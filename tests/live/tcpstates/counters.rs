@@ -16,7 +16,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::{net::Netns, tool::Tool, trial};
+use crate::{missing::needs_cookies, net::Netns, tool::Tool, trial};
 
 const WORKERS: usize = 4;
 const ROUNDS: usize = 700;
@@ -89,6 +89,7 @@ fn thousands() -> Result<()> {
         .map(|row| is_current(row, "new_state") - is_current(row, "old_state"))
         .sum();
     ensure!(current == 80 && after["Tcp.CurrEstab"] == 80, "{current}");
+    needs_cookies()?;
     chained(&rows)
 }
 

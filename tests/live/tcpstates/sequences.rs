@@ -7,7 +7,7 @@ use nix::libc;
 use serde_json::Value;
 
 use super::stage::{CLIENT_FIRST, HOSTS, Session, Stage, check, of, states};
-use crate::{net::Side, trial};
+use crate::{missing::needs_mptcp, net::Side, trial};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -205,6 +205,7 @@ fn listener() -> Result<()> {
 
 /// MPTCP reports changes from a state to itself, which are none; its connection-level sockets only on request.
 fn mptcp() -> Result<()> {
+    needs_mptcp()?;
     for (args, parents) in [(&[][..], false), (&["--mptcp"], true)] {
         let mut stage = Stage::new()?;
         let tool = stage.watch(args)?;

@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::stage::{HOSTS, Stage};
-use crate::trial;
+use crate::{trial, wait::apart_us};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -65,7 +65,7 @@ fn agrees_with_rows() -> Result<()> {
         let near = |key: &str, us: u64| {
             row[key]
                 .as_u64()
-                .is_some_and(|told| told.abs_diff(us) <= us / 32 + 50)
+                .is_some_and(|told| told.abs_diff(us) <= us / 32 + apart_us())
         };
         ensure!(near("max_us", *max), "{max}: {row}");
         for (key, percent) in [("p50_us", 50), ("p99_us", 99)] {
@@ -73,9 +73,10 @@ fn agrees_with_rows() -> Result<()> {
             let about = [rank.saturating_sub(2), rank - 1, (rank).min(us.len() - 1)];
             let (low, high) = (us[about[0]], us[about[2]]);
             ensure!(
-                row[key].as_u64().is_some_and(
-                    |told| told + told / 31 + 50 >= low && told <= high + high / 31 + 50
-                ),
+                row[key]
+                    .as_u64()
+                    .is_some_and(|told| told + told / 31 + apart_us() >= low
+                        && told <= high + high / 31 + apart_us()),
                 "{key} {low} to {high}: {row}"
             );
         }

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Runs the live tests on other real kernels: Debian's signed cloud images, in emulated machines, without KVM or root.
+#
+#   ./kernels.sh [OPTION...] [KERNEL...]     without a KERNEL: 5.10 6.1 6.12 newest; sid and experimental are known too
+#     --tests 'ARGUMENTS'   what the test program gets, e.g. 'tcplife::owners' or '--skip tcplife::many'
+#     --out DIR             keeps what each guest said and left in DIR/KERNEL
+#     --nobtf               hides the kernel's type information (BTF) in the guest
+#     --write               rewrites docs/kernels.md from this run
+#     --offline             takes the kernels in the cache, as they are
+#     --jobs N              runs so many guests at a time (1); each keeps one processor busy
+#
+# TCPTOOLS_KERNEL_CACHE (~/.cache/tcptools): fetched kernels. TCPTOOLS_DEBIAN_MIRROR (that of this machine's
+# apt; a URL without its /debian), TCPTOOLS_DEBIAN_KEYRING: where from, and whose signature. TCPTOOLS_VM_LIMIT (1200): seconds until a guest is ended.
+#
+# Exit status 0: every test passed on every kernel, or was ignored with the missing feature named.
+set -euo pipefail
+cd "$(dirname "$0")"
+. scripts/setup.sh
+. scripts/vm/fetch.sh
+. scripts/vm/image.sh
+. scripts/vm/boot.sh
+. scripts/vm/report.sh
+
+ALL_KERNELS="5.10 6.1 6.12 newest"
+CACHE=${TCPTOOLS_KERNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tcptools}
+out=
+guest=
+write=
+offline=
+jobs=1
+kernels=()
+while [ $# -gt 0 ]; do
+	case $1 in
+	--tests) guest="$guest tests=$(echo "$2" | tr ' ' ,)" && shift ;;
+	--out) out=$2 && shift ;;
+	--nobtf) guest="$guest nobtf" ;;
+	--write) write=1 ;;
+	--offline) offline=1 ;;
+	--jobs) jobs=$2 && shift ;;
+	-*)
+		sed -n '5,17s/^# \{0,1\}//p' "$0" >&2
+		exit 2
+		;;
+	*) kernels+=("$1") ;;
+	esac
+	shift
+done
+# shellcheck disable=SC2206 # one word per kernel
+[ ${#kernels[@]} -gt 0 ] || kernels=($ALL_KERNELS)
+
+need clang libelf-dev make pkg-config iproute2 nftables kmod xz-utils qemu-system-x86 busybox-static
+[ -n "$offline" ] || fetch "${kernels[@]}"
+
+echo "building" >&2
+cargo build --locked --profile emulated --bins
+live=$(cargo test --locked --profile emulated --test live --no-run --message-format=json 2>/dev/null |
+	sed -n 's/.*"name":"live".*"executable":"\([^"]*\)".*/\1/p' | tail -1)
+binaries=$(dirname "$live")/..
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+out=${out:-$scratch/out}
+
+# One kernel's run, from its image to what it left.
+run() {
+	local dir=$out/$1 started=$SECONDS
+	rm -rf "${dir:?}" && mkdir -p "$dir"
+	cp "$CACHE/kernels/$1/version" "$dir/version"
+	image "$CACHE/kernels/$1" "$scratch/$1" "$binaries" "$live"
+	boot "$CACHE/kernels/$1" "$scratch/$1" "$dir" "$guest"
+	rm "$scratch/$1"
+	echo $((SECONDS - started)) >"$dir/seconds"
+}
+
+for name in "${kernels[@]}"; do
+	while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || true; done
+	run "$name" &
+done
+wait
+failed=0
+for name in "${kernels[@]}"; do verdict "$out/$name" "$name" || failed=1; done
+[ -z "$write" ] || page "$out" "${kernels[@]}" >docs/kernels.md
+exit $failed

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Sourced by kernels.sh: what a guest's run says, in a line for the terminal and in docs/kernels.md.
+# shellcheck shell=bash
+
+# summary FILE: how many tests had which outcome; the test program may print several results.
+summary() {
+	awk '/^test result: / { passed += $4; failed += $6; ignored += $8 }
+		END { print passed + 0 " passed, " failed + 0 " failed, " ignored + 0 " ignored" }' "$1"
+}
+
+# verdict OUT NAME: a line of the outcome, the reasons of ignored tests, and on failure all that helps.
+verdict() {
+	local release
+	if [ ! -s "$1/status" ]; then
+		echo "$2: the guest ended without a result" >&2
+		tail -c 3000 "$1/tests" "$1/console" "$1/qemu" >&2
+		return 1
+	fi
+	release=$(cat "$1/release")
+	echo "$2 ($release, $(cat "$1/seconds") s): $(summary "$1/tests")"
+	sed -n 's/^test \(.*[^ ]\) *\.\.\. ignored (\(.*\))$/  \1: \2/p' "$1/tests"
+	[ "$(cat "$1/status")" = 0 ] && return 0
+	sed -n '/^failures:/,/^test result/p' "$1/tests" >&2
+	return 1
+}
+
+# tests_of FILE: the outcomes, one a line: command, ok or FAILED or ignored, test, reason.
+tests_of() {
+	sed -n 's/^test \([a-z]*\)::\([^ ]*\) *\.\.\. \([a-zA-Z]*\)\( (\(.*\))\)\{0,1\}$/\1 \3 \2 \5/p' "$1"
+}
+
+# blank_of FILE: the columns that had a value in no row: command and key.
+blank_of() {
+	awk '{ key = $1 " " $2; if ($3) full[key] = 1; else blank[key] = 1 }
+		END { for (key in blank) if (!(key in full)) print key }' "$1" | sort
+}
+
+# why COMMAND COLUMN LACKS: why a column is blank, by scripts/vm/blank; of several lines the first that applies.
+why() {
+	awk -v column="$2" -v lacks="$3" '/^#/ { next }
+		$1 == column && ($2 == "-" || index(lacks, $2 ": 1")) { sub(/^[^ ]+ +[^ ]+ +/, ""); print; found = 1; exit }
+		END { exit !found }' scripts/vm/blank || {
+		echo "**unexplained**"
+		echo "$1: why is $2 blank? scripts/vm/blank does not say" >&2
+		return 1
+	}
+}
+
+# row TITLE KIND NAME...: a row of the table. Uses the page's `out`.
+row() {
+	local title=$1 kind=$2 name
+	shift 2
+	printf '| %s |' "$title"
+	for name in "$@"; do
+		case $kind in
+		line) echo -n ' --- |' ;;
+		release) echo -n " $(cat "$out/$name/release") |" ;;
+		state) grep -q 'sk_storage: 1' "$out/$name/lacks" && echo -n ' a table |' || echo -n ' the socket |' ;;
+		count) tests_of "$out/$name/tests" | awk -v c="$title" '$1 == c { n[$2]++ }
+			END { run = n["ok"] + n["FAILED"]; printf run ? " " n["ok"] + 0 " of " run " |" : " - |" }' ;;
+		esac
+	done
+	echo
+}
+
+# page OUT NAME...: docs/kernels.md from the runs of these kernels; fails if a blank column is not explained.
+page() {
+	local out=$1 name command key reason lacks complete=0
+	shift
+	cat <<-'TEXT'
+		# Kernels
+
+		Every command's live tests (real traffic, rows compared with what the test knows and the kernel counts) were run on
+		these kernels, Debian's signed cloud images, in emulated machines. This page is written by `./kernels.sh --write`,
+		not by hand; `./kernels.sh` alone repeats the run. Cells: tests passed of tests run.
+
+	TEXT
+	row command release "$@"
+	row --- line "$@"
+	for command in $(for name in "$@"; do tests_of "$out/$name/tests"; done | cut -d' ' -f1 | sort -u); do
+		row "$command" count "$@"
+	done
+	row "*what is remembered of a socket lies in*" state "$@"
+
+	printf '\n## Tests that a kernel cannot run\n\n'
+	for name in "$@"; do
+		tests_of "$out/$name/tests" | awk -v release="$(cat "$out/$name/release")" '$2 == "ignored" {
+			test = $1 "::" $3; $1 = $2 = $3 = ""; sub(/^ */, ""); print "- " release ": `" test "`: " $0 }'
+	done | sort | sed '$!b;/./!s/.*/None./'
+
+	printf '\n## Columns that are blank in every row\n\n'
+	for name in "$@"; do
+		lacks=$(cat "$out/$name/lacks")
+		while read -r command key; do
+			reason=$(why "$command" "$key" "$lacks") || complete=1
+			echo "- $(cat "$out/$name/release"), $command: \`$key\`: $reason"
+		done < <(blank_of "$out/$name/seen")
+	done
+	return $complete
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* One program per thing that a kernel may deny to tracing programs: it has it if the program loads (src/lacks.rs). */
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u64);
+} storage SEC(".maps");
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(sk_storage, struct sock *sk)
+{
+	bpf_sk_storage_get(&storage, sk, 0, 0);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(socket_cookie, struct sock *sk)
+{
+	bpf_get_socket_cookie(sk);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(task_btf)
+{
+	bpf_get_current_task_btf();
+	return 0;
+}
+
+SEC("iter/task_file")
+int sock_from_file(struct bpf_iter__task_file *ctx)
+{
+	struct file *file = ctx->file;
+
+	if (file)
+		bpf_sock_from_file(file);
+	return 0;
+}

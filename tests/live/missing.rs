@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a kernel may lack that a test needs: then the test is reported as ignored, and why.
+
+use std::{fmt, sync::LazyLock};
+
+use anyhow::Result;
+use libbpf_rs::btf::{Btf, types::Struct};
+
+use crate::tool;
+
+/// A feature of the kernel that is not there, by the name of its configuration option.
+#[derive(Debug)]
+pub struct Missing(pub &'static str);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "this kernel lacks {}", self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// MPTCP sockets can be made.
+///
+/// The sysctl is there exactly when the protocol is (net/mptcp/ctrl.c).
+pub fn needs_mptcp() -> Result<()> {
+    needs(
+        "CONFIG_MPTCP",
+        std::path::Path::new("/proc/sys/net/mptcp/enabled").exists(),
+    )
+}
+
+/// The commands can give a socket its cookie; otherwise it has one only once its process has asked for it.
+pub fn cookies() -> bool {
+    static LACKS: LazyLock<bool> = LazyLock::new(|| {
+        let run = tool::run("tcplife", &["--verbose", "--duration", "1ms"]);
+        run.is_ok_and(|run| run.stderr.contains("socket_cookie: 1"))
+    });
+    !*LACKS
+}
+
+/// As [`cookies`], for tests that know a socket by nothing else.
+pub fn needs_cookies() -> Result<()> {
+    needs(
+        "bpf_get_socket_cookie for tracing programs (since 5.12)",
+        cookies(),
+    )
+}
+
+/// A BPF program can ask whether a process still lives.
+pub fn needs_task_from_pid() -> Result<()> {
+    let symbols = std::fs::read_to_string("/proc/kallsyms")?;
+    let found = symbols
+        .lines()
+        .any(|line| line.split(' ').nth(2) == Some("bpf_task_from_pid"));
+    needs("bpf_task_from_pid for tracing programs (since 6.2)", found)
+}
+
+/// An MPTCP connection counts its bytes.
+pub fn needs_mptcp_bytes() -> Result<()> {
+    let btf = Btf::from_vmlinux()?;
+    let socket = btf.type_by_name::<Struct<'_>>("mptcp_sock");
+    let found = socket.is_some_and(|s| s.iter().any(|m| m.name == Some("bytes_acked".as_ref())));
+    needs("mptcp_sock.bytes_acked (since 6.5)", found)
+}
+
+fn needs(feature: &'static str, present: bool) -> Result<()> {
+    if present {
+        return Ok(());
+    }
+    Err(Missing(feature).into())
+}
