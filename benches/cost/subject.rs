@@ -259,7 +259,15 @@ impl Process {
         let peak = peak.and_then(|kb| kb.trim().trim_end_matches(" kB").parse().ok());
         self.cost.rss_kb = peak.unwrap_or(0);
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT)?;
-        self.child.wait()?;
+        // bpftrace has been seen to ignore the signal while it prints.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.child.try_wait()?.is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if self.child.try_wait()?.is_none() {
+            self.child.kill()?;
+            self.child.wait()?;
+        }
         self.cost.rows = BufReader::new(File::open(&self.out)?).lines().count() as u64;
         self.cost.lost = fs::read_to_string(&self.err)?
             .to_lowercase()
