@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Measures what the commands cost, beside the peers that are installed, and prints Markdown tables.
-# ./bench.sh [--rounds N] [--connections N] [--load storm|reset|bulk] [--only NAME] [--scale]
+# ./bench.sh [--rounds N] [--connections N] [--load storm|flood|reset|bulk] [--only NAME]
+# ./bench.sh --scale SOCKETS     the curves over open sockets and files up to so many, e.g. 1000000 (8 GB)
 set -eu
 cd "$(dirname "$0")"
 . scripts/setup.sh

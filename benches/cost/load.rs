@@ -18,18 +18,21 @@ use crate::subject::command;
 pub enum Load {
     /// Connections that say one word, closed in order.
     Storm,
-    /// The same, ended by an RST.
+    /// The same from as many pairs of threads as saturate the host, ten times as many: for losses.
+    Flood,
+    /// Connections that say one word, ended by an RST.
     Reset,
     /// One stream with 1 % of its segments lost.
     Bulk,
 }
 
 impl Load {
-    pub const ALL: [Self; 3] = [Self::Storm, Self::Reset, Self::Bulk];
+    pub const ALL: [Self; 4] = [Self::Storm, Self::Flood, Self::Reset, Self::Bulk];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Storm => "storm",
+            Self::Flood => "flood",
             Self::Reset => "reset",
             Self::Bulk => "bulk",
         }
@@ -40,10 +43,18 @@ impl Load {
         found.with_context(|| format!("there is no load {name}"))
     }
 
+    /// How many connections it makes, or blocks it sends, when it is asked for so many.
+    pub fn units(self, connections: usize) -> usize {
+        match self {
+            Self::Flood => connections * 10,
+            _ => connections,
+        }
+    }
+
     /// What a rate of 1 is.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::Storm | Self::Reset => "connections/s",
+            Self::Storm | Self::Flood | Self::Reset => "connections/s",
             Self::Bulk => "MB/s",
         }
     }
@@ -86,11 +97,21 @@ pub fn child(args: &[String]) -> Result<()> {
     let connections = connections.parse()?;
     let rate = match Load::by_name(name)? {
         Load::Storm => connect(connections, false)?,
+        Load::Flood => flood(connections)?,
         Load::Reset => connect(connections, true)?,
         Load::Bulk => stream(connections)?,
     };
     println!("{rate}");
     Ok(())
+}
+
+/// Its close() sends an RST instead of a FIN.
+pub fn reset_at_close(stream: &TcpStream) -> Result<()> {
+    let linger = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    Ok(setsockopt(stream, sockopt::Linger, &linger)?)
 }
 
 fn connect(connections: usize, reset: bool) -> Result<f64> {
@@ -112,11 +133,7 @@ fn connect(connections: usize, reset: bool) -> Result<f64> {
         let mut client = TcpStream::connect(server)?;
         client.write_all(b"hello")?;
         if reset {
-            let linger = nix::libc::linger {
-                l_onoff: 1,
-                l_linger: 0,
-            };
-            setsockopt(&client, sockopt::Linger, &linger)?;
+            reset_at_close(&client)?;
         } else {
             client.read_to_end(&mut vec![])?;
         }
@@ -124,6 +141,15 @@ fn connect(connections: usize, reset: bool) -> Result<f64> {
     let rate = connections as f64 / begun.elapsed().as_secs_f64();
     serve.join().expect("the server does not panic")?;
     Ok(rate)
+}
+
+/// Two pairs of threads per processor, so that none is ever idle.
+fn flood(connections: usize) -> Result<f64> {
+    let pairs = thread::available_parallelism()?.get() * 2;
+    let pairs = (0..pairs).map(|_| thread::spawn(move || connect(connections / pairs, false)));
+    let pairs: Vec<_> = pairs.collect();
+    let rates = pairs.into_iter().map(|p| p.join().expect("no panic"));
+    rates.sum()
 }
 
 /// `connections` times 10 KB in one stream.

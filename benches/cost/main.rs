@@ -2,7 +2,7 @@
 //! What the commands cost, against nothing, against an empty program on the same tracepoint, and against the peers that
 //! are installed. Everything is measured in one run, interleaved, and printed as medians and ratios; nothing is asserted.
 //!
-//! `./bench.sh [--rounds N] [--connections N] [--load NAME] [--only NAME] [--scale]`
+//! `./bench.sh [--rounds N] [--connections N] [--load NAME] [--only NAME] [--scale SOCKETS]`
 
 mod load;
 mod programs;
@@ -12,6 +12,7 @@ mod subject;
 
 use std::env;
 use std::fs;
+use std::io::IsTerminal;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, unshare};
@@ -26,7 +27,8 @@ pub struct Plan {
     connections: usize,
     loads: Vec<Load>,
     only: Option<String>,
-    scale: bool,
+    /// Up to so many open sockets, instead of the loads.
+    scale: Option<usize>,
 }
 
 impl Plan {
@@ -36,14 +38,14 @@ impl Plan {
             connections: 20_000,
             loads: Load::ALL.to_vec(),
             only: None,
-            scale: false,
+            scale: None,
         };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
             match arg.as_str() {
                 "--bench" => {}
-                "--scale" => plan.scale = true,
+                "--scale" => plan.scale = Some(value()?.parse()?),
                 "--rounds" => plan.rounds = value()?.parse()?,
                 "--connections" => plan.connections = value()?.parse()?,
                 "--load" => plan.loads = vec![Load::by_name(value()?)?],
@@ -76,29 +78,53 @@ fn measure(plan: &Plan, load: Load) -> Result<()> {
                 .is_none_or(|only| s.is_baseline() || s.name.contains(only))
         })
         .collect();
+    let (nothing, subjects) = subjects.split_first().context("no subject")?;
+    let mut untraced = vec![];
     let mut samples: Vec<Vec<Sample>> = subjects.iter().map(|_| vec![]).collect();
     load.prepare()?;
     for round in 0..plan.rounds {
+        untraced.push(one(nothing, load, plan.connections)?.rate);
         for (subject, samples) in subjects.iter().zip(&mut samples) {
-            eprint!(
-                "\r{:<60}",
-                format!("{} round {}: {}", load.name(), round + 1, subject.name)
-            );
-            match one(subject, load, plan.connections) {
-                Ok(sample) => samples.push(sample),
-                Err(error) if round == 0 => eprintln!("\r{}: {error:#}", subject.name),
+            progress(&format!(
+                "{} round {}: {}",
+                load.name(),
+                round + 1,
+                subject.name
+            ));
+            let sample = one(subject, load, plan.connections);
+            // The host's other work comes and goes: each subject is compared with its own neighbours.
+            let before = untraced.last().copied().unwrap_or(f64::NAN);
+            untraced.push(one(nothing, load, plan.connections)?.rate);
+            let after = untraced.last().copied().unwrap_or(f64::NAN);
+            match sample {
+                Ok(mut sample) => {
+                    sample.untraced = (before + after) / 2.0;
+                    samples.push(sample);
+                }
+                Err(error) if round == 0 => {
+                    progress("");
+                    eprintln!("{}: {error:#}", subject.name);
+                }
                 Err(_) => {}
             }
         }
     }
-    eprint!("\r{:<60}\r", "");
+    progress("");
     load.clean_up()?;
-    report::print(load, &subjects, &samples);
+    report::print(load, &untraced, subjects, &samples);
     Ok(())
+}
+
+/// One line on the terminal, written over the last one.
+fn progress(what: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r{what:<60}{}", if what.is_empty() { "\r" } else { "" });
+    }
 }
 
 /// One subject under one load.
 fn one(subject: &Subject, load: Load, connections: usize) -> Result<Sample> {
+    let connections = load.units(connections);
     let before = programs::ids();
     let mut running = subject.start(&before)?;
     let own = programs::since(&before);
@@ -108,6 +134,7 @@ fn one(subject: &Subject, load: Load, connections: usize) -> Result<Sample> {
     let cost = running.stop()?;
     Ok(Sample {
         rate,
+        untraced: f64::NAN,
         units: connections,
         events: spent.events,
         ns: spent.ns,
@@ -117,15 +144,17 @@ fn one(subject: &Subject, load: Load, connections: usize) -> Result<Sample> {
 
 fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
-    if args.first().is_some_and(|a| a == "load") {
-        return load::child(&args[1..]);
+    match args.split_first() {
+        Some((mode, args)) if mode == "load" => return load::child(args),
+        Some((mode, args)) if mode == "hold" => return scale::hold(args),
+        _ => {}
     }
     let plan = Plan::from_args(&args)?;
     own_network()?;
     let _stats = programs::enable_stats()?;
     report::host()?;
-    if plan.scale {
-        return scale::measure(plan.connections);
+    if let Some(most) = plan.scale {
+        return scale::measure(most, plan.connections);
     }
     plan.loads.iter().try_for_each(|&load| measure(&plan, load))
 }

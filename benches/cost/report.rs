@@ -12,6 +12,8 @@ use crate::subject::{Cost, Subject};
 /// One subject in one round.
 pub struct Sample {
     pub rate: f64,
+    /// The rate with nothing attached, right before and after.
+    pub untraced: f64,
     /// Connections made, or blocks of 10 KB sent.
     pub units: usize,
     pub events: u64,
@@ -42,41 +44,39 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// The table of one load.
-pub fn print(load: Load, subjects: &[Subject], samples: &[Vec<Sample>]) {
+pub fn print(load: Load, untraced: &[f64], subjects: &[Subject], samples: &[Vec<Sample>]) {
     println!("## {} ({})\n", load.name(), load.unit());
     println!(
-        "| subject | rate | of untraced | ns per event | net of empty | kernel ns per connection or 10 KB | reader ns per row | rows | lost | ready ms | peak KB | binary KB |"
+        "| subject | rate | of untraced | ns per event | net of empty | kernel ns per connection or 10 KB | reader ns per row | rows | most lost | ready ms | peak KB | binary KB |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
-    let untraced = median(samples[0].iter().map(|s| s.rate));
+    let empty = " |".repeat(11);
+    let rate = median(untraced.iter().copied());
+    println!("| nothing attached | {}{empty}", number(rate));
     let per_event =
         |samples: &[Sample]| median(samples.iter().map(|s| s.ns as f64 / s.events as f64));
-    let floor = samples.get(1).map_or(f64::NAN, |s| per_event(s));
+    let floor = samples.first().map_or(f64::NAN, |s| per_event(s));
     for (subject, samples) in subjects.iter().zip(samples) {
         if samples.is_empty() {
-            println!(
-                "| {} | does not run here | | | | | | | | | | |",
-                subject.name
-            );
+            println!("| {} | does not run here{empty}", subject.name);
             continue;
         }
         let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value));
-        let rate = of(|s| s.rate);
         let event = per_event(samples);
         let cells = [
-            number(rate),
-            format!("{:.0} %", rate / untraced * 100.0),
+            number(of(|s| s.rate)),
+            format!("{:.0} %", of(|s| s.rate / s.untraced) * 100.0),
             number(event),
             number(event - floor),
             number(of(|s| s.ns as f64 / s.units as f64)),
             number(of(|s| s.cost.reader_ns as f64 / s.cost.rows as f64)),
             number(of(|s| s.cost.rows as f64)),
-            if samples.iter().any(|s| s.cost.lost) {
-                "yes"
-            } else {
-                ""
-            }
-            .into(),
+            samples
+                .iter()
+                .map(|s| s.cost.lost)
+                .max()
+                .unwrap_or(0)
+                .to_string(),
             number(of(|s| s.cost.startup_ms)),
             number(of(|s| s.cost.rss_kb as f64)),
             number(of(|s| s.cost.binary_kb as f64)),

@@ -16,7 +16,7 @@ use libbpf_rs::{Link, OpenObject};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::load::Load;
+use crate::load::{Load, reset_at_close};
 use crate::programs;
 
 tcptools::skeleton!("floor");
@@ -42,7 +42,7 @@ pub struct Cost {
     pub rss_kb: u64,
     pub reader_ns: u64,
     pub rows: u64,
-    pub lost: bool,
+    pub lost: u64,
     pub binary_kb: u64,
 }
 
@@ -54,7 +54,7 @@ const RETRANSMIT: &[&str] = &["tcp_retransmit_skb"];
 /// Everything that makes sense under a load. A command that is not there is told, not skipped in silence.
 pub fn all(load: Load) -> Vec<Subject> {
     let (floors, ours, peers): (&[(&str, _)], &[&str], &[&str]) = match load {
-        Load::Storm => (
+        Load::Storm | Load::Flood => (
             &[("empty program, set_state", SET_STATE)],
             &["tcplife", "tcpstates", "tcpconnect", "tcpaccept", "tcpinfo"],
             &[
@@ -77,7 +77,12 @@ pub fn all(load: Load) -> Vec<Subject> {
                 ("empty program, tcp_probe", PROBE),
                 ("empty program, retransmit", RETRANSMIT),
             ],
-            &["tcpretrans", "tcpprobe -L 1", "tcpprobe --interval 100"],
+            &[
+                "tcpretrans",
+                "tcpprobe -L 1",
+                "tcpprobe --interval 100",
+                "tcprcvspace",
+            ],
             &[
                 "tcpretrans-bpfcc",
                 "bpftrace -e 'tracepoint:tcp:tcp_probe { printf(\"%d %d %d\\n\", args->sport, args->snd_cwnd, args->srtt); }'",
@@ -92,7 +97,7 @@ pub fn all(load: Load) -> Vec<Subject> {
         name: name.into(),
         kind: Kind::Floor(events),
     });
-    let own = ours.iter().map(|line| Subject::command(line, &own_path));
+    let own = ours.iter().map(|line| Subject::own(line));
     let peers = peers
         .iter()
         .map(|line| Subject::command(line, &|tool| tool.into()));
@@ -119,6 +124,19 @@ pub fn command(argv: &[&str]) -> Result<()> {
 }
 
 impl Subject {
+    /// An empty program where most commands have theirs.
+    pub fn floor() -> Self {
+        Self {
+            name: "empty program, set_state".into(),
+            kind: Kind::Floor(SET_STATE),
+        }
+    }
+
+    /// One of our commands, with its arguments.
+    pub fn own(line: &str) -> Self {
+        Self::command(line, &own_path)
+    }
+
     /// `line` is split at blanks; what stands in quotes stays together.
     fn command(line: &str, path: &dyn Fn(&str) -> PathBuf) -> Self {
         let mut words = vec![];
@@ -185,9 +203,15 @@ fn attach_floor(events: &[&str]) -> Result<Vec<Link>> {
 
 fn start_command(argv: &[String], before: &HashSet<u32>) -> Result<Running> {
     let (out, err) = (scratch("out"), scratch("err"));
+    let is_ours = Path::new(&argv[0]).starts_with(own_path(""));
+    let ready = is_ours.then(|| scratch("ready"));
+    let say_ready = ready
+        .iter()
+        .flat_map(|r| ["--ready-file".into(), r.clone()]);
     let begun = Instant::now();
     let child = Command::new(&argv[0])
         .args(&argv[1..])
+        .args(say_ready)
         .stdout(File::create(&out)?)
         .stderr(File::create(&err)?)
         .spawn()
@@ -199,7 +223,10 @@ fn start_command(argv: &[String], before: &HashSet<u32>) -> Result<Running> {
         cost: Cost::default(),
         reader_ns_before: 0,
     };
-    process.await_programs(before)?;
+    match ready {
+        Some(ready) => process.await_file(&ready)?,
+        None => process.await_programs(before)?,
+    }
     process.cost.startup_ms = begun.elapsed().as_secs_f64() * 1e3;
     process.cost.binary_kb = fs::metadata(&argv[0]).map_or(0, |meta| meta.len() / 1024);
     process.reader_ns_before = process.cpu_ns();
@@ -211,20 +238,38 @@ fn scratch(what: &str) -> PathBuf {
 }
 
 impl Process {
-    /// Until a program of it has run: small traffic shows when it is attached.
+    fn must_run(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            let said = fs::read_to_string(&self.err)?;
+            let last = said.lines().last().unwrap_or_default();
+            bail!("does not run here ({status}: {last})");
+        }
+        Ok(())
+    }
+
+    /// Until it says that it is ready: attached, and seeded.
+    fn await_file(&mut self, ready: &Path) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < deadline {
+            self.must_run()?;
+            if fs::remove_file(ready).is_ok() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        bail!("it does not become ready");
+    }
+
+    /// Until a program of it has run: small traffic, a reset included, shows when it is attached.
     fn await_programs(&mut self, before: &HashSet<u32>) -> Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait()? {
-                let said = fs::read_to_string(&self.err)?;
-                let last = said.lines().last().unwrap_or_default();
-                bail!("does not run here ({status}: {last})");
-            }
-            drop((
-                TcpStream::connect(listener.local_addr()?)?,
-                listener.accept()?,
-            ));
+            self.must_run()?;
+            let client = TcpStream::connect(listener.local_addr()?)?;
+            drop(listener.accept()?);
+            reset_at_close(&client)?;
+            drop(client);
             if programs::totals(&programs::since(before)).events > 0 {
                 return Ok(());
             }
@@ -269,11 +314,24 @@ impl Process {
             self.child.wait()?;
         }
         self.cost.rows = BufReader::new(File::open(&self.out)?).lines().count() as u64;
-        self.cost.lost = fs::read_to_string(&self.err)?
-            .to_lowercase()
-            .contains("lost");
+        self.cost.lost = lost(&fs::read_to_string(&self.err)?);
         Ok(self.cost.clone())
     }
+}
+
+/// What a command said that it lost: ours the sum so far, peers a number each time.
+fn lost(said: &str) -> u64 {
+    let said = said.to_lowercase();
+    let (mut all, mut sum) = (0, 0);
+    for line in said.lines().filter(|line| line.contains("lost")) {
+        let mut words = line.split(|c: char| !c.is_ascii_digit());
+        let number: u64 = words.find_map(|w| w.parse().ok()).unwrap_or(1);
+        match line.contains("so far") {
+            true => all = number,
+            false => sum += number,
+        }
+    }
+    all + sum
 }
 
 impl Drop for Process {
