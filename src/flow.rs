@@ -29,7 +29,9 @@ impl flow {
 impl head {
     /// The owner's process id (thread group id), where it is known.
     pub fn pid(&self) -> Option<u32> {
-        self.pid_source().map(|_| self.owner.pid)
+        self.pid_source()
+            .map(|_| self.owner.pid)
+            .filter(|&pid| pid != 0)
     }
 
     /// The owner's name, as `ps -p` shows it, without its padding; any byte but NUL may be in it.

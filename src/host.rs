@@ -101,7 +101,7 @@ pub fn checks() -> Vec<Check> {
     ];
     all.extend(programs());
     all.extend([jit(), memlock(), unprivileged()].into_iter().flatten());
-    all.extend([tracefs(), pid_namespace(), cgroup2(), ipv6()]);
+    all.extend([tracefs(), own_pid_namespace(), cgroup2(), ipv6()]);
     all.extend(page_size());
     all
 }
@@ -249,18 +249,21 @@ fn tracefs() -> Check {
     }
 }
 
-fn pid_namespace() -> Check {
+/// The inode number of the pid namespace that we are in; `None` in the initial one.
+pub fn pid_namespace() -> Option<u32> {
     /// `PROC_PID_INIT_INO` of include/linux/proc_ns.h.
     const INITIAL: u64 = 0xEFFF_FFFC;
-    match fs::metadata("/proc/self/ns/pid").map(|m| m.ino()) {
-        Ok(INITIAL) => Check::ok(
+    let inode = fs::metadata("/proc/self/ns/pid").ok()?.ino();
+    u32::try_from(inode).ok().filter(|_| inode != INITIAL)
+}
+
+fn own_pid_namespace() -> Check {
+    match pid_namespace() {
+        None => Check::ok("pid_namespace", "the initial one"),
+        Some(_) => Check::note(
             "pid_namespace",
-            "the initial one: process ids are those of ps",
-        ),
-        _ => Check::note(
-            "pid_namespace",
-            "not the initial one: rows and -p have the host's process ids, which differ from those of ps here",
-            "run it on the host (docker run --pid=host)",
+            "not the initial one: rows and -p have its process ids, and processes outside it have none",
+            "run it on the host (docker run --pid=host) to see the ids of all processes",
         ),
     }
 }

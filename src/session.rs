@@ -25,7 +25,7 @@ use crate::output::Rows;
 use crate::sink::{Sink, Stop};
 use crate::skipped::Skipped;
 use crate::types::{Record, config, counters, decode, lacks};
-use crate::{iter, preflight};
+use crate::{host, iter, preflight};
 
 /// Sockets that are followed where their state cannot lie in the sockets themselves.
 const TABLE_SOCKETS: u32 = 128 * 1024;
@@ -169,6 +169,7 @@ impl<'a> Session<'a> {
                     .map_err(|_| anyhow!("the configuration has another layout"))?;
                 filter.fill(&mut config.filter);
                 config.wake_bytes = self.buffer_bytes() / 4;
+                config.pid_ns = host::pid_namespace().unwrap_or(0);
             }
         }
         Ok(open)

@@ -121,13 +121,24 @@ static __always_inline bool rcvbuf_is_moderated(struct sock *sk)
 	return on;
 }
 
-/* sk_cgrp_data.cgroup: since 5.15; before it a tagged word, `val`, whose pointer form had its low bits clear. */
+/* sock_common.skc_v6_*: only with CONFIG_IPV6. Without it there are no sockets of that family. */
+static __always_inline bool has_ipv6(void)
+{
+	return bpf_core_field_exists(struct sock_common, skc_v6_daddr);
+}
+
+/*
+ * sk_cgrp_data: only with CONFIG_SOCK_CGROUP_DATA. Its .cgroup: since 5.15; before it a tagged word, `val`, whose
+ * pointer form had its low bits clear.
+ */
 struct sock_cgroup_data___tagged {
 	__u64 val;
 } __attribute__((preserve_access_index));
 
 static __always_inline struct cgroup *sock_cgroup(struct sock *sk)
 {
+	if (!bpf_core_field_exists(sk->sk_cgrp_data))
+		return NULL;
 	if (bpf_core_field_exists(struct sock_cgroup_data, cgroup))
 		return BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
 	struct sock_cgroup_data___tagged *tagged = (void *)__builtin_preserve_access_index(&sk->sk_cgrp_data);

@@ -367,11 +367,33 @@ struct tcp_skb_cb {
 };
 
 /* include/linux/sched.h */
+/* include/linux/pid.h, include/linux/pid_namespace.h, include/linux/sched/signal.h */
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level; /* of the innermost namespace; the initial one is 0 */
+	struct upid numbers[1];
+};
+
+enum pid_type { PIDTYPE_PID, PIDTYPE_TGID, PIDTYPE_MAX };
+
+struct signal_struct {
+	struct pid *pids[PIDTYPE_MAX];
+};
+
 struct task_struct {
 	unsigned int flags;
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
+	struct signal_struct *signal;
 	__u64 start_boottime; /* ns; since 5.5, so only beside what is younger */
 	char comm[16];
 };

@@ -83,7 +83,7 @@ struct filter {
 struct config {
 	struct filter filter;
 	__u32 wake_bytes; /* wake the reader when so much waits; below it, the reader's clock does */
-	__u32 pad;
+	__u32 pid_ns;     /* inode number of the pid namespace whose ids are meant and shown; 0: the initial one */
 };
 
 struct counters {
@@ -97,7 +97,7 @@ enum { PID_UNKNOWN, PID_SOCKET, PID_LISTENER, PID_SEED };
 
 /* Who owns a socket: the process, never the task that happened to be on the CPU. */
 struct owner {
-	__u32 pid; /* thread group id */
+	__u32 pid; /* thread group id; 0: a process that is not in the pid namespace of config */
 	__u8 source;
 	__u8 pad[3];
 	__u8 comm[16]; /* of the thread group's leader, as `ps -p` shows it */
@@ -219,7 +219,7 @@ static __always_inline void flow_of(struct flow *flow, struct sock *sk, struct t
 	flow->lport = local_port(sk, tp);
 	flow->rport = bpf_ntohs(sk->__sk_common.skc_dport);
 	flow->pad[0] = flow->pad[1] = flow->pad[2] = 0;
-	if (sk->__sk_common.skc_family == AF_INET) {
+	if (sk->__sk_common.skc_family == AF_INET || !has_ipv6()) {
 		flow->family = 4;
 		map_v4(flow->laddr, sk->__sk_common.skc_rcv_saddr);
 		map_v4(flow->raddr, sk->__sk_common.skc_daddr);
@@ -264,9 +264,32 @@ static __always_inline void comm_tidy(__u64 *word)
 		word[1] &= (zero & -zero) - 1;
 }
 
+enum { MAX_PID_NS_LEVEL = 32 }; /* include/linux/pid_namespace.h */
+
+/* The id of a process in one of the pid namespaces that it is in; 0 if it is in another (kernel/pid.c: pid_nr_ns). */
+static __always_inline __u32 id_in_namespace(struct task_struct *task, __u32 inum)
+{
+	struct pid *pid = BPF_CORE_READ(task, signal, pids[PIDTYPE_TGID]);
+	__u32 level = BPF_CORE_READ(pid, level);
+
+	for (__u32 i = 1; i < MAX_PID_NS_LEVEL && i <= level; i++) {
+		struct upid *id = (void *)__builtin_preserve_access_index(&pid->numbers) +
+				  i * bpf_core_type_size(struct upid);
+		if (BPF_CORE_READ(id, ns, ns.inum) == inum)
+			return BPF_CORE_READ(id, nr);
+	}
+	return 0;
+}
+
+/* The id by which the user knows a process. */
+static __always_inline __u32 process_id(struct task_struct *task)
+{
+	return config.pid_ns ? id_in_namespace(task, config.pid_ns) : task_tgid(task);
+}
+
 static __always_inline void owner_set(struct owner *owner, struct task_struct *task, __u8 source)
 {
-	owner->pid = task_tgid(task);
+	owner->pid = process_id(task);
 	owner->source = source;
 	bpf_probe_read_kernel(owner->comm, sizeof(owner->comm), task_leader(task)->comm);
 	comm_tidy((__u64 *)owner->comm);
@@ -283,7 +306,7 @@ static __always_inline void owner_note(struct owner *owner, struct sock *sk)
 	if (!sk->sk_lock.owned)
 		return;
 	struct task_struct *task = current_task();
-	if (owner->source == PID_SOCKET && owner->pid != task_tgid(task))
+	if (owner->source == PID_SOCKET && owner->pid != process_id(task))
 		return;
 	if (may_own(task, sk))
 		owner_set(owner, task, PID_SOCKET);

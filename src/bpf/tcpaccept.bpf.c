@@ -7,8 +7,9 @@ struct listener {
 	__u64 addr; /* of struct sock: only to be read from, and only if what is there proves to be the listener */
 	__u64 cookie;
 	__u64 birth; /* of the owner: see process_lives() */
+	__u32 tgid;  /* of the owner, in the initial pid namespace */
 	__u8 child;  /* this is a child, whose handshake is under way */
-	__u8 pad[7];
+	__u8 pad[3];
 };
 
 #define TOOL_STATE struct listener
@@ -109,7 +110,7 @@ static __always_inline void listener_flow(struct flow *flow, const struct flow *
 	*flow = *child;
 	__builtin_memset(flow->raddr, 0, sizeof(flow->raddr));
 	flow->rport = 0;
-	if (known && BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6) {
+	if (has_ipv6() && known && BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6) {
 		struct in6_addr addr = BPF_CORE_READ(sk, __sk_common.skc_v6_rcv_saddr);
 		copy_v6(flow->laddr, &addr);
 		flow->family = 6;
@@ -164,7 +165,7 @@ static __always_inline void passive_open(struct sock *sk, struct sock_state *s, 
 	struct queue queue;
 	struct flow flow;
 
-	if (s->owner.source == PID_LISTENER && !process_lives(s->owner.pid, s->tool.birth))
+	if (s->owner.source == PID_LISTENER && !process_lives(s->tool.tgid, s->tool.birth))
 		s->owner.source = PID_UNKNOWN;
 	flow_of(&flow, sk, tp);
 	if (!flow_wanted(&flow) || !sock_wanted(sk) || !owner_wanted(&s->owner))
@@ -194,6 +195,7 @@ static __always_inline void listener_note(struct listener *listener, struct sock
 	listener->addr = address;
 	listener->cookie = cookie_of(sk);
 	listener->birth = birth_of(task);
+	listener->tgid = task_tgid(task);
 	listener->child = 0;
 }
 

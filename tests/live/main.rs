@@ -6,8 +6,10 @@
 //! module per command holds its tests.
 
 mod agent;
+mod config;
 mod front;
 mod missing;
+mod namespaces;
 mod net;
 mod opens;
 mod pair;
@@ -24,6 +26,8 @@ mod tcpreset;
 mod tcpretrans;
 mod tcpstates;
 mod tool;
+#[path = "../tools/mod.rs"]
+mod tools;
 mod wait;
 
 use std::{env, fs, process::ExitCode};
@@ -45,8 +49,19 @@ fn main() -> ExitCode {
         agent::main(&argv);
         return ExitCode::SUCCESS;
     }
+    if argv.first().is_some_and(|verb| verb == namespaces::INSIDE) {
+        return match namespaces::inside(&argv[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut trials = [
+        config::tests(),
         front::tests(),
+        namespaces::tests(),
         opens::tests(),
         sockbuf::tests(),
         tcpaccept::tests(),

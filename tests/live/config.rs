@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Kernels that are configured without a feature: their type information lacks its fields. Here the running kernel's,
+//! with the fields renamed, stands in for theirs.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+
+use crate::{scratch::Scratch, tool, tools, trial};
+
+/// A feature, and fields that only kernels with it have.
+const FEATURES: [(&str, &[&str]); 3] = [
+    ("ipv6", &["skc_v6_daddr", "skc_v6_rcv_saddr"]),
+    ("cgroups", &["sk_cgrp_data"]),
+    ("mptcp", &["is_mptcp", "mptcp_sock"]),
+];
+
+pub fn tests() -> Vec<Trial> {
+    FEATURES
+        .map(|(name, fields)| trial(format!("config::no_{name}"), move || starts_without(fields)))
+        .into()
+}
+
+/// The running kernel's type information, with other names for some fields.
+fn renamed(fields: &[&str]) -> Result<Vec<u8>> {
+    let mut btf = fs::read("/sys/kernel/btf/vmlinux")?;
+    for field in fields {
+        let name = [b"\0", field.as_bytes(), b"\0"].concat();
+        let found = |(at, window): (usize, &[u8])| (window == name).then_some(at + 1);
+        let places: Vec<_> = btf
+            .windows(name.len())
+            .enumerate()
+            .filter_map(found)
+            .collect();
+        places.into_iter().for_each(|at| btf[at] = b'_');
+    }
+    Ok(btf)
+}
+
+/// Every command loads and attaches, and `--cgroup` finds no socket rather than a wrong one.
+fn starts_without(fields: &[&str]) -> Result<()> {
+    let btf = Scratch::path("btf");
+    fs::write(&*btf, renamed(fields)?)?;
+    for name in tools::ALL {
+        let script = "mount --bind \"$1\" /sys/kernel/btf/vmlinux && exec \"$2\" --json --duration 10ms --cgroup id:1";
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-ec", script, "sh", btf.text()])
+            .arg(tool::path(name))
+            .output()
+            .context("unshare")?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success() && stderr.is_empty(),
+            "{name}: {}: {stderr}",
+            output.status
+        );
+    }
+    Ok(())
+}
