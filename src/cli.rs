@@ -111,6 +111,9 @@ pub struct Run {
     /// Create this file when every probe is attached
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Tell at the end what the run has cost, in the kernel and here
+    #[arg(long)]
+    pub stats: bool,
     /// Tell what the BPF library does, on standard error
     #[arg(short, long)]
     pub verbose: bool,

@@ -12,6 +12,7 @@
 //! | a difference between kernels | `bpf/compat.bpf.h` |
 //! | a picture, a sparkline, what they are made of | [`plot`], [`spark`], [`trace`] |
 //! | how a command starts, waits, stops | [`session`] |
+//! | what a run has cost (`--stats`) | [`cost`] |
 //! | a sentence about why it cannot run | [`preflight`] |
 //! | a check of the host | [`host`] |
 //! | a new command | a line in [`suite`], for `tcptools list`, `tplist` and the tests |
@@ -21,6 +22,7 @@
 pub mod choice;
 pub mod cli;
 pub mod clock;
+pub mod cost;
 pub mod count;
 pub mod filter;
 pub mod flow;

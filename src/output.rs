@@ -224,6 +224,9 @@ impl Style {
     }
 }
 
+/// The numbers of a run by their keys in JSON; `None`: not known.
+pub type Figures = [(&'static str, Option<u64>)];
+
 /// Turns records into bytes. Holds what a row needs and nothing per row is allocated.
 pub struct Rows<E> {
     tool: &'static str,
@@ -358,7 +361,7 @@ impl<E> Rows<E> {
     }
 
     /// The last record of a JSON run: `fields` are its numbers.
-    pub fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    pub fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         if self.style.format != Format::Json {
             return;
         }
@@ -370,7 +373,11 @@ impl<E> Rows<E> {
             r#"{{"tool":"{tool}","event":"summary","ts":"{second}.{ns:09}Z","boot_ns":{now}"#
         );
         for (key, value) in fields {
-            let _ = write!(out, r#","{key}":{value}"#);
+            let _ = write!(out, r#","{key}":"#);
+            let _ = match value {
+                Some(value) => write!(out, "{value}"),
+                None => write!(out, "null"),
+            };
         }
         out.extend_from_slice(b"}\n");
     }

@@ -19,8 +19,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::cli::Run;
+use crate::cost::Meter;
 use crate::filter::Filter;
 use crate::interrupt::Interrupt;
+pub use crate::output::Figures;
 use crate::output::Rows;
 use crate::sink::{Sink, Stop};
 use crate::skipped::Skipped;
@@ -44,7 +46,7 @@ pub trait Handler {
     /// Once, when no record will follow.
     fn finish(&mut self, _out: &mut Printer) {}
     /// Writes the last record of a JSON run.
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]);
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures);
 }
 
 /// The handler of a tool whose every record is one row.
@@ -71,7 +73,7 @@ impl<E: Record> Handler for EachRow<E> {
         self.rows.refresh_clock();
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.rows.summary(out, fields);
     }
 }
@@ -170,6 +172,7 @@ impl<'a> Session<'a> {
                 filter.fill(&mut config.filter);
                 config.wake_bytes = self.buffer_bytes() / 4;
                 config.pid_ns = host::pid_namespace().unwrap_or(0);
+                config.stats = self.run.stats.into();
             }
         }
         Ok(open)
@@ -252,6 +255,7 @@ impl<'a> Session<'a> {
             handler.record(record, printer);
             printer.full() || interrupt.borrow().as_ref().is_some_and(Interrupt::raised)
         })?;
+        let meter = self.run.stats.then(|| Meter::new(self.tool, object));
         let links = self.attach(object)?;
         self.seed(object)?;
         if let Some(path) = &self.run.ready_file {
@@ -270,7 +274,8 @@ impl<'a> Session<'a> {
             drain(&ring);
         }
         let (printer, handler) = &mut *state.borrow_mut();
-        self.end(printer, *handler, stop, &mut lost, &skipped)
+        let meter = meter.as_ref();
+        self.end(printer, *handler, stop, &mut lost, &skipped, meter)
     }
 
     fn attach(&self, object: &mut Object) -> Result<Vec<Link>> {
@@ -346,9 +351,15 @@ impl<'a> Session<'a> {
         stop: Result<(), Stop>,
         lost: &mut Lost<'_>,
         skipped: &Skipped,
+        meter: Option<&Meter>,
     ) -> Result<()> {
         match stop {
-            Err(Stop::Closed) => return Ok(()),
+            Err(Stop::Closed) => {
+                if let Some(meter) = meter {
+                    meter.tell(printer.rows, &lost.counters.read());
+                }
+                return Ok(());
+            }
             Err(Stop::Failed(e)) => return Err(e).context("cannot write rows"),
             Ok(()) | Err(Stop::Interrupted) => {}
         }
@@ -362,13 +373,14 @@ impl<'a> Session<'a> {
                 "{tool}: {skipped} events not seen: each interrupted this program on the same CPU, and the kernel skips such"
             );
         }
-        let fields = [
-            ("events", printer.rows),
-            ("lost", gone.lost),
-            ("untracked", gone.untracked),
-            ("uncounted", gone.uncounted),
-            ("skipped", skipped),
+        let mut fields = vec![
+            ("events", Some(printer.rows)),
+            ("lost", Some(gone.lost)),
+            ("untracked", Some(gone.untracked)),
+            ("uncounted", Some(gone.uncounted)),
+            ("skipped", Some(skipped)),
         ];
+        fields.extend(meter.into_iter().flat_map(|m| m.tell(printer.rows, &gone)));
         handler.summary(&mut printer.sink.buf, &fields);
         match printer.sink.finish() {
             Ok(0) | Err(Stop::Closed | Stop::Interrupted) => Ok(()),

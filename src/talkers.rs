@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::boot_ns;
 use crate::count::Every;
-use crate::output::{Column, Format, Row, Rows, Shown, Style};
+use crate::output::{Column, Figures, Format, Row, Rows, Shown, Style};
 use crate::session::Printer;
 use crate::types::head;
 use crate::value::Value;
@@ -211,7 +211,7 @@ impl Talkers {
     }
 
     /// The last record of a JSON run.
-    pub fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    pub fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.rows.summary(out, fields);
     }
 }

@@ -16,7 +16,7 @@ use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common};
 use tcptools::output::{Column, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::preflight;
-use tcptools::session::{Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::types::{Record, decode, head};
 use tcptools::value::Value;
 use tcptools::{choice::Choice, iter};
@@ -384,7 +384,7 @@ impl Handler for Overflows {
         self.release(out);
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.rows.summary(out, fields);
     }
 }

@@ -18,7 +18,7 @@ use tcptools::names::tcp_state;
 use tcptools::output::{
     Column, Format, Rows, Shown, Style, comm, family, laddr, lport, pid, raddr, rport,
 };
-use tcptools::session::{EachRow, Handler, Printer, Session};
+use tcptools::session::{EachRow, Figures, Handler, Printer, Session};
 use tcptools::types::Record;
 use tcptools::value::Value;
 
@@ -231,7 +231,7 @@ impl Handler for Summary {
         self.print(out);
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.rows.summary(out, fields);
     }
 }

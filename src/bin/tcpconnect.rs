@@ -18,7 +18,7 @@ use tcptools::names::errno;
 use tcptools::output::{Column, Rows, Shown, Style, comm, family, laddr, pid, raddr, rport};
 use tcptools::pending::{Pending, slot_shift};
 use tcptools::resolve::{Answer, Resolver};
-use tcptools::session::{Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::types::{Record, decode};
 use tcptools::value::Value;
 
@@ -323,7 +323,7 @@ impl Handler for Connects {
         }
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.rows.summary(out, fields);
     }
 }

@@ -18,7 +18,7 @@ use tcptools::names::tcp_state;
 use tcptools::output::{
     Column, Format, Rows, Shown, Style, comm, family, laddr, lport, pid, pid_source, raddr, rport,
 };
-use tcptools::session::{Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::types::{Record, decode};
 use tcptools::value::{Value, delivery_rate, kernel_name};
 
@@ -232,7 +232,7 @@ impl Handler for Life {
         self.print_active(out);
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.rows.summary(out, fields);
     }
 }

@@ -20,7 +20,7 @@ use tcptools::count::Every;
 use tcptools::hist::{Hists, MAX_HISTS};
 use tcptools::output::{Column, Format, Rows, Shown, Style, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
-use tcptools::session::{Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::trace::{INFINITE_SSTHRESH, MAX_TRACES, Moment, Trace, Traces};
 use tcptools::types::{Record, decode, head};
 use tcptools::value::{Value, delivery_rate, kernel_name};
@@ -263,7 +263,7 @@ impl Handler for Probe {
         self.warn_if_busy();
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.rows.summary(out, fields);
     }
 }
@@ -461,7 +461,7 @@ impl Handler for Live {
         self.print(out);
     }
 
-    fn summary(&mut self, _out: &mut Vec<u8>, _fields: &[(&str, u64)]) {}
+    fn summary(&mut self, _out: &mut Vec<u8>, _fields: &Figures) {}
 }
 
 // ---------------------------------------------------------------- histograms
@@ -487,7 +487,7 @@ impl Handler for Histograms {
         self.hists.print(out);
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.rows.summary(out, fields);
     }
 }

@@ -16,7 +16,7 @@ use tcptools::cli::{self, Common, Usage};
 use tcptools::iter;
 use tcptools::output::{Column, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
-use tcptools::session::{Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::types::decode;
 use tcptools::value::Value;
 
@@ -230,7 +230,7 @@ impl Handler for RcvSpace {
         }
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.rows.summary(out, fields);
     }
 }

@@ -19,7 +19,7 @@ use tcptools::count::Every;
 use tcptools::names::tcp_state;
 use tcptools::output::{Column, Format, Row, Rows, Shown, Style, comm, family, pid};
 use tcptools::resets;
-use tcptools::session::{Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::stack;
 use tcptools::tracepoint;
 use tcptools::types::{Record, decode_stack, head};
@@ -399,7 +399,7 @@ impl Handler for Resets {
         self.print_sums(out);
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         match &mut self.shape {
             Shape::Each(rows) => rows.summary(out, fields),
             Shape::Sums { rows, .. } => rows.summary(out, fields),

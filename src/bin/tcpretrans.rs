@@ -17,7 +17,7 @@ use tcptools::count::{self, Counts, MAX_FLOWS};
 use tcptools::iter;
 use tcptools::names::tcp_state;
 use tcptools::output::{Column, Format, Rows, Shown, Style, comm, family, pid};
-use tcptools::session::{Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::stack;
 use tcptools::talkers::{By, Sent, Talkers};
 use tcptools::tracepoint;
@@ -258,7 +258,7 @@ impl Handler for Each {
         self.0.refresh_clock();
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.0.summary(out, fields);
     }
 }
@@ -280,7 +280,7 @@ impl Handler for PerFlow {
         self.counts.print(out);
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.json.summary(out, fields);
     }
 }
@@ -342,7 +342,7 @@ impl Handler for Totals {
         self.print(out);
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.talkers.summary(out, fields);
     }
 }

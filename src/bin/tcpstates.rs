@@ -18,7 +18,7 @@ use tcptools::filter::States;
 use tcptools::journal::{self, Journal};
 use tcptools::names::tcp_state;
 use tcptools::output::{Column, Rows, Shown, comm, family, laddr, lport, pid, raddr, rport};
-use tcptools::session::{Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::types::{Record, decode};
 use tcptools::value::Value;
 
@@ -139,7 +139,7 @@ impl Handler for Changes {
         }
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.rows.summary(out, fields);
     }
 }

@@ -108,15 +108,19 @@ static __always_inline struct overflow *overflow_begin(struct sock *sk, __u32 ev
 	struct flow flow;
 
 	any_flow_of(&flow, sk);
-	if (!any_flow_wanted(&flow) || !sock_wanted(sk))
+	if (!any_flow_wanted(&flow) || !sock_wanted(sk)) {
+		turn_away();
 		return NULL;
+	}
 	struct sock_state *s = owner_of(sk);
 	if (!s)
 		return NULL;
 	bool unknown = s->owner.source == PID_UNKNOWN;
 	bool wanted = owner_wanted(&s->owner);
-	if (!wanted && !(unknown && lookup))
+	if (!wanted && !(unknown && lookup)) {
+		turn_away();
 		return NULL;
+	}
 	struct overflow *e = event_reserve(sizeof(*e));
 	if (!e)
 		return NULL;

@@ -84,6 +84,8 @@ struct config {
 	struct filter filter;
 	__u32 wake_bytes; /* wake the reader when so much waits; below it, the reader's clock does */
 	__u32 pid_ns;     /* inode number of the pid namespace whose ids are meant and shown; 0: the initial one */
+	__u32 stats;      /* --stats: count what the filters turn away */
+	__u32 pad;
 };
 
 struct counters {
@@ -91,6 +93,7 @@ struct counters {
 	__u64 untracked; /* sockets for which no state could be kept: no memory, or a full table where that is needed */
 	__u64 uncounted; /* occurrences that a full table of counts or histograms had no room for */
 	__u64 nested;    /* events that a program was interrupted by, and that its twin has handled (nested.bpf.h) */
+	__u64 filtered;  /* events that a filter turned away; only with config.stats */
 };
 
 enum { PID_UNKNOWN, PID_SOCKET, PID_LISTENER, PID_SEED };
@@ -439,6 +442,30 @@ static __always_inline bool owner_wanted(const struct owner *owner)
 	if (f->pid.n && !in_ranges(&f->pid, owner->pid))
 		return false;
 	return !f->comm.n || in_comms(&f->comm, owner->comm);
+}
+
+static __always_inline bool wanted(struct sock *sk, const struct flow *flow, const struct owner *owner)
+{
+	return flow_wanted(flow) && sock_wanted(sk) && owner_wanted(owner);
+}
+
+/*
+ * An event goes without a row, because a filter or sampling said so. Shared memory and not per CPU, so that the reader
+ * needs no privilege: this is for whoever asks what the tool costs.
+ */
+static __always_inline void turn_away(void)
+{
+	if (config.stats)
+		__sync_fetch_and_add(&counters.filtered, 1);
+}
+
+/* wanted(), for an event and not for a socket that is only visited: says what turns it away. */
+static __always_inline bool event_wanted(struct sock *sk, const struct flow *flow, const struct owner *owner)
+{
+	if (wanted(sk, flow, owner))
+		return true;
+	turn_away();
+	return false;
 }
 
 /* ---------------------------------------------------------------- records */

@@ -168,7 +168,7 @@ static __always_inline void passive_open(struct sock *sk, struct sock_state *s, 
 	if (s->owner.source == PID_LISTENER && !process_lives(s->tool.tgid, s->tool.birth))
 		s->owner.source = PID_UNKNOWN;
 	flow_of(&flow, sk, tp);
-	if (!flow_wanted(&flow) || !sock_wanted(sk) || !owner_wanted(&s->owner))
+	if (!event_wanted(sk, &flow, &s->owner))
 		return;
 	if (summarise) {
 		listener_count(sk, &flow, s);

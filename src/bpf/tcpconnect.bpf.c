@@ -70,7 +70,7 @@ static __always_inline bool open_wanted(struct sock *sk, const struct flow *flow
 		return false;
 	if (min_ns && (latency_ns == ~0ULL || latency_ns < min_ns))
 		return false;
-	return flow_wanted(flow) && sock_wanted(sk) && owner_wanted(owner);
+	return wanted(sk, flow, owner);
 }
 
 static __always_inline void connect_fill(struct connect *e, struct tcp_sock *tp, __u8 outcome, __u64 latency_ns)
@@ -131,8 +131,10 @@ static __always_inline void open_end(struct sock *sk, int old, int new)
 		return;
 	owner_follow(&s->owner, sk, old, new);
 	flow_of(&flow, sk, tp);
-	if (!open_wanted(sk, &flow, &s->owner, outcome, latency_ns))
+	if (!open_wanted(sk, &flow, &s->owner, outcome, latency_ns)) {
+		turn_away();
 		return;
+	}
 	if (mode == MODE_COUNT) {
 		count_flow(sk, &flow, by_lport, outcome);
 		return;

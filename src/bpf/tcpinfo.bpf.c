@@ -365,11 +365,13 @@ static __always_inline void on_destroy(struct sock *sk)
 	/* close() of a socket that is CLOSE already changes no state; it holds the lock, as `ss -K` does, which aborts. */
 	if (sk->sk_err != ECONNABORTED)
 		owner_note(&s->owner, sk);
-	if (s->tool.unwanted || !owner_wanted(&s->owner))
-		return;
-	struct info *final = final_find(sk);
-	if (!final)
+	struct info *final = s->tool.unwanted ? NULL : final_find(sk);
+	if (!final && !s->tool.unwanted)
 		final = take_late(sk, s);
+	if (s->tool.unwanted || (final && !owner_wanted(&s->owner))) {
+		turn_away();
+		return;
+	}
 	if (!final)
 		return;
 	struct info *e = event_reserve(sizeof(*e));

@@ -164,11 +164,6 @@ static __always_inline void session_fill(struct session *e, struct sock *sk, str
 		detail_of(e, tp);
 }
 
-static __always_inline bool session_wanted(struct sock *sk, const struct flow *flow, const struct owner *owner)
-{
-	return flow_wanted(flow) && sock_wanted(sk) && owner_wanted(owner);
-}
-
 /* ---------------------------------------------------------------- following a session */
 
 /* A session that was open before the trace. */
@@ -241,7 +236,7 @@ static __always_inline void on_close(struct sock *sk, int old)
 	s->tool.reason = end.reason;
 	owner_follow(&s->owner, sk, old, TCP_CLOSE);
 	flow_of(&flow, sk, tp);
-	if (!session_wanted(sk, &flow, &s->owner))
+	if (!event_wanted(sk, &flow, &s->owner))
 		return;
 	struct session *e = event_reserve(sizeof(*e));
 	if (!e)
@@ -349,7 +344,7 @@ static __always_inline void show_open(struct seq_file *seq, struct sock *sk, str
 	struct owner owner = s->owner;
 	struct life life = s->tool;
 	flow_of(&flow, sk, tp);
-	if (!session_wanted(sk, &flow, &owner))
+	if (!wanted(sk, &flow, &owner))
 		return;
 	head_fill(&e.head, sk, &flow, &owner, SESSION_OPEN);
 	session_fill(&e, sk, tp, state, &life);

@@ -137,8 +137,10 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 	struct flow flow;
 
 	flow_of(&flow, sk, NULL);
-	if (!flow_wanted(&flow) || !sock_wanted(sk))
+	if (!flow_wanted(&flow) || !sock_wanted(sk)) {
+		turn_away();
 		return 0;
+	}
 	struct sock_state *s = NULL;
 	if (!hist_by || config.filter.pid.n || config.filter.comm.n)
 		s = state_find(sk);
@@ -146,8 +148,10 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 	if (s && s->owner.source != PID_SOCKET)
 		owner_note(&s->owner, sk);
 	const struct owner *owner = s ? &s->owner : &nobody;
-	if (!owner_wanted(owner))
+	if (!owner_wanted(owner)) {
+		turn_away();
 		return 0;
+	}
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
 		return 0;
@@ -155,6 +159,8 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 		count_srtt(&flow, tp->srtt_us >> 3);
 	else if (!sampled || is_due(sk, s, tp))
 		emit(sk, tp, &flow, owner, PROBE_SAMPLE, payload_of(skb));
+	else
+		turn_away();
 	return 0;
 }
 
@@ -167,12 +173,10 @@ int BPF_PROG(retransmit, struct sock *sk)
 	if (sk->__sk_common.skc_state == TCP_SYN_SENT)
 		return 0;
 	flow_of(&flow, sk, NULL);
-	if (!flow_wanted(&flow) || !sock_wanted(sk))
-		return 0;
 	struct sock_state *s = state_find(sk);
 	const struct owner *owner = s ? &s->owner : &nobody;
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-	if (tp && owner_wanted(owner))
+	if (tp && event_wanted(sk, &flow, owner))
 		emit(sk, tp, &flow, owner, PROBE_RETRANSMIT, 0);
 	return 0;
 }

@@ -122,11 +122,6 @@ static __always_inline void tally_fill(struct adjust *e, const struct tally *tal
 	e->max_copied = tally->copied;
 }
 
-static __always_inline bool wanted(struct sock *sk, const struct flow *flow, const struct owner *owner)
-{
-	return flow_wanted(flow) && sock_wanted(sk) && owner_wanted(owner);
-}
-
 /* Reads happen in the reader's context under the lock: owner_note() learns who serves an accepted socket. */
 SEC("tp_btf/tcp_rcv_space_adjust")
 int BPF_PROG(rcv_space_adjust, struct sock *sk)
@@ -145,12 +140,14 @@ int BPF_PROG(rcv_space_adjust, struct sock *sk)
 	}
 	s->tool.tally.calls++;
 	flow_of(&flow, sk, tp);
-	if (!wanted(sk, &flow, &s->owner))
+	if (!event_wanted(sk, &flow, &s->owner))
 		return 0;
 	/* --changes: the buffer, or what was measured to size it. */
 	__u64 window = (__u64)sk->sk_rcvbuf << 32 | (__u32)tp->rcvq_space.space;
-	if (!sample_due(&s->tool.sample, bpf_ktime_get_boot_ns(), window))
+	if (!sample_due(&s->tool.sample, bpf_ktime_get_boot_ns(), window)) {
+		turn_away();
 		return 0;
+	}
 	struct adjust *e = event_reserve(sizeof(*e));
 	if (!e)
 		return 0;
@@ -172,7 +169,7 @@ static __always_inline void on_close(struct sock *sk, struct sock_state *s)
 	if (!tp || !s->tool.tally.limited)
 		return;
 	flow_of(&flow, sk, tp);
-	if (!wanted(sk, &flow, &s->owner))
+	if (!event_wanted(sk, &flow, &s->owner))
 		return;
 	struct adjust *e = event_reserve(sizeof(*e));
 	if (!e)

@@ -170,7 +170,7 @@ int BPF_PROG(receive_reset, struct sock *sk)
 		s = &unknown;
 	}
 	flow_of(&flow, sk, NULL);
-	if (!flow_wanted(&flow) || !sock_wanted(sk) || !owner_wanted(&s->owner))
+	if (!event_wanted(sk, &flow, &s->owner))
 		return 0;
 	struct reset *e = reset_reserve();
 	if (!e)
@@ -201,8 +201,12 @@ static __always_inline void homeless(void *ctx, struct sk_buff *skb, __u32 netns
 	struct flow flow;
 	__u8 flags = 0;
 
-	if (!packet_flow(&flow, &flags, skb) || !homeless_wanted(&flow, netns))
+	if (!packet_flow(&flow, &flags, skb))
 		return;
+	if (!homeless_wanted(&flow, netns)) {
+		turn_away();
+		return;
+	}
 	struct reset *e = reset_reserve();
 	if (!e)
 		return;
@@ -239,7 +243,7 @@ static __always_inline void of_socket(void *ctx, struct sock *sk, struct sk_buff
 		owner.source = PID_LISTENER;
 	if (!skb || !packet_flow(&flow, &flags, skb) || !listener)
 		flow_of(&flow, sk, NULL);
-	if (!flow_wanted(&flow) || !sock_wanted(sk) || !owner_wanted(&owner))
+	if (!event_wanted(sk, &flow, &owner))
 		return;
 	struct reset *e = reset_reserve();
 	if (!e)

@@ -125,11 +125,6 @@ static __always_inline bool tally_tell(struct sent *sent, struct tally *t, struc
 	return any;
 }
 
-static __always_inline bool shown(struct sock *sk, const struct flow *flow, const struct owner *owner)
-{
-	return flow_wanted(flow) && sock_wanted(sk) && owner_wanted(owner);
-}
-
 static __always_inline void total_at_close(struct sock *sk, struct sock_state *s)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
@@ -138,7 +133,7 @@ static __always_inline void total_at_close(struct sock *sk, struct sock_state *s
 	if (!tp)
 		return;
 	flow_of(&flow, sk, tp);
-	if (!shown(sk, &flow, &s->owner))
+	if (!event_wanted(sk, &flow, &s->owner))
 		return;
 	struct sent sent;
 	if (!tally_tell(&sent, &s->tool, tp))
@@ -235,7 +230,7 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	if (err && !failed && !(lossprobe && kind == KIND_TLP))
 		return 0;
 	flow_of(&flow, sk, tp);
-	if (!shown(sk, &flow, &owner))
+	if (!event_wanted(sk, &flow, &owner))
 		return 0;
 	if (counting) {
 		count_flow(sk, &flow, true, 0);
@@ -291,7 +286,7 @@ int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
 		owner.source = PID_LISTENER;
 	}
 	flow_of(&flow, (struct sock *)req, NULL);
-	if (!shown(sk, &flow, &owner))
+	if (!event_wanted(sk, &flow, &owner))
 		return 0;
 	if (counting) {
 		count_flow(sk, &flow, true, 0);
@@ -321,7 +316,7 @@ static __always_inline void show_open(struct seq_file *seq, struct sock *sk, str
 		return;
 	struct owner owner = s->owner;
 	flow_of(&flow, sk, tp);
-	if (!shown(sk, &flow, &owner))
+	if (!wanted(sk, &flow, &owner))
 		return;
 	/* Told here and once more if it closes on another CPU in this very moment; no lock covers both. */
 	if (!tally_tell(&e.sent, &s->tool, tp))

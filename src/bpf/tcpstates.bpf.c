@@ -78,11 +78,6 @@ static __always_inline bool change_wanted(const struct change *c)
 	return !min_ns || c->at_least_ns >= min_ns;
 }
 
-static __always_inline bool all_wanted(struct sock *sk, const struct flow *flow, const struct owner *owner)
-{
-	return flow_wanted(flow) && sock_wanted(sk) && owner_wanted(owner);
-}
-
 /*
  * Before connect() has chosen a local port a filter of local ports cannot decide. A child that is born has no peer yet
  * (until 6.14: net/ipv4/inet_connection_sock.c: inet_csk_clone_lock); its next change follows at once, or, where data
@@ -195,7 +190,7 @@ static __always_inline void release(struct sock *sk, struct sock_state *s, const
 	};
 
 	s->tool.held_ns = 0;
-	if (all_wanted(sk, flow, &s->owner))
+	if (event_wanted(sk, flow, &s->owner))
 		report(sk, flow, &s->owner, &c);
 }
 
@@ -238,8 +233,10 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 	flow_of(&flow, sk, NULL);
 	if (s->tool.held_ns)
 		release(sk, s, &flow);
-	if (!change_wanted(&c))
+	if (!change_wanted(&c)) {
+		turn_away();
 		return;
+	}
 	if (port_undecided(&flow, new)) {
 		s->tool.held_ns = c.at_ns;
 		s->tool.held_in_ns = c.in_ns;
@@ -247,7 +244,7 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 		s->tool.held_new_state = new;
 		return;
 	}
-	if (all_wanted(sk, &flow, &s->owner))
+	if (event_wanted(sk, &flow, &s->owner))
 		report(sk, &flow, &s->owner, &c);
 }
 
@@ -299,7 +296,7 @@ static __always_inline void show_now(struct seq_file *seq, struct sock *sk, stru
 	if (!state || !(old_states >> (state & 31) & 1) || in_ns < min_ns)
 		return;
 	flow_of(&flow, sk, tp);
-	if (!all_wanted(sk, &flow, &owner))
+	if (!wanted(sk, &flow, &owner))
 		return;
 	head_fill_at(&e.head, now, sk, &flow, &owner, STATE_NOW);
 	transition_fill(&e, sk, &c);

@@ -16,6 +16,7 @@ mod pair;
 mod peer;
 mod scratch;
 mod sockbuf;
+mod stats;
 mod tcpaccept;
 mod tcpconnect;
 mod tcpinfo;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         namespaces::tests(),
         opens::tests(),
         sockbuf::tests(),
+        stats::tests(),
         tcpaccept::tests(),
         tcpconnect::tests(),
         tcpinfo::tests(),

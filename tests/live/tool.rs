@@ -6,6 +6,7 @@ use std::{
     env,
     fs::OpenOptions,
     io::{BufRead, BufReader, Read, Write},
+    os::unix::process::CommandExt,
     path::PathBuf,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -14,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use caps::{CapSet, Capability};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -54,16 +56,35 @@ pub struct Run {
 impl Tool {
     /// Starts it, collects what it prints, and returns when it is ready: every probe attached, every socket seeded.
     pub fn start(name: &str, args: &[&str]) -> Result<Self> {
-        let mut tool = Self::with_stdout(name, args, Stdio::piped())?;
-        let stdout = tool.child.stdout.take().context("no stdout")?;
-        tool.stdout = Some(collect(stdout, Arc::clone(&tool.lines)));
-        Ok(tool)
+        Self::with_stdout(name, args, Stdio::piped())?.collecting()
+    }
+
+    /// As `start`, but without this capability, as a root that a container lacks it to.
+    pub fn start_without(cap: Capability, name: &str, args: &[&str]) -> Result<Self> {
+        let mut command = Command::new(path(name));
+        // SAFETY: one system call, and nothing that the forked process shares with other threads.
+        unsafe {
+            command.pre_exec(move || {
+                caps::drop(None, CapSet::Bounding, cap).map_err(std::io::Error::other)
+            });
+        }
+        Self::launch(command, name, args, Stdio::piped())?.collecting()
+    }
+
+    fn collecting(mut self) -> Result<Self> {
+        let stdout = self.child.stdout.take().context("no stdout")?;
+        self.stdout = Some(collect(stdout, Arc::clone(&self.lines)));
+        Ok(self)
     }
 
     /// Starts it with its rows going elsewhere, or (a pipe) to be read by the test; returns when it is ready.
     pub fn with_stdout(name: &str, args: &[&str], stdout: Stdio) -> Result<Self> {
+        Self::launch(Command::new(path(name)), name, args, stdout)
+    }
+
+    fn launch(mut command: Command, name: &str, args: &[&str], stdout: Stdio) -> Result<Self> {
         let ready = Scratch::path("ready");
-        let mut child = Command::new(path(name))
+        let mut child = command
             .args(args)
             .args(["--ready-file", ready.text()])
             .stdin(Stdio::null())

@@ -12,7 +12,7 @@ use tcptools::clock::boot_ns;
 use tcptools::iter;
 use tcptools::names::tcp_state;
 use tcptools::output::{Column, Format, Row, Rows, Shown, Style};
-use tcptools::session::{Handler, Printer};
+use tcptools::session::{Figures, Handler, Printer};
 use tcptools::types::{Record, head};
 use tcptools::value::Value;
 
@@ -387,7 +387,7 @@ impl Handler for Summary {
         self.try_print(out);
     }
 
-    fn summary(&mut self, out: &mut Vec<u8>, fields: &[(&str, u64)]) {
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.rows.summary(out, fields);
     }
 }
