@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser};
 
 use crate::filter::Filter;
+use crate::lacks::Anew;
 use crate::output::{Format, Style};
 
 /// The flags of every command.
@@ -158,7 +159,7 @@ impl std::error::Error for Usage {}
 /// The whole life of a command: parses, runs, and turns what went wrong into one sentence and an exit code.
 ///
 /// 0: finished, interrupted, or its reader left. 1: cannot run. 2: wrong argument.
-pub fn main<A: Parser>(tool: &'static str, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+pub fn main<A: Parser>(tool: &'static str, mut run: impl FnMut(A) -> Result<()>) -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|a| a == DESCRIBE) {
         return describe(&A::command());
     }
@@ -174,7 +175,12 @@ pub fn main<A: Parser>(tool: &'static str, run: impl FnOnce(A) -> Result<()>) ->
             return ExitCode::from(2);
         }
     };
-    match run(args) {
+    let result = match run(args) {
+        // What was parsed once can be parsed again.
+        Err(error) if error.is::<Anew>() => parse::<A>().map_err(Into::into).and_then(&mut run),
+        result => result,
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{tool}: {error:#}");

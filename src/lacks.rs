@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the running kernel denies to tracing programs, found by trying: versions lie, because distributions backport.
+//!
+//! The first try is the command itself, as if nothing were denied: where that is so, as since 5.12, no question costs
+//! any time. Only when its programs are refused is the kernel asked, and the command begins anew, once.
 
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
@@ -10,8 +14,36 @@ use crate::types::lacks;
 
 crate::skeleton!("lacks");
 
-/// Asks the kernel. Where everything is there, as since 5.12, one question is enough.
-pub fn find() -> lacks {
+static FOUND: OnceLock<lacks> = OnceLock::new();
+
+/// The programs were refused for what the kernel lacks, which is known now: everything begins anew.
+#[derive(Debug)]
+pub struct Anew;
+
+impl std::fmt::Display for Anew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("this kernel needs other programs")
+    }
+}
+
+impl std::error::Error for Anew {}
+
+/// What is known so far: nothing is denied, unless `explains_refusal` has found something.
+pub fn known() -> lacks {
+    FOUND.get().copied().unwrap_or_default()
+}
+
+/// To be called when programs were refused: whether it may be for something that was not known before.
+pub fn explains_refusal() -> bool {
+    if FOUND.get().is_some() {
+        return false;
+    }
+    let found = FOUND.get_or_init(find);
+    found.sk_storage | found.socket_cookie | found.task_btf != 0
+}
+
+/// Asks the kernel. Where everything is there one question is enough.
+fn find() -> lacks {
     if loads(None) {
         return lacks::default();
     }

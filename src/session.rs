@@ -122,7 +122,7 @@ impl<'a> Session<'a> {
         // Until the handlers are there a signal waits: an early one must end the run as properly as a late one.
         // Blocking cannot fail for valid signals.
         let _ = signals().thread_block();
-        let lacks = crate::lacks::find();
+        let lacks = crate::lacks::known();
         if run.verbose {
             eprintln!("{tool}: what this kernel lacks (1): {lacks:?}");
         }
@@ -231,10 +231,13 @@ impl<'a> Session<'a> {
     /// Has the kernel check the programs.
     ///
     /// # Errors
-    /// Why this host cannot run them, in a sentence.
+    /// Why this host cannot run them, in a sentence; or [`lacks::Anew`](crate::lacks::Anew).
     pub fn load<'o, O: OpenSkel<'o>>(&self, open: O) -> Result<O::Output> {
         open.load()
-            .map_err(|e| preflight::explain(e.into(), self.tracepoints))
+            .map_err(|e| match crate::lacks::explains_refusal() {
+                true => crate::lacks::Anew.into(),
+                false => preflight::explain(e.into(), self.tracepoints),
+            })
     }
 
     /// Attaches everything, and shows records until it is time to stop.

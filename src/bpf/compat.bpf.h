@@ -30,12 +30,24 @@ static __always_inline __u64 cookie_of(struct sock *sk)
 	return bpf_get_socket_cookie(sk);
 }
 
+/* bpf_rdonly_cast(): since 6.2. */
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+
+/*
+ * The same pointer, to read only, for a way that leads over another pointer. Since 6.4 the verifier asks at each step
+ * from a pointer that it trusts whether the next one can be trusted, too, and searches all names of the kernel's types
+ * for the answer (kernel/bpf/btf.c: btf_nested_type_is_trusted), which was most of what loading took. The call is gone
+ * when the program runs; of the test a constant stays, and a fault of the read is caught, as of any other step.
+ */
+#define READ_ONLY(ptr, type)                                                                  \
+	(bpf_ksym_exists(bpf_rdonly_cast) ? (type *)bpf_rdonly_cast(ptr, bpf_core_type_id_kernel(type)) : (ptr))
+
 /* Where sockets are kept by address, some programs have no typed pointer to them (state.bpf.h). */
 static __always_inline __u32 netns_of(struct sock *sk)
 {
 	if (lacks.sk_storage)
 		return BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	return sk->__sk_common.skc_net.net->ns.inum;
+	return READ_ONLY(sk, struct sock)->__sk_common.skc_net.net->ns.inum;
 }
 
 static __always_inline struct task_struct *current_task(void)
@@ -57,7 +69,9 @@ static __always_inline __u32 task_tgid(struct task_struct *task)
 
 static __always_inline struct task_struct *task_leader(struct task_struct *task)
 {
-	return lacks.task_btf ? BPF_CORE_READ(task, group_leader) : task->group_leader;
+	if (lacks.task_btf)
+		return BPF_CORE_READ(task, group_leader);
+	return READ_ONLY(task, struct task_struct)->group_leader;
 }
 
 /* sock.sk_userlocks: four bits beside others, and a byte of its own since 6.6. */
@@ -178,7 +192,7 @@ extern void bpf_task_release(struct task_struct *task) __ksym __weak;
 /* Tells this process from a later one with the same id; 0 where that cannot be asked. */
 static __always_inline __u64 birth_of(struct task_struct *task)
 {
-	return bpf_ksym_exists(bpf_task_from_pid) ? task->group_leader->start_boottime : 0;
+	return bpf_ksym_exists(bpf_task_from_pid) ? task_leader(task)->start_boottime : 0;
 }
 
 /* `birth`: what birth_of() said of it. */
