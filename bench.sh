@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Measures what the commands cost, beside the peers that are installed, and prints Markdown tables.
 # ./bench.sh [--rounds N] [--connections N] [--load storm|flood|reset|bulk] [--only NAME]
+# ./bench.sh --start             what starting takes, the memory then, and the binaries' sizes
 # ./bench.sh --scale SOCKETS     the curves over open sockets and files up to so many, e.g. 1000000 (8 GB)
 set -eu
 cd "$(dirname "$0")"

@@ -2,12 +2,13 @@
 //! What the commands cost, against nothing, against an empty program on the same tracepoint, and against the peers that
 //! are installed. Everything is measured in one run, interleaved, and printed as medians and ratios; nothing is asserted.
 //!
-//! `./bench.sh [--rounds N] [--connections N] [--load NAME] [--only NAME] [--scale SOCKETS]`
+//! `./bench.sh [--rounds N] [--connections N] [--load NAME] [--only NAME] [--start | --scale SOCKETS]`
 
 mod load;
 mod programs;
 mod report;
 mod scale;
+mod start;
 mod subject;
 
 use std::env;
@@ -29,6 +30,8 @@ pub struct Plan {
     only: Option<String>,
     /// Up to so many open sockets, instead of the loads.
     scale: Option<usize>,
+    /// What starting takes, instead of the loads.
+    start: bool,
 }
 
 impl Plan {
@@ -39,12 +42,14 @@ impl Plan {
             loads: Load::ALL.to_vec(),
             only: None,
             scale: None,
+            start: false,
         };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
             match arg.as_str() {
                 "--bench" => {}
+                "--start" => plan.start = true,
                 "--scale" => plan.scale = Some(value()?.parse()?),
                 "--rounds" => plan.rounds = value()?.parse()?,
                 "--connections" => plan.connections = value()?.parse()?,
@@ -151,8 +156,11 @@ fn main() -> Result<()> {
     }
     let plan = Plan::from_args(&args)?;
     own_network()?;
-    let _stats = programs::enable_stats()?;
     report::host()?;
+    if plan.start {
+        return start::measure(plan.rounds, plan.only.as_deref());
+    }
+    let _stats = programs::enable_stats()?;
     if let Some(most) = plan.scale {
         return scale::measure(most, plan.connections);
     }

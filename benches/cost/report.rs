@@ -37,7 +37,7 @@ pub fn host() -> Result<()> {
     Ok(())
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
@@ -86,7 +86,7 @@ pub fn print(load: Load, untraced: &[f64], subjects: &[Subject], samples: &[Vec<
     println!();
 }
 
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value {
         v if !v.is_finite() || v == 0.0 => String::new(),
         v if v.abs() < 10.0 => format!("{v:.1}"),

@@ -233,7 +233,7 @@ fn start_command(argv: &[String], before: &HashSet<u32>) -> Result<Running> {
     Ok(Running::Command(Box::new(process)))
 }
 
-fn scratch(what: &str) -> PathBuf {
+pub fn scratch(what: &str) -> PathBuf {
     std::env::temp_dir().join(format!("tcptools-bench.{}.{what}", std::process::id()))
 }
 
