@@ -22,12 +22,16 @@ struct lacks {
 };
 const volatile struct lacks lacks SEC(".rodata.lacks") = {};
 
-/* Without the helper only a cookie that somebody has asked for already is there; otherwise 0. */
+/*
+ * Without the helper only a cookie that somebody has asked for already is there; otherwise 0. A load is cheaper than
+ * the helper, which is needed once per socket.
+ */
 static __always_inline __u64 cookie_of(struct sock *sk)
 {
 	if (lacks.socket_cookie)
 		return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	return bpf_get_socket_cookie(sk);
+	__u64 cookie = sk->__sk_common.skc_cookie.counter;
+	return cookie ?: bpf_get_socket_cookie(sk);
 }
 
 /* bpf_rdonly_cast(): since 6.2. */
@@ -72,6 +76,20 @@ static __always_inline struct task_struct *task_leader(struct task_struct *task)
 	if (lacks.task_btf)
 		return BPF_CORE_READ(task, group_leader);
 	return READ_ONLY(task, struct task_struct)->group_leader;
+}
+
+/* The name of the thread group's leader, as two words. */
+static __always_inline void task_comm(__u64 *to, struct task_struct *task)
+{
+	struct task_struct *leader = task_leader(task);
+
+	if (lacks.task_btf) {
+		bpf_probe_read_kernel(to, 16, leader->comm);
+		return;
+	}
+	const __u64 *comm = (const __u64 *)leader->comm;
+	to[0] = comm[0];
+	to[1] = comm[1];
 }
 
 /* sock.sk_userlocks: four bits beside others, and a byte of its own since 6.6. */

@@ -294,7 +294,7 @@ static __always_inline void owner_set(struct owner *owner, struct task_struct *t
 {
 	owner->pid = process_id(task);
 	owner->source = source;
-	bpf_probe_read_kernel(owner->comm, sizeof(owner->comm), task_leader(task)->comm);
+	task_comm((__u64 *)owner->comm, task);
 	comm_tidy((__u64 *)owner->comm);
 }
 
