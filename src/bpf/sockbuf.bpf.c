@@ -143,7 +143,7 @@ int BPF_PROG(rcvqueue_full, struct sock *sk, struct sk_buff *skb)
 	if (!e)
 		return 0;
 	e->truesize = skb->truesize;
-	event_submit(e);
+	event_submit(e, sizeof(*e));
 	return 0;
 }
 
@@ -158,7 +158,7 @@ int BPF_PROG(udp_fail, int rc, struct sock *sk)
 		return 0;
 	struct overflow *e = overflow_begin(sk, UDP_FAIL_QUEUE);
 	if (e)
-		event_submit(e);
+		event_submit(e, sizeof(*e));
 	return 0;
 }
 
@@ -200,7 +200,7 @@ int BPF_PROG(exceed_buf_limit, struct sock *sk, struct proto *prot, long allocat
 	bpf_probe_read_kernel(e->mem, sizeof(e->mem), prot->sysctl_mem);
 	e->cause = cause_of(prot, allocated, e->mem);
 	e->minimum = minimum_of(sk, prot, e->sending);
-	event_submit(e);
+	event_submit(e, sizeof(*e));
 	return 0;
 }
 

@@ -82,7 +82,7 @@ struct filter {
 
 struct config {
 	struct filter filter;
-	__u32 wake_bytes; /* wake the reader when so much waits; below it, the reader's clock does */
+	__u32 wake_bytes; /* wake the reader when so much waits, a power of two; below it, the reader's clock does */
 	__u32 pid_ns;     /* inode number of the pid namespace whose ids are meant and shown; 0: the initial one */
 	__u32 stats;      /* --stats: count what the filters turn away */
 	__u32 pad;
@@ -148,17 +148,27 @@ static __always_inline void *event_reserve(__u64 size)
 	return event;
 }
 
-enum { WAKE_WINDOW = 4096 }; /* a few records: some are reserved at the same moment on other CPUs */
-
-/* A wake-up costs more than the event: only a filling buffer forces one, otherwise the reader looks by itself. */
-static __always_inline void event_submit(void *event)
+/*
+ * A wake-up costs more than the event: only a filling buffer forces one, otherwise the reader looks by itself.
+ *
+ * The record that crosses a multiple of wake_bytes wakes the reader, so never more than that waits unannounced. Where
+ * it lies tells this, and no helper need be asked: records follow each other without a gap, and wake_bytes, a power of
+ * two, divides the buffer, of which a second mapping follows the first (kernel/bpf/ringbuf.c: bpf_ringbuf_area_alloc).
+ */
+static __always_inline bool wakes_reader(void *event, __u32 size)
 {
-	__u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
+	__u32 taken = BPF_RINGBUF_HDR_SZ + ((size + 7) & ~7U);
+	__u64 place;
 
-	/* Once when the mark is passed, not for each event above it: a slow reader is awake already. */
-	bool passed = waiting - config.wake_bytes < WAKE_WINDOW;
+	/* A 32-bit move makes a number of a pointer; the verifier allows it to whoever may read the kernel's memory. */
+	asm volatile("r1 = %[event]\n\tw1 = w1\n\t%[place] = r1" : [place] "=r"(place) : [event] "r"(event) : "r1");
+	return (place & (config.wake_bytes - 1)) + taken >= config.wake_bytes;
+}
 
-	bpf_ringbuf_submit(event, passed ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+/* `size`: what was reserved. */
+static __always_inline void event_submit(void *event, __u32 size)
+{
+	bpf_ringbuf_submit(event, wakes_reader(event, size) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 
 /* ---------------------------------------------------------------- flow */

@@ -184,7 +184,7 @@ static __always_inline void passive_open(struct sock *sk, struct sock_state *s, 
 	e->accept_queue_max = queue.max;
 	e->state = state;
 	__builtin_memset(e->pad, 0, sizeof(e->pad));
-	event_submit(e);
+	event_submit(e, sizeof(*e));
 }
 
 /* ---------------------------------------------------------------- following listeners and their children */

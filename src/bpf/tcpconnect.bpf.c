@@ -152,7 +152,7 @@ static __always_inline void open_end(struct sock *sk, int old, int new)
 	/* No port: connect() found none (net/ipv4/inet_hashtables.c: __inet_hash_connect), and sk_err does not say so. */
 	e->errno_ = !error && !flow.lport ? EADDRNOTAVAIL : error;
 	e->partial = partial;
-	event_submit(e);
+	event_submit(e, sizeof(*e));
 }
 
 /* ---------------------------------------------------------------- following an open */
@@ -240,7 +240,7 @@ static __always_inline void show_one(struct seq_file *seq, struct sock *sk, stru
 		return;
 	}
 	s->tool.pending = 1;
-	event_submit(e);
+	event_submit(e, sizeof(*e));
 }
 
 EACH_SOCKET(show_pending, show_one)

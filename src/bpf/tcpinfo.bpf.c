@@ -380,7 +380,7 @@ static __always_inline void on_destroy(struct sock *sk)
 	bpf_probe_read_kernel(e, sizeof(*e), final);
 	struct flow flow = final->head.flow;
 	head_fill(&e->head, sk, &flow, &s->owner, s->tool.use);
-	event_submit(e);
+	event_submit(e, sizeof(*e));
 }
 
 SEC("tp_btf/tcp_destroy_sock")

@@ -247,7 +247,7 @@ static __always_inline void on_close(struct sock *sk, int old)
 	e->reason = end.reason;
 	e->parked = end.parked;
 	e->errno_ = sk->sk_err;
-	event_submit(e);
+	event_submit(e, sizeof(*e));
 }
 
 static __always_inline void on_set_state(struct sock *sk, int old, int new)
@@ -292,7 +292,7 @@ static __always_inline void amend(struct sock *sk, const struct owner *owner)
 	__builtin_memset(&e->tx_bytes, 0, sizeof(*e) - sizeof(e->head));
 	e->sock = (__u64)sk;
 	e->reason = REASON_RST_SENT;
-	event_submit(e);
+	event_submit(e, sizeof(*e));
 }
 
 SEC("tp_btf/tcp_send_reset")

@@ -94,7 +94,7 @@ static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, const str
 	head_fill(&e->head, sk, flow, owner, kind);
 	probe_fill(e, sk, tp);
 	e->data_len = data_len;
-	event_submit(e);
+	event_submit(e, sizeof(*e));
 }
 
 /* ---------------------------------------------------------------- the histogram */

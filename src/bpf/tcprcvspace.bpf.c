@@ -155,7 +155,7 @@ int BPF_PROG(rcv_space_adjust, struct sock *sk)
 	__builtin_memset(&e->measure_us, 0, sizeof(*e) - sizeof(e->head));
 	adjust_fill(e, sk, tp);
 	e->calls = s->tool.tally.calls;
-	event_submit(e);
+	event_submit(e, sizeof(*e));
 	return 0;
 }
 
@@ -178,7 +178,7 @@ static __always_inline void on_close(struct sock *sk, struct sock_state *s)
 	__builtin_memset(&e->measure_us, 0, sizeof(*e) - sizeof(e->head));
 	adjust_fill(e, sk, tp);
 	tally_fill(e, &s->tool.tally);
-	event_submit(e);
+	event_submit(e, sizeof(*e));
 }
 
 SEC("tp_btf/inet_sock_set_state")

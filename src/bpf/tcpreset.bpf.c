@@ -180,7 +180,7 @@ int BPF_PROG(receive_reset, struct sock *sk)
 	e->reason = -1;
 	e->doubtful = doubtful;
 	STACK_TAKE(ctx, e);
-	event_submit(e);
+	event_submit(e, SIZE_WITH_STACK(struct reset));
 	return 0;
 }
 
@@ -221,7 +221,7 @@ static __always_inline void homeless(void *ctx, struct sk_buff *skb, __u32 netns
 	e->state = state;
 	e->trigger = flags;
 	STACK_TAKE(ctx, e);
-	event_submit(e);
+	event_submit(e, SIZE_WITH_STACK(struct reset));
 }
 
 /*
@@ -255,7 +255,7 @@ static __always_inline void of_socket(void *ctx, struct sock *sk, struct sk_buff
 	e->disproves = skb && s->tool.doubtful;
 	s->tool.doubtful = 0;
 	STACK_TAKE(ctx, e);
-	event_submit(e);
+	event_submit(e, SIZE_WITH_STACK(struct reset));
 }
 
 SEC("tp_btf/tcp_send_reset")

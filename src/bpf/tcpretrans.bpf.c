@@ -143,7 +143,7 @@ static __always_inline void total_at_close(struct sock *sk, struct sock_state *s
 		return;
 	head_fill(&e->head, sk, &flow, &s->owner, TOTAL);
 	e->sent = sent;
-	event_submit(e);
+	event_submit(e, sizeof(*e));
 }
 
 /* ---------------------------------------------------------------- following sockets */
@@ -248,7 +248,7 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	e->ca_state = ca_state;
 	segment_fill(e, tp, cb);
 	STACK_TAKE(ctx, e);
-	event_submit(e);
+	event_submit(e, SIZE_WITH_STACK(struct retrans));
 	return 0;
 }
 
@@ -298,7 +298,7 @@ int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
 	head_fill(&e->head, sk, &flow, &owner, RETRANSMITTED);
 	synack_fill(e, sk, req);
 	STACK_TAKE(ctx, e);
-	event_submit(e);
+	event_submit(e, SIZE_WITH_STACK(struct retrans));
 	return 0;
 }
 

@@ -176,7 +176,7 @@ static __always_inline void report(struct sock *sk, const struct flow *flow, con
 		return;
 	head_fill_at(&e->head, c->at_ns, sk, flow, owner, STATE_CHANGE);
 	transition_fill(e, sk, c);
-	event_submit(e);
+	event_submit(e, sizeof(*e));
 }
 
 /* The port is known now, or never will be: the change that waited for it goes before the next of its socket. */
