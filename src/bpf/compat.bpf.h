@@ -189,6 +189,16 @@ static __always_inline bool mptcp_bytes(struct sock *sk, __u64 *acked, __u64 *re
 	return true;
 }
 
+/* A cast is no call, as bpf_skc_to_tcp_sock() is one. For a full socket of a TCP tracepoint; NULL of MPTCP's own. In others a protocol of 6 need not be TCP's. */
+static __always_inline struct tcp_sock *tcp_of(struct sock *sk)
+{
+	if (!bpf_ksym_exists(bpf_rdonly_cast))
+		return bpf_skc_to_tcp_sock(sk);
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return NULL;
+	return bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
+}
+
 /* tcp_skb_cb.tcp_flags: 8 bits wide before 6.17, 16 since. */
 static __always_inline __u16 skb_tcp_flags(struct tcp_skb_cb *cb)
 {

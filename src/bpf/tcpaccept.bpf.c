@@ -161,7 +161,7 @@ static __always_inline void listener_count(struct sock *sk, const struct flow *c
 
 static __always_inline void passive_open(struct sock *sk, struct sock_state *s, int state)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_of(sk);
 	struct queue queue;
 	struct flow flow;
 

@@ -115,7 +115,7 @@ static __always_inline __u64 latency_of(struct opening *opening, struct tcp_sock
 static __always_inline void open_end(struct sock *sk, int old, int new)
 {
 	struct sock_state *s = state_make(sk);
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_of(sk);
 	struct flow flow;
 
 	if (!s)

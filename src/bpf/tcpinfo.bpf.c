@@ -275,7 +275,7 @@ static __always_inline __u8 use_of(int state)
 /* Takes everything now, if the filters that need no owner let it pass. `state`: the one before CLOSE. */
 static __noinline struct info *take(struct sock *sk, struct use_state *use, int state)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_of(sk);
 	struct flow flow;
 
 	if (!tp || !use)
@@ -345,7 +345,7 @@ SET_STATE_PROGRAMS(set_state, on_set_state)
 /* A socket that became CLOSE before the trace began, or never was anything else. */
 static __always_inline struct info *take_late(struct sock *sk, struct sock_state *s)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_of(sk);
 
 	if (tp && !s->tool.use && (tp->segs_in || tp->segs_out)) {
 		s->tool.use = USE_CONNECTION;

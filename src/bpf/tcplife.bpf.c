@@ -181,13 +181,13 @@ static __always_inline void life_begin_late(struct life *life, struct tcp_sock *
 
 static __always_inline struct sock_state *state_of(struct sock *sk, int old)
 {
-	struct sock_state *s = old == TCP_LISTEN ? NULL : state_find(sk);
+	struct sock_state *s = old == TCP_LISTEN || old == TCP_CLOSE ? NULL : state_find(sk);
 
 	if (s)
 		return s;
 	s = state_make(sk);
 	if (s && old != TCP_CLOSE && old != TCP_LISTEN)
-		life_begin_late(&s->tool, bpf_skc_to_tcp_sock(sk), old);
+		life_begin_late(&s->tool, tcp_of(sk), old);
 	return s;
 }
 
@@ -214,7 +214,7 @@ static __always_inline void on_open(struct sock *sk, int old, int new)
 static __always_inline void on_fin_queued(struct sock *sk, int old, int new)
 {
 	struct sock_state *s = state_of(sk, old);
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_of(sk);
 
 	if (!s)
 		return;
@@ -226,7 +226,7 @@ static __always_inline void on_fin_queued(struct sock *sk, int old, int new)
 static __always_inline void on_close(struct sock *sk, int old)
 {
 	struct sock_state *s = state_of(sk, old);
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_of(sk);
 	struct flow flow;
 
 	if (!s)

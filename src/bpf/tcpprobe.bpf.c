@@ -152,7 +152,7 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 		turn_away();
 		return 0;
 	}
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_of(sk);
 	if (!tp)
 		return 0;
 	if (hist_by)
@@ -175,7 +175,7 @@ int BPF_PROG(retransmit, struct sock *sk)
 	flow_of(&flow, sk, NULL);
 	struct sock_state *s = state_find(sk);
 	const struct owner *owner = s ? &s->owner : &nobody;
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_of(sk);
 	if (tp && event_wanted(sk, &flow, owner))
 		emit(sk, tp, &flow, owner, PROBE_RETRANSMIT, 0);
 	return 0;

@@ -126,7 +126,7 @@ static __always_inline void tally_fill(struct adjust *e, const struct tally *tal
 SEC("tp_btf/tcp_rcv_space_adjust")
 int BPF_PROG(rcv_space_adjust, struct sock *sk)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_of(sk);
 	struct sock_state *s;
 	struct flow flow;
 
@@ -163,7 +163,7 @@ int BPF_PROG(rcv_space_adjust, struct sock *sk)
 
 static __always_inline void on_close(struct sock *sk, struct sock_state *s)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_of(sk);
 	struct flow flow;
 
 	if (!tp || !s->tool.tally.limited)

@@ -100,7 +100,7 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 	} else if (new == TCP_ESTABLISHED) {
 		s->tool.start_ns = bpf_ktime_get_boot_ns();
 	} else {
-		life_begin_late(&s->tool, bpf_skc_to_tcp_sock(sk), old);
+		life_begin_late(&s->tool, tcp_of(sk), old);
 	}
 	if (new == TCP_CLOSE) {
 		s->tool.close_ns = bpf_ktime_get_boot_ns();
@@ -128,7 +128,7 @@ static __always_inline struct reset *reset_reserve(void)
 /* Time and bytes, of a socket that has them. */
 static __always_inline void session_fill(struct reset *e, struct sock *sk, struct life *life)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_of(sk);
 	int state = sk->__sk_common.skc_state;
 
 	e->state = state == TCP_CLOSE && life->close_state ? life->close_state : state;

@@ -127,7 +127,7 @@ static __always_inline bool tally_tell(struct sent *sent, struct tally *t, struc
 
 static __always_inline void total_at_close(struct sock *sk, struct sock_state *s)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_of(sk);
 	struct flow flow;
 
 	if (!tp)
@@ -162,7 +162,7 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 	}
 	owner_follow(&s->owner, sk, old, new);
 	if (totals && old != TCP_LISTEN && new != TCP_LISTEN) {
-		tally_begin(&s->tool, bpf_skc_to_tcp_sock(sk));
+		tally_begin(&s->tool, tcp_of(sk));
 		if (new == TCP_CLOSE)
 			total_at_close(sk, s);
 	}
@@ -203,7 +203,7 @@ static __always_inline void segment_fill(struct retrans *e, struct tcp_sock *tp,
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct tcp_sock *tp = tcp_of(sk);
 	struct tcp_skb_cb *cb = (void *)__builtin_preserve_access_index(&skb->cb);
 	struct owner owner = {};
 	struct flow flow;

@@ -230,7 +230,7 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 		return;
 	change_note(&c, &s->tool);
 	owner_follow(&s->owner, sk, old, new);
-	flow_of(&flow, sk, NULL);
+	flow_of(&flow, sk, tcp_of(sk));
 	if (s->tool.held_ns)
 		release(sk, s, &flow);
 	if (!change_wanted(&c)) {
