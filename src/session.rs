@@ -161,15 +161,12 @@ impl<'a> Session<'a> {
                 map.set_max_entries(self.buffer_bytes())?;
             } else if self.table() && map.name().to_string_lossy().ends_with("_by_address") {
                 map.set_max_entries(TABLE_SOCKETS)?;
-            } else if map.name() == ".rodata.lacks" {
-                let bytes = map.initial_value_mut().context("no constants")?;
-                let known = plain::from_mut_bytes::<lacks>(bytes);
-                *known.map_err(|_| anyhow!("the constants have another layout"))? = self.lacks;
             } else if map.name() == ".rodata.config" {
                 let bytes = map.initial_value_mut().context("no configuration map")?;
                 let config = plain::from_mut_bytes::<config>(bytes)
                     .map_err(|_| anyhow!("the configuration has another layout"))?;
-                filter.fill(&mut config.filter);
+                config.lacks = self.lacks;
+                filter.fill(config);
                 config.wake_bytes = self.buffer_bytes() / 4;
                 config.pid_ns = host::pid_namespace().unwrap_or(0);
                 config.stats = self.run.stats.into();

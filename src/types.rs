@@ -22,8 +22,8 @@ macro_rules! skeleton {
 skeleton!("shared");
 
 pub use bpf::types::{
-    cidr, cidr_list, comm_list, config, count_key, counters, filter, flow, head, hist, hist_key,
-    id_list, lacks, owner, port_set, range, range_list,
+    cidr, cidr_list, comm_list, config, count_key, counters, filter, filter_set, flow, head, hist,
+    hist_key, id_list, lacks, owner, port_set, range, range_list,
 };
 
 /// `enum` of the owner's origin in `src/bpf/tcp.bpf.h`.
@@ -49,8 +49,6 @@ pub const MAX_COMMS: usize = capacity!(comm_list, comm, [u64; 2]);
 unsafe impl Plain for head {}
 // SAFETY: as above.
 unsafe impl Plain for config {}
-// SAFETY: as above.
-unsafe impl Plain for lacks {}
 // SAFETY: as above.
 unsafe impl Plain for count_key {}
 // SAFETY: as above.

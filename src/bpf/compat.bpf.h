@@ -6,21 +6,10 @@
 #ifndef TCPTOOLS_COMPAT_BPF_H
 #define TCPTOOLS_COMPAT_BPF_H
 
+#include "config.bpf.h"
 #include "kernel.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
-
-/*
- * What the running kernel denies to tracing programs, found by trying (src/lacks.rs). The verifier knows these values
- * and never looks at the branch that is not taken, so a choice costs nothing when the program runs.
- */
-struct lacks {
-	__u8 sk_storage;    /* per-socket storage, and the way from a file to its socket: since 5.11 */
-	__u8 socket_cookie; /* since 5.12 */
-	__u8 task_btf;      /* the current task as a typed pointer: since 5.11 */
-	__u8 pad[5];
-};
-const volatile struct lacks lacks SEC(".rodata.lacks") = {};
 
 /*
  * Without the helper only a cookie that somebody has asked for already is there; otherwise 0. A load is cheaper than
@@ -28,7 +17,7 @@ const volatile struct lacks lacks SEC(".rodata.lacks") = {};
  */
 static __always_inline __u64 cookie_of(struct sock *sk)
 {
-	if (lacks.socket_cookie)
+	if (config.lacks.socket_cookie)
 		return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
 	__u64 cookie = sk->__sk_common.skc_cookie.counter;
 	return cookie ?: bpf_get_socket_cookie(sk);
@@ -49,31 +38,31 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 /* Where sockets are kept by address, some programs have no typed pointer to them (state.bpf.h). */
 static __always_inline __u32 netns_of(struct sock *sk)
 {
-	if (lacks.sk_storage)
+	if (config.lacks.sk_storage)
 		return BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	return READ_ONLY(sk, struct sock)->__sk_common.skc_net.net->ns.inum;
 }
 
 static __always_inline struct task_struct *current_task(void)
 {
-	if (lacks.task_btf)
+	if (config.lacks.task_btf)
 		return (struct task_struct *)bpf_get_current_task();
 	return bpf_get_current_task_btf();
 }
 
 static __always_inline __u32 task_flags(struct task_struct *task)
 {
-	return lacks.task_btf ? BPF_CORE_READ(task, flags) : task->flags;
+	return config.lacks.task_btf ? BPF_CORE_READ(task, flags) : task->flags;
 }
 
 static __always_inline __u32 task_tgid(struct task_struct *task)
 {
-	return lacks.task_btf ? BPF_CORE_READ(task, tgid) : task->tgid;
+	return config.lacks.task_btf ? BPF_CORE_READ(task, tgid) : task->tgid;
 }
 
 static __always_inline struct task_struct *task_leader(struct task_struct *task)
 {
-	if (lacks.task_btf)
+	if (config.lacks.task_btf)
 		return BPF_CORE_READ(task, group_leader);
 	return READ_ONLY(task, struct task_struct)->group_leader;
 }
@@ -83,7 +72,7 @@ static __always_inline void task_comm(__u64 *to, struct task_struct *task)
 {
 	struct task_struct *leader = task_leader(task);
 
-	if (lacks.task_btf) {
+	if (config.lacks.task_btf) {
 		bpf_probe_read_kernel(to, 16, leader->comm);
 		return;
 	}
@@ -189,7 +178,10 @@ static __always_inline bool mptcp_bytes(struct sock *sk, __u64 *acked, __u64 *re
 	return true;
 }
 
-/* A cast is no call, as bpf_skc_to_tcp_sock() is one. For a full socket of a TCP tracepoint; NULL of MPTCP's own. In others a protocol of 6 need not be TCP's. */
+/*
+ * For a full socket of a TCP tracepoint; NULL of MPTCP's own. A cast is no call, as bpf_skc_to_tcp_sock() is one; but
+ * elsewhere a protocol of 6 need not be TCP's.
+ */
 static __always_inline struct tcp_sock *tcp_of(struct sock *sk)
 {
 	if (!bpf_ksym_exists(bpf_rdonly_cast))

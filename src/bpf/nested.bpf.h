@@ -20,9 +20,7 @@ struct {
 
 static __always_inline __u64 *running_here(void)
 {
-	__u32 key = 0;
-
-	return bpf_map_lookup_elem(&running, &key);
+	return bpf_map_lookup_elem(&running, (const void *)&config.zero);
 }
 
 /* Makes `name` and its twin of `handle(sk, old, new)`, at sock:inet_sock_set_state. */

@@ -9,3 +9,4 @@ EXPORT_TYPE(filter);
 EXPORT_TYPE(config);
 EXPORT_TYPE(counters);
 EXPORT_TYPE(lacks);
+EXPORT_TYPE(filter_set);

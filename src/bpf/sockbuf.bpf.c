@@ -59,10 +59,7 @@ static __always_inline void any_flow_of(struct flow *flow, struct sock *sk)
 /* A filter on addresses or ports is a filter for sockets that have them. */
 static __always_inline bool any_flow_wanted(const struct flow *flow)
 {
-	const volatile struct filter *f = &config.filter;
-
-	if (!flow->family &&
-	    (f->lport.set || f->rport.set || f->port.set || f->laddr.n || f->raddr.n || f->addr.n))
+	if (config.set.flow && !flow->family)
 		return false;
 	return flow_wanted(flow);
 }
@@ -75,7 +72,7 @@ static __always_inline bool any_flow_wanted(const struct flow *flow)
 static __always_inline struct sock_state *owner_of(struct sock *sk)
 {
 	/* A table is cleaned when TCP destroys a socket: of the others it would tell a former one's owner. */
-	if (lacks.sk_storage && sk->sk_protocol != IPPROTO_TCP)
+	if (config.lacks.sk_storage && sk->sk_protocol != IPPROTO_TCP)
 		return NULL;
 	struct sock_state *s = state_make(sk);
 	if (s && sk->sk_protocol == IPPROTO_TCP)

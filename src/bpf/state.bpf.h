@@ -78,7 +78,7 @@ static __always_inline struct sock_state *address_make(struct sock *sk)
 /* NULL if nothing is remembered of it. */
 static __always_inline struct sock_state *state_find(struct sock *sk)
 {
-	if (lacks.sk_storage)
+	if (config.lacks.sk_storage)
 		return address_find((__u64)sk);
 	return bpf_sk_storage_get(&sockets, sk, 0, 0);
 }
@@ -88,7 +88,7 @@ static __always_inline struct sock_state *state_make(struct sock *sk)
 {
 	struct sock_state *s;
 
-	if (lacks.sk_storage)
+	if (config.lacks.sk_storage)
 		s = address_make(sk);
 	else
 		s = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);

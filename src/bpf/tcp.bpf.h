@@ -18,75 +18,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* A struct used only behind a pointer from the ring buffer is not in the object's BTF; this puts it there. */
 #define EXPORT_TYPE(type) const struct type *type##_exported __attribute__((unused))
 
-/* ---------------------------------------------------------------- what userspace sets and reads */
-
-enum { MAX_RANGES = 64, MAX_CIDRS = 32, MAX_IDS = 32, MAX_COMMS = 16 };
-
-struct range {
-	__u32 lo, hi; /* both inclusive */
-};
-
-struct range_list {
-	__u32 n;
-	__u32 negate;
-	struct range range[MAX_RANGES];
-};
-
-struct cidr {
-	__u64 addr[2]; /* as the address lies in memory, IPv4 as ::ffff:a.b.c.d, host bits clear */
-	__u64 mask[2];
-	__u32 family; /* 4 or 6: ::/0 is not IPv4, although its mapped form would match */
-	__u32 pad;
-};
-
-struct cidr_list {
-	__u32 n;
-	__u32 negate;
-	struct cidr cidr[MAX_CIDRS];
-};
-
-struct id_list {
-	__u32 n;
-	__u32 negate;
-	__u64 id[MAX_IDS];
-};
-
-struct comm_list {
-	__u32 n;
-	__u32 negate;
-	__u64 comm[MAX_COMMS][2];
-};
-
-struct port_set {
-	__u32 set; /* 0: every port matches */
-	__u32 negate;
-	__u8 bits[8192];
-};
-
-/* Every shared filter. An unset one costs nothing: the verifier knows these values and drops the test. */
-struct filter {
-	struct range_list pid;
-	struct range_list uid;
-	struct comm_list comm;
-	struct id_list netns;
-	struct id_list cgroup;
-	struct cidr_list laddr;
-	struct cidr_list raddr;
-	struct cidr_list addr; /* either end */
-	struct port_set lport;
-	struct port_set rport;
-	struct port_set port; /* either end */
-	__u32 family;         /* 4, 6, or 0 for both */
-	__u32 mptcp;          /* show MPTCP's connection-level sockets too */
-};
-
-struct config {
-	struct filter filter;
-	__u32 wake_bytes; /* wake the reader when so much waits, a power of two; below it, the reader's clock does */
-	__u32 pid_ns;     /* inode number of the pid namespace whose ids are meant and shown; 0: the initial one */
-	__u32 stats;      /* --stats: count what the filters turn away */
-	__u32 pad;
-};
+/* ---------------------------------------------------------------- what userspace reads */
 
 struct counters {
 	__u64 lost;      /* events for which the ring buffer had no room */
@@ -127,7 +59,6 @@ struct head {
 	__u32 pad;
 };
 
-const volatile struct config config SEC(".rodata.config") = {};
 struct counters counters SEC(".data.counters") = {};
 
 struct {
@@ -178,7 +109,7 @@ static __always_inline bool protocol_wanted(struct sock *sk)
 {
 	__u16 protocol = sk->sk_protocol;
 
-	return protocol == IPPROTO_TCP || (config.filter.mptcp && protocol == IPPROTO_MPTCP);
+	return protocol == IPPROTO_TCP || (config.set.mptcp && protocol == IPPROTO_MPTCP);
 }
 
 static __always_inline bool is_inet(struct sock *sk)
@@ -411,21 +342,24 @@ static __always_inline bool in_cgroups(const volatile struct id_list *list, stru
 
 static __always_inline bool flow_wanted(const struct flow *flow)
 {
+	const volatile struct filter_set *set = &config.set;
 	const volatile struct filter *f = &config.filter;
 
-	if (f->family && f->family != flow->family)
+	if (!set->flow)
+		return true;
+	if (set->family && set->family != flow->family)
 		return false;
-	if (f->lport.set && in_ports(&f->lport, flow->lport) == !!f->lport.negate)
+	if (set->lport && in_ports(&f->lport, flow->lport) == !!f->lport.negate)
 		return false;
-	if (f->rport.set && in_ports(&f->rport, flow->rport) == !!f->rport.negate)
+	if (set->rport && in_ports(&f->rport, flow->rport) == !!f->rport.negate)
 		return false;
-	if (f->port.set && (in_ports(&f->port, flow->lport) || in_ports(&f->port, flow->rport)) == !!f->port.negate)
+	if (set->port && (in_ports(&f->port, flow->lport) || in_ports(&f->port, flow->rport)) == !!f->port.negate)
 		return false;
-	if (f->laddr.n && in_cidrs(&f->laddr, flow->laddr, flow->family) == !!f->laddr.negate)
+	if (set->laddr && in_cidrs(&f->laddr, flow->laddr, flow->family) == !!f->laddr.negate)
 		return false;
-	if (f->raddr.n && in_cidrs(&f->raddr, flow->raddr, flow->family) == !!f->raddr.negate)
+	if (set->raddr && in_cidrs(&f->raddr, flow->raddr, flow->family) == !!f->raddr.negate)
 		return false;
-	if (f->addr.n && (in_cidrs(&f->addr, flow->laddr, flow->family) ||
+	if (set->addr && (in_cidrs(&f->addr, flow->laddr, flow->family) ||
 			  in_cidrs(&f->addr, flow->raddr, flow->family)) == !!f->addr.negate)
 		return false;
 	return true;
@@ -433,25 +367,27 @@ static __always_inline bool flow_wanted(const struct flow *flow)
 
 static __always_inline bool sock_wanted(struct sock *sk)
 {
+	const volatile struct filter_set *set = &config.set;
 	const volatile struct filter *f = &config.filter;
 
-	if (f->netns.n && !in_ids(&f->netns, netns_of(sk)))
+	if (set->netns && !in_ids(&f->netns, netns_of(sk)))
 		return false;
-	if (f->uid.n && !in_ranges(&f->uid, sk->sk_uid.val))
+	if (set->uid && !in_ranges(&f->uid, sk->sk_uid.val))
 		return false;
-	return !f->cgroup.n || in_cgroups(&f->cgroup, sk);
+	return !set->cgroup || in_cgroups(&f->cgroup, sk);
 }
 
 /* An unknown owner matches no pid and no comm, not even a negated one: nothing is claimed of it. */
 static __always_inline bool owner_wanted(const struct owner *owner)
 {
+	const volatile struct filter_set *set = &config.set;
 	const volatile struct filter *f = &config.filter;
 
-	if ((f->pid.n || f->comm.n) && owner->source == PID_UNKNOWN)
+	if ((set->pid || set->comm) && owner->source == PID_UNKNOWN)
 		return false;
-	if (f->pid.n && !in_ranges(&f->pid, owner->pid))
+	if (set->pid && !in_ranges(&f->pid, owner->pid))
 		return false;
-	return !f->comm.n || in_comms(&f->comm, owner->comm);
+	return !set->comm || in_comms(&f->comm, owner->comm);
 }
 
 static __always_inline bool wanted(struct sock *sk, const struct flow *flow, const struct owner *owner)

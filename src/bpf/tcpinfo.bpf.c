@@ -109,7 +109,7 @@ static __always_inline struct info *final_find(struct sock *sk)
 {
 	__u64 address = (__u64)sk;
 
-	if (lacks.sk_storage)
+	if (config.lacks.sk_storage)
 		return bpf_map_lookup_elem(&finals_by_address, &address);
 	return bpf_sk_storage_get(&finals, sk, 0, 0);
 }
@@ -118,7 +118,7 @@ static __always_inline struct info *final_make(struct sock *sk)
 {
 	__u64 address = (__u64)sk;
 
-	if (!lacks.sk_storage)
+	if (!config.lacks.sk_storage)
 		return bpf_sk_storage_get(&finals, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	bpf_map_update_elem(&finals_by_address, &address, &blank_info, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&finals_by_address, &address);
@@ -128,7 +128,7 @@ static __always_inline void final_forget(struct sock *sk)
 {
 	__u64 address = (__u64)sk;
 
-	if (lacks.sk_storage)
+	if (config.lacks.sk_storage)
 		bpf_map_delete_elem(&finals_by_address, &address);
 	else
 		bpf_sk_storage_delete(&finals, sk);
@@ -389,7 +389,7 @@ int BPF_PROG(destroy_sock, struct sock *sk)
 	if (!protocol_wanted(sk))
 		return 0;
 	on_destroy(sk);
-	if (lacks.sk_storage)
+	if (config.lacks.sk_storage)
 		final_forget(sk);
 	return 0;
 }

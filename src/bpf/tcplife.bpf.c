@@ -306,7 +306,7 @@ int BPF_PROG(send_reset, struct sock *sk)
 		return 0;
 	struct sock_state *s = state_find(sk);
 	/* A table has forgotten the socket if it was destroyed first; the reader knows whether it holds a record of it. */
-	if (!s && lacks.sk_storage && state == TCP_CLOSE)
+	if (!s && config.lacks.sk_storage && state == TCP_CLOSE)
 		amend(sk, &blank_state.owner);
 	if (!s)
 		return 0;

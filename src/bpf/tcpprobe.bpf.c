@@ -142,7 +142,7 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 		return 0;
 	}
 	struct sock_state *s = NULL;
-	if (!hist_by || config.filter.pid.n || config.filter.comm.n)
+	if (!hist_by || config.set.pid || config.set.comm)
 		s = state_find(sk);
 	/* The lock is held by who processes its own backlog, and by nobody when a segment comes straight in. */
 	if (s && s->owner.source != PID_SOCKET)

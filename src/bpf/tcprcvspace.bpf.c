@@ -57,7 +57,7 @@ const volatile bool summary = false;
 
 static __always_inline int rmem_max_of(struct sock *sk)
 {
-	if (lacks.sk_storage) /* no typed pointer, see netns_of() */
+	if (config.lacks.sk_storage) /* no typed pointer, see netns_of() */
 		return BPF_CORE_READ(sk, __sk_common.skc_net.net, ipv4.sysctl_tcp_rmem[2]);
 	return sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_rmem[2];
 }

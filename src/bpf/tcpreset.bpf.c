@@ -189,11 +189,11 @@ int BPF_PROG(receive_reset, struct sock *sk)
 /* A packet for which there is no socket, or one that only sits out TIME_WAIT: no owner, no user, no cgroup. */
 static __always_inline bool homeless_wanted(const struct flow *flow, __u32 netns)
 {
-	const volatile struct filter *f = &config.filter;
+	const volatile struct filter_set *set = &config.set;
 
-	if (f->pid.n || f->comm.n || f->uid.n || f->cgroup.n)
+	if (set->pid || set->comm || set->uid || set->cgroup)
 		return false;
-	return (!f->netns.n || in_ids(&f->netns, netns)) && flow_wanted(flow);
+	return (!set->netns || in_ids(&config.filter.netns, netns)) && flow_wanted(flow);
 }
 
 static __always_inline void homeless(void *ctx, struct sk_buff *skb, __u32 netns, __u64 cookie, __u8 state, int reason)

@@ -85,15 +85,13 @@ static __always_inline bool change_wanted(const struct change *c)
  */
 static __always_inline bool port_undecided(const struct flow *flow, int new)
 {
-	const volatile struct filter *f = &config.filter;
-
 	if (new == TCP_SYN_RECV)
 		return !flow->rport;
-	if (!f->lport.set && !f->port.set)
+	if (!config.set.lport && !config.set.port)
 		return false;
 	if (new != TCP_SYN_SENT || flow->lport)
 		return false;
-	return f->lport.set || !in_ports(&f->port, flow->rport);
+	return config.set.lport || !in_ports(&config.filter.port, flow->rport);
 }
 
 /* ---------------------------------------------------------------- counting */

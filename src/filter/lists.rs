@@ -109,7 +109,6 @@ impl Fill for Ports {
     type To = types::port_set;
 
     fn fill(&self, to: &mut types::port_set) {
-        to.set = 1;
         to.negate = self.negate.into();
         to.bits = *self.bits;
     }

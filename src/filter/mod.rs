@@ -89,7 +89,8 @@ impl Filter {
     }
 
     /// Writes the filter into the kernel half's configuration.
-    pub fn fill(&self, to: &mut types::filter) {
+    pub fn fill(&self, config: &mut types::config) {
+        let to = &mut config.filter;
         self.pid.fill(&mut to.pid);
         self.uid.fill(&mut to.uid);
         self.comm.fill(&mut to.comm);
@@ -101,11 +102,34 @@ impl Filter {
         self.laddr.fill(&mut to.laddr);
         self.raddr.fill(&mut to.raddr);
         self.addr.fill(&mut to.addr);
-        to.family = match (self.ipv4, self.ipv6) {
+        config.set = self.which();
+    }
+
+    /// Which of them the kernel half has to ask.
+    fn which(&self) -> types::filter_set {
+        let family = match (self.ipv4, self.ipv6) {
             (true, _) => 4,
             (_, true) => 6,
             _ => 0,
         };
-        to.mptcp = self.mptcp.into();
+        let ports = self.lport.is_some() || self.rport.is_some() || self.port.is_some();
+        let addresses = self.laddr.is_some() || self.raddr.is_some() || self.addr.is_some();
+        types::filter_set {
+            pid: self.pid.is_some().into(),
+            uid: self.uid.is_some().into(),
+            comm: self.comm.is_some().into(),
+            netns: self.netns.is_some().into(),
+            cgroup: self.cgroup.is_some().into(),
+            laddr: self.laddr.is_some().into(),
+            raddr: self.raddr.is_some().into(),
+            addr: self.addr.is_some().into(),
+            lport: self.lport.is_some().into(),
+            rport: self.rport.is_some().into(),
+            port: self.port.is_some().into(),
+            family,
+            flow: (ports || addresses || family != 0).into(),
+            mptcp: self.mptcp.into(),
+            ..types::filter_set::default()
+        }
     }
 }
