@@ -28,7 +28,7 @@
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(follow_owner, struct sock *sk, int old, int new)
 {
-	if (old == new || !protocol_wanted(sk))
+	if (old == new || !protocol_wanted(sk) || !owner_concerned(sk, old, new))
 		return 0;
 	struct sock_state *s = state_make(sk);
 	if (s)

@@ -256,6 +256,13 @@ static __always_inline void owner_note(struct owner *owner, struct sock *sk)
 		owner_set(owner, task, PID_SOCKET);
 }
 
+/* Whether owner_follow() could have anything to do: asked before the state is looked up. */
+static __always_inline bool owner_concerned(struct sock *sk, int old, int new)
+{
+	return sk->sk_lock.owned || new == TCP_SYN_SENT || new == TCP_LISTEN ||
+	       (new == TCP_SYN_RECV && old == TCP_LISTEN);
+}
+
 /*
  * Keeps the owner right over a change of state. A child is cloned from its listener, storage and all, before it
  * reports SYN_RECV. `ss -K` locks a socket that it does not own.

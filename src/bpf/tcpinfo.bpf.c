@@ -333,6 +333,8 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
 	if (old == new || !protocol_wanted(sk))
 		return;
+	if (new != TCP_ESTABLISHED && new != TCP_CLOSE && !owner_concerned(sk, old, new))
+		return;
 	struct sock_state *s = state_make(sk);
 	if (!s)
 		return;

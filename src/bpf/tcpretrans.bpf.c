@@ -151,7 +151,7 @@ static __always_inline void total_at_close(struct sock *sk, struct sock_state *s
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(set_state, struct sock *sk, int old, int new)
 {
-	if (old == new || !protocol_wanted(sk))
+	if (old == new || !protocol_wanted(sk) || !(totals || owner_concerned(sk, old, new)))
 		return 0;
 	struct sock_state *s = state_make(sk);
 	if (!s)
