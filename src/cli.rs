@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What every command's command line shares, and how a command ends.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -93,6 +94,9 @@ impl Output {
     }
 }
 
+/// What `--buffer` takes. A page is the least that a buffer can have, and the largest pages of all are of 64 KiB.
+pub(crate) const BUFFER_KIB: RangeInclusive<i64> = 64..=1 << 20;
+
 /// How long and how a command runs.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Running")]
@@ -104,7 +108,7 @@ pub struct Run {
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count_events: Option<u64>,
     /// Size of the buffer between kernel and reader, in KiB
-    #[arg(long, value_name = "KIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(64..=1 << 20))]
+    #[arg(long, value_name = "KIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(BUFFER_KIB))]
     pub buffer: u32,
     /// Do not look at sockets that exist already: starts faster, knows fewer owners
     #[arg(long)]

@@ -220,9 +220,8 @@ impl<'a> Session<'a> {
         iter::attach(&program.context("no iterator")?, Some(map.as_fd()))
     }
 
-    /// A ring buffer is a power of two of bytes, and of pages.
     fn buffer_bytes(&self) -> u32 {
-        (self.run.buffer * 1024).next_power_of_two()
+        buffer_bytes(self.run.buffer)
     }
 
     /// Has the kernel check the programs.
@@ -394,6 +393,12 @@ impl<'a> Session<'a> {
     }
 }
 
+/// A ring buffer is a power of two of bytes, and of pages: `--buffer` begins at the largest page, so that the first is the
+/// second too.
+fn buffer_bytes(kib: u32) -> u32 {
+    (kib * 1024).next_power_of_two()
+}
+
 fn signals() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
         .into_iter()
@@ -549,5 +554,25 @@ impl<'a> Lost<'a> {
         }
         self.said = now;
         self.when = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::BUFFER_KIB;
+
+    #[test]
+    fn every_buffer_is_a_power_of_two_of_pages_of_any_size() {
+        let (least, most) = (*BUFFER_KIB.start() as u32, *BUFFER_KIB.end() as u32);
+        for kib in [least, least + 1, 100, 1000, 2048, most / 2 + 1, most] {
+            let bytes = buffer_bytes(kib);
+            assert!(bytes >= kib * 1024 && bytes / 2 < kib * 1024, "{kib} KiB");
+            for page in [4096, 16_384, 65_536] {
+                let pages = bytes / page;
+                assert!(pages.is_power_of_two(), "{kib} KiB, pages of {page}");
+                assert_eq!(pages * page, bytes, "{kib} KiB, pages of {page}");
+            }
+        }
     }
 }
