@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Runs the live tests on other real kernels: Debian's signed cloud images, in emulated machines, without KVM or root.
 #
-#   ./kernels.sh [OPTION...] [KERNEL...]     without a KERNEL: 5.10 6.1 6.12 newest; sid and experimental are known too
+#   ./kernels.sh [OPTION...] [KERNEL...]     without a KERNEL: 5.10 6.1 6.12 newest; sid and experimental are known too,
+#                                            and with -arm64 or -arm64-16k (pages of 16 KiB) after it, as 6.12-arm64, each for ARM
 #     --tests 'ARGUMENTS'   what the test program gets, e.g. 'tcplife::owners' or '--skip tcplife::many'
 #     --out DIR             keeps what each guest said and left in DIR/KERNEL
 #     --nobtf               hides the kernel's type information (BTF) in the guest
@@ -18,12 +19,12 @@ set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/setup.sh
 . scripts/vm/fetch.sh
+. scripts/vm/sysroot.sh
 . scripts/vm/image.sh
 . scripts/vm/boot.sh
 . scripts/vm/report.sh
 
 ALL_KERNELS="5.10 6.1 6.12 newest"
-CACHE=${TCPTOOLS_KERNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tcptools}
 out=
 guest=
 write=
@@ -49,14 +50,27 @@ done
 # shellcheck disable=SC2206 # one word per kernel
 [ ${#kernels[@]} -gt 0 ] || kernels=($ALL_KERNELS)
 
-need clang libelf-dev make pkg-config iproute2 nftables kmod xz-utils qemu-system-x86 busybox-static
+arches=$(for name in "${kernels[@]}"; do arch_of "$name"; done | sort -u)
+need clang libelf-dev make pkg-config iproute2 nftables kmod xz-utils busybox-static
+for arch in $arches; do
+	case $arch in
+	amd64) need qemu-system-x86 ;;
+	arm64) need qemu-system-arm gcc-aarch64-linux-gnu ;;
+	esac
+done
 [ -n "$offline" ] || fetch "${kernels[@]}"
 
-echo "building" >&2
-cargo build --locked --profile emulated --bins
-live=$(cargo test --locked --profile emulated --test live --no-run --message-format=json 2>/dev/null |
-	sed -n 's/.*"name":"live".*"executable":"\([^"]*\)".*/\1/p' | tail -1)
-binaries=$(dirname "$live")/..
+# build ARCH: the commands and the test program, whose path it prints.
+build() {
+	local on=
+	[ "$1" = amd64 ] || on=scripts/cross.sh
+	echo "building for $1" >&2
+	$on cargo build --locked --profile emulated --bins >&2 || return
+	$on cargo test --locked --profile emulated --test live --no-run --message-format=json 2>/dev/null |
+		sed -n 's/.*"name":"live".*"executable":"\([^"]*\)".*/\1/p' | tail -1
+}
+declare -A live
+for arch in $arches; do live[$arch]=$(build "$arch"); done
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -64,11 +78,12 @@ out=${out:-$scratch/out}
 
 # One kernel's run, from its image to what it left.
 run() {
-	local dir=$out/$1 started=$SECONDS
+	local dir=$out/$1 started=$SECONDS arch
+	arch=$(arch_of "$1")
 	rm -rf "${dir:?}" && mkdir -p "$dir"
 	cp "$CACHE/kernels/$1/version" "$dir/version"
-	image "$CACHE/kernels/$1" "$scratch/$1" "$binaries" "$live"
-	boot "$CACHE/kernels/$1" "$scratch/$1" "$dir" "$guest"
+	image "$CACHE/kernels/$1" "$scratch/$1" "$arch" "$(dirname "${live[$arch]}")/.." "${live[$arch]}"
+	boot "$arch" "$CACHE/kernels/$1" "$scratch/$1" "$dir" "$guest"
 	rm "$scratch/$1"
 	echo $((SECONDS - started)) >"$dir/seconds"
 }

@@ -4,6 +4,7 @@
 #   DESTDIR      a directory to install below, for packages
 #   PREFIX       /usr/local by default; a distribution sets /usr
 #   BIN          where the built commands are, target/release by default
+#   GENERATOR    a tcptools that runs here, if those in BIN are for another kind of machine: makes the completions
 #   TOOL_PREFIX  if it is set, each command also gets this before its name in PREFIX/bin; set but empty: its bare name,
 #                which other packages have too
 #
@@ -41,10 +42,10 @@ if [ -n "${TOOL_PREFIX+set}" ]; then
 	done
 fi
 
-# generate SHELL FILE: the installed command asks the others for their flags.
+# generate SHELL FILE: the command asks the others for their flags.
 generate() {
 	install -d "$root/share/$(dirname "$2")"
-	"$root/bin/tcptools" --generate-completion "$1" >"$root/share/$2"
+	"${GENERATOR:-$root/bin/tcptools}" --generate-completion "$1" >"$root/share/$2"
 }
 generate bash bash-completion/completions/tcptools
 generate zsh zsh/site-functions/_tcptools

@@ -20,6 +20,8 @@ have() {
 	pkg-config) command -v pkg-config >/dev/null ;;
 	iproute2) command -v ip >/dev/null && command -v ss >/dev/null ;;
 	nftables) command -v nft >/dev/null ;;
+	gcc-aarch64-linux-gnu) command -v aarch64-linux-gnu-gcc >/dev/null ;;
+	qemu-system-arm) command -v qemu-system-aarch64 >/dev/null ;;
 	kmod) command -v depmod >/dev/null ;;
 	xz-utils) command -v xz >/dev/null ;;
 	qemu-system-x86) command -v qemu-system-x86_64 >/dev/null ;;

@@ -4,24 +4,45 @@
 # What an emulated guest needs to be steady, each found by trying:
 # - both CPUs on one host thread (thread=single): with more, QEMU 7.2 loses 7.x kernels while they patch their code;
 # - no serial port on IRQ 5, whose level-triggered line stalls for seconds: the third is on 6;
-# - tsc=reliable, or the kernel takes the HPET as its clock, which is slow to read.
+# - tsc=reliable, or the kernel takes the HPET as its clock, which is slow to read;
+# - for arm64 pauth-impdef=on, or the kernel's signed pointers cost more than all else; and a processor that has pages of
+#   16 KiB, as `max` does and cortex-a72 does not.
 # shellcheck shell=bash
 
-# boot KERNEL_DIR IMAGE OUT ARGUMENTS...: runs a guest to its end. OUT then has `console`, `tests` (what the tests said)
-# and, unless the guest died, what init left: `status`, `release`, `dmesg`, `seen`.
+ARGUMENTS="loglevel=4 panic=-1 oops=panic mitigations=off audit=0 selinux=0 apparmor=0 random.trust_cpu=on"
+
+# machine ARCH: sets MACHINE, what is emulated, with the console and the ports for the tests' words and for the result.
+machine() {
+	case $1 in
+	amd64)
+		MACHINE=(qemu-system-x86_64 -machine "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off" -cpu max
+			-device "isa-serial,index=0,chardev=c0"
+			-device "isa-serial,index=1,chardev=c1"
+			-device "isa-serial,index=2,chardev=c2,iobase=0x3e8,irq=6")
+		APPEND="console=ttyS0 ports=ttyS1,ttyS2 no_timer_check tsc=reliable"
+		;;
+	arm64)
+		MACHINE=(qemu-system-aarch64 -machine virt -cpu "max,pauth-impdef=on" -serial chardev:c0 -device virtio-serial-pci
+			-device "virtserialport,chardev=c1" -device "virtserialport,chardev=c2")
+		APPEND="console=ttyAMA0 ports=vport0p1,vport0p2"
+		;;
+	esac
+}
+
+# boot ARCH KERNEL_DIR IMAGE OUT ARGUMENTS...: runs a guest to its end. OUT then has `console`, `tests` (what the tests
+# said) and, unless the guest died, what init left: `status`, `release`, `dmesg`, `seen`.
 boot() {
-	local kernel=$1 image=$2 out=$3 try
-	shift 3
+	local kernel=$2 image=$3 out=$4 try MACHINE APPEND
+	machine "$1"
+	shift 4
 	for try in 1 2 3; do
-		timeout "${TCPTOOLS_VM_LIMIT:-1200}" qemu-system-x86_64 \
-			-machine q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off \
-			-accel tcg,thread=single -cpu max -smp 2 -m 1024 \
+		timeout "${TCPTOOLS_VM_LIMIT:-1200}" "${MACHINE[@]}" \
+			-accel tcg,thread=single -smp 2 -m 1024 \
 			-nodefaults -no-user-config -display none -no-reboot \
-			-kernel "$kernel/vmlinuz" -initrd "$image" \
-			-append "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off no_timer_check tsc=reliable audit=0 selinux=0 apparmor=0 random.trust_cpu=on $*" \
-			-chardev "file,id=c0,path=$out/console" -device isa-serial,index=0,chardev=c0 \
-			-chardev "file,id=c1,path=$out/tests" -device isa-serial,index=1,chardev=c1 \
-			-chardev "file,id=c2,path=$out/result.tar" -device isa-serial,index=2,chardev=c2,iobase=0x3e8,irq=6 \
+			-kernel "$kernel/vmlinuz" -initrd "$image" -append "$APPEND $ARGUMENTS $*" \
+			-chardev "file,id=c0,path=$out/console" \
+			-chardev "file,id=c1,path=$out/tests" \
+			-chardev "file,id=c2,path=$out/result.tar" \
 			</dev/null >"$out/qemu" 2>&1 || true
 		# Only a guest that never came to its tests is started again.
 		grep -aq 'guest: ready' "$out/console" && break

@@ -1,19 +1,36 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Sourced by kernels.sh: Debian's signed cloud kernels, fetched with apt's own verification into a cache.
 #
-# The cache has an apt state of its own (the machine's is neither read nor changed), and for each kernel
-# kernels/<name>/{release,version,vmlinuz,lib/modules/<release>}.
+# The cache has an apt state of its own (the machine's is neither read nor changed), one for each architecture, and for
+# each kernel kernels/<name>/{release,version,vmlinuz,lib/modules/<release>}.
 # shellcheck shell=bash
 
 # The mirror is the one that this machine's apt uses, if it is a Debian.
 # shellcheck disable=SC2016 # apt expands it
 MIRROR=${TCPTOOLS_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | sed -n 's|/debian/$||p' | head -n 1)}
 KEYRING=${TCPTOOLS_DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
-PACKAGE=linux-image-cloud-amd64
+CACHE=${TCPTOOLS_KERNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tcptools}
+
+# What a kernel is called here: a release, and what it runs on if that is no PC: 6.12, 6.12-arm64, 6.12-arm64-16k (with
+# pages of 16 KiB, which no cloud image has).
+arch_of() {
+	case $1 in
+	*-arm64*) echo arm64 ;;
+	*) echo amd64 ;;
+	esac
+}
+
+package_of() {
+	case $1 in
+	*-arm64-16k) echo linux-image-arm64-16k ;;
+	*-arm64) echo linux-image-cloud-arm64 ;;
+	*) echo linux-image-cloud-amd64 ;;
+	esac
+}
 
 # Where to look for a kernel, the first suite that has one wins; of `newest`, the highest version of all.
 suites_of() {
-	case $1 in
+	case ${1%-arm64*} in
 	5.10) echo bullseye-security bullseye ;;
 	6.1) echo bookworm-security bookworm ;;
 	6.12) echo trixie-security trixie ;;
@@ -26,62 +43,62 @@ suites_of() {
 	esac
 }
 
+# apt_conf: makes the state $APT for packages of $ARCH.
 apt_conf() {
-	local target
-	mkdir -p "$CACHE/apt/lists/partial" "$CACHE/apt/archives/partial"
-	for suite in bullseye bookworm trixie; do
-		echo "deb [arch=amd64 signed-by=$KEYRING] $MIRROR/debian $suite main"
-		echo "deb [arch=amd64 signed-by=$KEYRING] $MIRROR/debian-security $suite-security main"
-	done >"$CACHE/apt/sources.list"
-	for suite in sid experimental; do
-		echo "deb [arch=amd64 signed-by=$KEYRING] $MIRROR/debian $suite main"
-	done >>"$CACHE/apt/sources.list"
-	: >"$CACHE/apt/status"
-	cat <<-CONF
-		Dir::State::Lists "$CACHE/apt/lists";
-		Dir::State::status "$CACHE/apt/status";
-		Dir::Cache "$CACHE/apt";
+	local suite target
+	mkdir -p "$APT/lists/partial" "$APT/archives/partial"
+	for suite in ${SUITES:-bullseye bookworm trixie sid experimental}; do
+		echo "deb [arch=$ARCH signed-by=$KEYRING] $MIRROR/debian $suite main"
+		case $suite in sid | experimental) continue ;; esac
+		echo "deb [arch=$ARCH signed-by=$KEYRING] $MIRROR/debian-security $suite-security main"
+	done >"$APT/sources.list"
+	: >"$APT/status"
+	cat >"$APT/apt.conf" <<-CONF
+		Dir::State::Lists "$APT/lists";
+		Dir::State::status "$APT/status";
+		Dir::Cache "$APT";
 		Dir::Cache::pkgcache "pkgcache.bin";
-		Dir::Etc::SourceList "$CACHE/apt/sources.list";
+		Dir::Etc::SourceList "$APT/sources.list";
 		Dir::Etc::SourceParts "/dev/null";
-		APT::Architecture "amd64";
-		APT::Architectures { "amd64"; };
+		APT::Architecture "$ARCH";
+		APT::Architectures { "$ARCH"; };
 		APT::Sandbox::User "";
 		Acquire::Languages "none";
 		Acquire::Retries "3";
 	CONF
 	for target in Contents-deb DEP-11 DEP-11-icons DEP-11-icons-small DEP-11-icons-hidpi DEP-11-icons-large; do
 		echo "Acquire::IndexTargets::deb::$target::DefaultEnabled \"false\";"
-	done
+	done >>"$APT/apt.conf"
 }
 
 # apt COMMAND...: apt-get or apt-cache on the cache's own state. Old suites' indexes are long expired by date.
 apt() {
 	local command=$1
 	shift
-	APT_CONFIG=$CACHE/apt/apt.conf "$command" -o Acquire::Check-Valid-Until=false \
+	APT_CONFIG=$APT/apt.conf "$command" -o Acquire::Check-Valid-Until=false \
 		-o Dir::Cache::pkgcache=pkgcache.bin "$@"
 }
 
 # The version of the kernel's meta package.
 version_of() {
-	local suite version best=
+	local suite version package best=
+	package=$(package_of "$1")
 	for suite in $(suites_of "$1"); do
-		version=$(apt apt-cache madison "$PACKAGE" | awk -v suite="/debian(-security)? $suite/main " '$0 ~ suite { print $3; exit }')
+		version=$(apt apt-cache madison "$package" | awk -v suite="/debian(-security)? $suite/main " '$0 ~ suite { print $3; exit }')
 		[ -n "$version" ] || continue
-		[ "$1" = newest ] || { echo "$version" && return; }
+		[ "${1%-arm64*}" = newest ] || { echo "$version" && return; }
 		dpkg --compare-versions "$version" gt "${best:-0}" && best=$version
 	done
 	[ -n "$best" ] && echo "$best"
 }
 
-# What to download for a version: from 7.x on the image package is empty, and its parts are packages of their own.
+# packages_of NAME VERSION: what to download. From 7.x on the image package is empty, and its parts are packages of their own.
 packages_of() {
 	local image release part
-	image=$(apt apt-cache show "$PACKAGE=$1" | sed -n 's/^Depends:.*\(linux-image-[0-9][^ ,]*\).*/\1/p' | head -1)
+	image=$(apt apt-cache show "$(package_of "$1")=$2" | sed -n 's/^Depends:.*\(linux-image-[0-9][^ ,]*\).*/\1/p' | head -1)
 	release=${image#linux-image-}
 	if apt apt-cache show "linux-binary-$release" >/dev/null 2>&1; then
-		for part in binary modules; do echo "linux-$part-$release=$1"; done
+		for part in binary modules; do echo "linux-$part-$release=$2"; done
 	else
 		echo "$image"
 	fi
@@ -107,21 +124,28 @@ fetch_one() {
 	echo "fetching kernel $name: $version" >&2
 	rm -rf "$new" && mkdir -p "$new/debs"
 	# shellcheck disable=SC2046 # one word per package
-	(cd "$new/debs" && apt apt-get download -qq $(packages_of "$version") >&2) || return 1
+	(cd "$new/debs" && apt apt-get download -qq $(packages_of "$name" "$version") >&2) || return 1
 	unpack "$new" "$new"/debs/*.deb || return 1
 	rm -rf "$new/debs" "$dir"
 	echo "$version" >"$new/version"
 	mv "$new" "$dir"
 }
 
+update() {
+	apt_conf
+	apt apt-get update -qq >&2 || echo "the mirror $MIRROR cannot be reached, or not all of it" >&2
+}
+
 # fetch KERNEL...: the newest of each; one that is cached already serves when the mirror cannot be reached.
 fetch() {
-	local name
-	mkdir -p "$CACHE/apt" "$CACHE/kernels"
-	apt_conf >"$CACHE/apt/apt.conf"
-	apt apt-get update -qq >&2 || echo "the mirror $MIRROR cannot be reached, or not all of it" >&2
+	local name ARCH APT known=
+	mkdir -p "$CACHE/kernels"
 	for name in "$@"; do
 		suites_of "$name" >/dev/null || return 1
+		ARCH=$(arch_of "$name")
+		APT=$CACHE/apt-$ARCH
+		[[ " $known " = *" $ARCH "* ]] || update
+		known="$known $ARCH"
 		fetch_one "$name" && continue
 		if [ ! -e "$CACHE/kernels/$name/vmlinuz" ]; then
 			echo "kernel $name cannot be had from $MIRROR, and $CACHE holds none" >&2

@@ -3,8 +3,30 @@
 # shellcheck shell=bash
 
 # What tests load of a kernel's modules; those that it has built in, or not at all, are passed over here, and a test
-# that needs a missing one says so.
-MODULES="veth nf_tables nft_numgen nft_reject_inet tcp_diag inet_diag sch_netem tcp_bbr"
+# that needs a missing one says so. nf_tables needs crc32c, which its dependencies do not say.
+MODULES="crc32c veth nf_tables nft_numgen nft_reject_inet tcp_diag inet_diag sch_netem tcp_bbr"
+
+# A guest of this machine's own kind gets this machine's programs, another one ($SYSROOT is not empty) those of its kind.
+# program NAME: its file.
+program() {
+	local other=${SYSROOT:+$SYSROOT/bin:$SYSROOT/usr/sbin}
+	PATH=${other:-$PATH:/usr/sbin:/sbin} command -v "$1"
+}
+
+# libraries FILE: the shared libraries that it needs, by their paths in the guest. This machine's programs can be asked;
+# in another's the linker's notes are read.
+libraries() {
+	local name file
+	if [ -z "$SYSROOT" ]; then
+		ldd "$1" 2>/dev/null | grep -oE '/[^ ]+ \(0x' | cut -d' ' -f1
+		return
+	fi
+	readelf -lW "$1" | sed -n 's/.*program interpreter: \(.*\)]$/\1/p'
+	for name in $(readelf -dW "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)]$/\1/p'); do
+		file=$(find "$SYSROOT/lib" "$SYSROOT/usr/lib" -name "$name" | head -1)
+		echo "${file#"$SYSROOT"}"
+	done
+}
 
 # put FILE GUEST_PATH: a file, and of a program the shared libraries too, without debugging information.
 put() {
@@ -12,9 +34,9 @@ put() {
 	mkdir -p "$ROOT$(dirname "$2")"
 	cp -L "$1" "$ROOT$2"
 	[ "$(head -c4 "$1" | tail -c3)" = ELF ] || return 0
-	strip --strip-debug "$ROOT$2" 2>/dev/null || true
-	for library in $(ldd "$1" 2>/dev/null | grep -oE '/[^ ]+ \(0x' | cut -d' ' -f1); do
-		[ -e "$ROOT$library" ] || { mkdir -p "$ROOT$(dirname "$library")" && cp -L "$library" "$ROOT$library"; }
+	"$STRIP" --strip-debug "$ROOT$2" 2>/dev/null || true
+	for library in $(libraries "$1"); do
+		[ -e "$ROOT$library" ] || put "$SYSROOT$library" "$library"
 	done
 }
 
@@ -43,19 +65,23 @@ put_modules() {
 put_busybox() {
 	local name
 	mkdir -p "$ROOT/bin"
-	cp -L "$(command -v busybox)" "$ROOT/bin/busybox"
+	cp -L "$(program busybox)" "$ROOT/bin/busybox"
 	for name in $(busybox --list); do
 		[ -e "$ROOT/bin/$name" ] || ln -s busybox "$ROOT/bin/$name"
 	done
 }
 
-# image KERNEL_DIR FILE BINARIES LIVE: an initramfs with the commands in the directory BINARIES and the test program.
+# image KERNEL_DIR FILE ARCH BINARIES LIVE: an initramfs with the commands in the directory BINARIES and the test program.
 image() {
-	local kernel=$1 file=$2 binaries=$3 live=$4 program
+	local kernel=$1 file=$2 binaries=$4 live=$5 program STRIP=strip SYSROOT=
+	if [ "$3" = arm64 ]; then
+		SYSROOT=$(sysroot)
+		STRIP=aarch64-linux-gnu-strip
+	fi
 	ROOT=$(mktemp -d)
 	mkdir -p "$ROOT"/{proc,sys,dev,tmp,run,root,out,etc}
 	for program in ip nft ss; do
-		put "$(PATH=$PATH:/usr/sbin:/sbin command -v "$program")" "/bin/$program"
+		put "$(program "$program")" "/bin/$program"
 	done
 	for program in "$binaries"/*; do
 		[ -f "$program" ] && [ -x "$program" ] && put "$program" "/usr/bin/$(basename "$program")"
