@@ -222,13 +222,14 @@ fn limit(body: &overflow) -> Option<u64> {
 }
 
 fn page_bytes(pages: i64) -> u64 {
-    static PAGE: LazyLock<u64> = LazyLock::new(|| {
-        // SAFETY: asks for a constant of the running system.
-        let size = unsafe { nix::libc::sysconf(nix::libc::_SC_PAGESIZE) };
-        u64::try_from(size).unwrap_or(4096)
-    });
     (pages.max(0) as u64).saturating_mul(*PAGE)
 }
+
+static PAGE: LazyLock<u64> = LazyLock::new(|| {
+    // SAFETY: asks for a constant of the running system.
+    let size = unsafe { nix::libc::sysconf(nix::libc::_SC_PAGESIZE) };
+    u64::try_from(size).unwrap_or(4096)
+});
 
 /// What would have let it pass: a sysctl, a socket option, or the cgroup's limit.
 fn tune(body: &overflow) -> &'static str {
@@ -402,6 +403,7 @@ fn run(args: Args) -> Result<()> {
     let mut open = session.open(bpf::SockbufSkelBuilder::default(), &mut storage, filter)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.lookup = !run.no_seed;
+        rodata.page_shift = PAGE.trailing_zeros();
     }
     if !preflight::has_tracepoint("udp:udp_fail_queue_rcv_skb") {
         eprintln!(

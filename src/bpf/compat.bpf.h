@@ -87,6 +87,15 @@ static __always_inline __u8 userlocks_of(struct sock *sk)
 	return BPF_CORE_READ_BITFIELD(sk, sk_userlocks);
 }
 
+/*
+ * proto.memory_allocated counts pages since 6.0, when per_cpu_fw_alloc came; before it units of 4096 bytes. Returns how
+ * many of its units are a page, as a shift. sysctl_mem is in pages everywhere.
+ */
+static __always_inline __u32 memory_shift(__u32 page_shift)
+{
+	return bpf_core_field_exists(struct proto, per_cpu_fw_alloc) ? 0 : page_shift - 12;
+}
+
 /* tcp_sock.syn_fastopen_child: since 6.8. Before it a child of Fast Open cannot be told. */
 static __always_inline bool is_fastopen_child(struct tcp_sock *tp)
 {

@@ -154,6 +154,7 @@ struct proto {
 	int *sysctl_wmem;
 	__u32 sysctl_rmem_offset; /* in struct net; 0: sysctl_rmem */
 	__u32 sysctl_wmem_offset;
+	int *per_cpu_fw_alloc;
 };
 
 typedef struct {

@@ -42,6 +42,7 @@ EXPORT_TYPE(overflow);
 
 /* Whether userspace looks up owners: it cannot with --no-seed. */
 const volatile bool lookup = false;
+const volatile __u32 page_shift = 12;
 
 /* ---------------------------------------------------------------- whose and which */
 
@@ -162,14 +163,15 @@ int BPF_PROG(udp_fail, int rc, struct sock *sk)
 /* Why __sk_mem_raise_allocated() refused, from what it compares (net/core/sock.c). */
 static __always_inline __u8 cause_of(struct proto *prot, __s64 allocated, const __s64 *mem)
 {
+	__u32 shift = memory_shift(page_shift);
 	unsigned long *flag = prot->memory_pressure;
 	unsigned long pressure = 1; /* UDP has no such flag: between the limits it only grants the minimum */
 
-	if (allocated > mem[2])
+	if (allocated > mem[2] << shift)
 		return CAUSE_MEM_MAX;
 	if (flag)
 		bpf_probe_read_kernel(&pressure, sizeof(pressure), flag);
-	return allocated > mem[0] && pressure ? CAUSE_PRESSURE : CAUSE_MEMCG;
+	return allocated > mem[0] << shift && pressure ? CAUSE_PRESSURE : CAUSE_MEMCG;
 }
 
 /* sk_get_rmem0(), sk_get_wmem0() of include/net/sock.h */
@@ -193,7 +195,7 @@ int BPF_PROG(exceed_buf_limit, struct sock *sk, struct proto *prot, long allocat
 	if (!e)
 		return 0;
 	e->sending = kind == SK_MEM_SEND;
-	e->allocated = allocated;
+	e->allocated = allocated >> memory_shift(page_shift);
 	bpf_probe_read_kernel(e->mem, sizeof(e->mem), prot->sysctl_mem);
 	e->cause = cause_of(prot, allocated, e->mem);
 	e->minimum = minimum_of(sk, prot, e->sending);

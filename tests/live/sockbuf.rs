@@ -295,6 +295,8 @@ fn udp_mem() -> Result<()> {
         ([600, 600, 600], "mem_max"),
         ([600, 90_000, 900_000], "pressure"),
     ] {
+        let [low, pressure, max] = limits.map(pages);
+        let limits = [low?, pressure?, max?];
         for (host, family, proto) in HOSTS {
             let net = Netns::new()?;
             let mut agent = net.agent()?;
@@ -325,11 +327,20 @@ fn udp_mem() -> Result<()> {
                     "tune": "net.ipv4.udp_mem", "mem_low_pages": limits[0], "mem_pressure_pages": limits[1],
                     "mem_max_pages": limits[2], "pid": agent.pid()}),
                 )?;
-                ensure!(row["mem_allocated_pages"].as_u64() > Some(600), "{row}");
+                ensure!(
+                    row["mem_allocated_pages"].as_u64() > Some(limits[0]),
+                    "{row}"
+                );
             }
         }
     }
     Ok(())
+}
+
+/// As many pages as make the same amount of memory as this number of pages of 4 KiB.
+fn pages(of_4k: u64) -> Result<u64> {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.context("page size")?;
+    Ok(of_4k * 4096 / page.cast_unsigned())
 }
 
 /// TCP's sockets on the whole host, as `alloc` of /proc/net/sockstat counts them.
@@ -357,7 +368,7 @@ fn tcp_mem() -> Result<()> {
     agent.option(fd, SOL_SOCKET, libc::SO_SNDBUFFORCE, 256 << 20)?;
     agent.run(&format!("connect {fd} {at}"))?;
     let accepted = agent.number(&format!("accept {listener}"))?;
-    let max = tcp_sockets()? * 1500;
+    let max = pages(tcp_sockets()? * 1500)?;
     {
         let _low = Sysctl::set("/proc/sys/net/ipv4/tcp_mem", &format!("0 0 {max}"))?;
         wait::until("a refusal", PATIENCE, || {

@@ -385,14 +385,21 @@ pub fn busy<T>(
 fn listener_in_other_hands(mut pair: Pair, host: &str) -> Result<()> {
     let (listener, at) = pair.s.listen(host)?;
     filter(&pair.net.a, "prerouting", "meta l4proto tcp drop")?;
+    let mut opens = Vec::new();
     for _ in 0..20 {
         let fd = pair.c.open(&at)?;
+        opens.push(fd);
         pair.c.run(&format!("nonblock {fd}"))?;
         pair.c
             .fails(&format!("connect {fd} {at}"), libc::EINPROGRESS)?;
     }
     let (tool, server) = (&pair.tool, &mut pair.s);
     busy(server, listener, |_| tool.wait_lines(60))?;
+    // Or retransmissions went on between the tool's end and the look at the counters.
+    for fd in opens {
+        pair.c.run(&format!("close {fd}"))?;
+    }
+    pair.s.run(&format!("close {listener}"))?;
     let (rows, sides) = pair.finish()?;
     let answers: Vec<_> = rows.iter().filter(|row| row["kind"] == "synack").collect();
     ensure!(answers.len() >= 20, "{} SYN/ACKs", answers.len());
