@@ -17,14 +17,16 @@ EXPORT_TYPE(seen);
 
 /*
  * A byte of an array of the record. Addresses lie at odd offsets, where the verifier allows no wider load, and a helper
- * that reads memory gives zeros under lockdown. The barrier keeps the offset within the load: the compiler would add it
+ * that reads memory gives zeros under lockdown. The barriers keep the offset within the load: the compiler would add it
  * to the context's address once for all bytes, and such an address the verifier refuses.
  */
-#define BYTE(ctx, array, index)          \
-	({                               \
-		typeof(ctx) c_ = (ctx);  \
-		barrier_var(c_);         \
-		c_->array[index];        \
+#define BYTE(ctx, array, index)              \
+	({                                   \
+		typeof(ctx) c_ = (ctx);      \
+		barrier_var(c_);             \
+		__u8 b_ = c_->array[index];  \
+		barrier_var(b_);             \
+		b_;                          \
 	})
 
 #define COPY4(to, at, ctx, array, from)                      \

@@ -207,8 +207,8 @@ fn tracefs() -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use libbpf_rs::btf::Btf;
     use libbpf_rs::btf::types::{Array, Int, IntEncoding, MemberAttr, Ptr, Struct};
-    use libbpf_rs::btf::{Btf, ReferencesType};
 
     use super::*;
 
@@ -253,7 +253,7 @@ mod tests {
         }
         assert!(btf.type_by_id::<Ptr<'_>>(members[0].ty).is_some());
         let state: Int<'_> = btf.type_by_id(members[1].ty).unwrap();
-        assert_eq!((state.bits, state.encoding), (32, IntEncoding::Signed));
+        assert!(state.bits == 32 && matches!(state.encoding, IntEncoding::Signed));
         for (member, count, bits) in [(3, 4, 8), (4, 28, 8), (5, 3, 64)] {
             let array: Array<'_> = btf.type_by_id(members[member].ty).unwrap();
             let element = Int::try_from(array.contained_type()).unwrap();
