@@ -86,7 +86,19 @@ static __always_inline bool protocol_seen(__u16 protocol)
 
 /* ---------------------------------------------------------------- the records */
 
-/* Not filtered by its flow: a socket's first changes come before its ports are known, and all of them tell its owner. */
+/*
+ * Userspace decides what is shown; this only keeps from it what never will be. A socket's first changes come before
+ * its ports are known (a child's until 6.14), and a listener's tell whose its children are.
+ */
+static __always_inline bool state_wanted(const struct flow *flow)
+{
+	const volatile struct filter *f = &config.filter;
+
+	if (!flow->rport || (!flow->lport && (f->lport.set || f->port.set)))
+		return true;
+	return flow_wanted(flow);
+}
+
 static __always_inline bool read_inet_sock_set_state(struct seen *e, struct record_inet_sock_set_state *ctx)
 {
 	e->kind = SEEN_STATE;
@@ -95,7 +107,7 @@ static __always_inline bool read_inet_sock_set_state(struct seen *e, struct reco
 	e->old_state = ctx->oldstate;
 	e->state = ctx->newstate;
 	FLOW(e, ctx);
-	return e->old_state != e->state && protocol_seen(e->protocol);
+	return e->old_state != e->state && protocol_seen(e->protocol) && state_wanted(&e->flow);
 }
 
 static __always_inline bool read_tcp_retransmit_skb(struct seen *e, struct record_tcp_retransmit_skb *ctx)

@@ -194,6 +194,15 @@ impl Seeds {
         since.then(|| self.connections.get(&key(flow)).copied())?
     }
 
+    /// The same for a listener: whose all are that listen there.
+    pub fn find_listener(&self, flow: &flow, at_ns: u64) -> Option<owner> {
+        let since = self.taken_ns != 0 && at_ns >= self.taken_ns;
+        let here = self.listeners(flow.lport).iter();
+        let mut owners = here.filter(|l| l.laddr == flow.laddr).map(|l| l.owner);
+        let first = owners.next().filter(|_| since)?;
+        owners.all(|owner| owner.pid == first.pid).then_some(first)
+    }
+
     /// The listeners at a port.
     pub fn listeners(&self, port: u16) -> &[Listener] {
         self.listeners.get(&port).map_or(&[], Vec::as_slice)

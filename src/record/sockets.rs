@@ -78,6 +78,9 @@ impl<T: Copy + Default> Sockets<T> {
         if event.kind == seen_kind::STATE {
             return self.follow_state(event);
         }
+        if event.kind == seen_kind::DESTROY {
+            return self.all.get_mut(&event.skaddr);
+        }
         let skaddr = match event.skaddr {
             0 => self.by_ends(&event.flow)?,
             skaddr => skaddr,
@@ -114,9 +117,6 @@ impl<T: Copy + Default> Sockets<T> {
             true => self.processes.acting(event),
             false => None,
         };
-        if old == LISTEN && new == CLOSE && self.listening.remove(&skaddr).is_none() {
-            self.seeds.close_listener(&event.flow);
-        }
         if born {
             let owner = self.listener(&event.flow);
             self.destroy(skaddr);
@@ -154,6 +154,9 @@ impl<T: Copy + Default> Sockets<T> {
         if new == ESTABLISHED {
             self.link(skaddr, event.flow);
         }
+        if old == LISTEN && new == CLOSE && self.listening.remove(&skaddr).is_none() {
+            self.seeds.close_listener(&event.flow);
+        }
         if new == CLOSE {
             self.seeds.close(&event.flow);
             self.unlink(skaddr, &event.flow);
@@ -166,7 +169,12 @@ impl<T: Copy + Default> Sockets<T> {
         if !self.all.contains_key(&skaddr) {
             let new = event.kind == seen_kind::STATE && event.old_state == CLOSE;
             let mut socket = Socket::default();
-            if !new && let Some(owner) = self.seeds.find(&event.flow, event.at_ns) {
+            let find = || match (event.kind, event.old_state) {
+                (seen_kind::SYNACK, _) => Some(self.listener(&event.flow)),
+                (_, LISTEN) => self.seeds.find_listener(&event.flow, event.at_ns),
+                _ => self.seeds.find(&event.flow, event.at_ns),
+            };
+            if !new && let Some(owner) = find() {
                 socket.owner = owner;
                 socket.seeded_ns = Some(self.seeds.taken_ns);
             }
