@@ -139,10 +139,7 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
         json("rport", rport),
         json("pid", pid),
         json("comm", comm),
-        json("uid", |r| match r.head.uid {
-            u32::MAX => Value::Unknown, // no user has it
-            uid => Value::Int(uid.into()),
-        }),
+        json("uid", uid),
         json("pid_source", pid_source),
     ]
 }
@@ -160,6 +157,14 @@ pub fn cookie<'a, E>(row: &Row<'a, E>) -> Value<'a> {
     match row.head.cookie {
         0 => Value::Unknown,
         cookie => Value::Int(cookie),
+    }
+}
+
+/// The socket's user, for a column.
+pub fn uid<'a, E>(row: &Row<'a, E>) -> Value<'a> {
+    match row.head.uid {
+        u32::MAX => Value::Unknown, // no user has it
+        uid => Value::Int(uid.into()),
     }
 }
 

@@ -17,6 +17,7 @@ use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 
 pub use self::sockets::{Socket, Sockets};
 pub use self::wanted::Wanted;
+use crate::cli::Usage;
 use crate::clock::{boot_ns, monotonic_ns};
 use crate::filter::Filter;
 use crate::preflight::{KERNEL_BTF, Trouble};
@@ -48,6 +49,16 @@ pub trait Translate {
     /// What its rows will not have: a sentence's end.
     fn blank(&self) -> &'static str;
 
+    /// After every batch: all that came about until `until_ns` (of boot time) has been handed over.
+    fn tick(
+        &mut self,
+        _until_ns: u64,
+        _sockets: &mut Sockets<Self::Tool>,
+        _wanted: &Wanted,
+        _out: &mut dyn FnMut(&[u8]),
+    ) {
+    }
+
     /// One event. `out` takes records of the command's own.
     fn event(&mut self, event: Event<'_, Self::Tool>, wanted: &Wanted, out: &mut dyn FnMut(&[u8]));
 }
@@ -60,6 +71,18 @@ pub struct Event<'a, T> {
     pub owner: owner,
     /// What is remembered of the socket; `None` if that could be several, or there was no room.
     pub socket: Option<&'a mut Socket<T>>,
+}
+
+/// A flag that needs what no record has: the sentence that refuses it, for the first one that is given.
+///
+/// # Errors
+/// That sentence.
+pub fn refuse(flags: &[(&str, bool)]) -> Result<()> {
+    let Some((flag, _)) = flags.iter().find(|(_, given)| *given) else {
+        return Ok(());
+    };
+    let why = "this kernel has no type information (BTF), and the records of its tracepoints are not enough for that";
+    Err(Usage(format!("{flag}: {why}")).into())
 }
 
 /// The head of a command's record: what no tracepoint's record has is unknown.
@@ -119,6 +142,7 @@ pub fn run(
         wanted,
         monotonic: !ring,
         behind_ns: 0,
+        looked_ns: [0; 2],
         translate,
         handler,
     };
@@ -141,6 +165,8 @@ struct Translated<'h, T: Translate, H> {
     monotonic: bool,
     /// How far the monotonic clock is behind that of boot time.
     behind_ns: u64,
+    /// When the reader looked last, and before that.
+    looked_ns: [u64; 2],
     translate: T,
     handler: &'h mut H,
 }
@@ -191,6 +217,14 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
     fn tick(&mut self, out: &mut Printer) {
         self.sockets.tick();
         self.measure();
+        // A perf buffer's records are handed over one turn later.
+        let [last, before] = self.looked_ns;
+        self.looked_ns = [boot_ns(), last];
+        let handler = &mut *self.handler;
+        let mut tell = |record: &[u8]| handler.record(record, out);
+        let sockets = &mut self.sockets;
+        self.translate
+            .tick(before, sockets, &self.wanted, &mut tell);
         self.handler.tick(out);
     }
 

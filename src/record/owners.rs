@@ -28,6 +28,8 @@ pub fn acts(old: u8, new: u8) -> bool {
 #[derive(Clone, Copy)]
 struct Process {
     kernel: bool,
+    /// When it was started, in ticks; 0: not known, or gone. Tells it from a later one with the same id.
+    birth: u64,
     comm: Option<[u8; 16]>,
 }
 
@@ -54,6 +56,16 @@ impl Processes {
     /// What was looked up may be out of date by now.
     pub fn forget(&mut self) {
         self.known.clear();
+    }
+
+    /// What tells a process from a later one with the same id; 0 if it is gone.
+    pub fn birth(&mut self, pid: u32) -> u64 {
+        self.known.entry(pid).or_insert_with(|| look(pid)).birth
+    }
+
+    /// Whether the process that [`Self::birth`] said this of is still there.
+    pub fn lives(&mut self, pid: u32, birth: u64) -> bool {
+        birth != 0 && self.birth(pid) == birth
     }
 
     /// The process in which an event came about, for an event that [`acts`].
@@ -91,13 +103,14 @@ fn look(pid: u32) -> Process {
     /// include/linux/sched.h
     const PF_KTHREAD: u64 = 0x0020_0000;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name is in parentheses, and may have some itself. State, five numbers, then the flags.
-    let flags = stat
-        .rsplit_once(')')
-        .and_then(|(_, rest)| rest.split_whitespace().nth(6));
-    let flags = flags.and_then(|flags| flags.parse::<u64>().ok());
+    // The name is in parentheses, and may have some itself. State, five numbers, then the flags; the start is 13 later.
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut fields = rest.split_whitespace().skip(6);
+    let mut number = |skipped| fields.nth(skipped).and_then(|n| n.parse::<u64>().ok());
+    let (flags, birth) = (number(0), number(12));
     Process {
         kernel: flags.is_some_and(|flags| flags & PF_KTHREAD != 0),
+        birth: birth.unwrap_or(0),
         comm: comm_of(pid),
     }
 }
@@ -125,6 +138,8 @@ pub struct Listener {
     pub laddr: [u8; 16],
     /// Whose it is; its source may be [`pid_source::UNKNOWN`].
     pub owner: owner,
+    /// Of that process: see [`Processes::birth`].
+    pub birth: u64,
 }
 
 /// The sockets that existed at the start, as `/proc/PID/net/tcp` and `/proc/PID/fd` have them: in every network
@@ -177,7 +192,12 @@ impl Seeds {
             if state == LISTEN {
                 let laddr = flow.laddr;
                 let at = self.listeners.entry(flow.lport).or_default();
-                at.push(Listener { laddr, owner });
+                let birth = look(owner.pid).birth;
+                at.push(Listener {
+                    laddr,
+                    owner,
+                    birth,
+                });
                 continue;
             }
             // The same ends in two namespaces, with two owners: nobody can tell which is which.
@@ -364,7 +384,7 @@ mod tests {
     #[test]
     fn this_process_is_no_thread_of_the_kernels() {
         let own = look(std::process::id());
-        assert!(!own.kernel && own.comm == comm_of(std::process::id()));
+        assert!(own.birth > 0 && !own.kernel && own.comm == comm_of(std::process::id()));
         assert!(!look(u32::MAX).kernel);
         assert!(
             look(2).kernel

@@ -62,6 +62,11 @@ impl<T: Copy + Default> Sockets<T> {
         self.seeds = Seeds::take();
     }
 
+    /// What is remembered at an address.
+    pub fn get(&mut self, skaddr: u64) -> Option<&mut Socket<T>> {
+        self.all.get_mut(&skaddr)
+    }
+
     /// Sockets that there was no room for.
     pub fn untracked(&self) -> u64 {
         self.untracked
@@ -148,7 +153,15 @@ impl<T: Copy + Default> Sockets<T> {
         let owner = socket.owner;
         if new == LISTEN {
             let laddr = event.flow.laddr;
-            self.listening.insert(skaddr, Listener { laddr, owner });
+            let birth = self.processes.birth(owner.pid);
+            self.listening.insert(
+                skaddr,
+                Listener {
+                    laddr,
+                    owner,
+                    birth,
+                },
+            );
             self.ports(skaddr, event.flow);
         }
         if new == ESTABLISHED {
@@ -169,12 +182,13 @@ impl<T: Copy + Default> Sockets<T> {
         if !self.all.contains_key(&skaddr) {
             let new = event.kind == seen_kind::STATE && event.old_state == CLOSE;
             let mut socket = Socket::default();
-            let find = || match (event.kind, event.old_state) {
+            let found = match (event.kind, event.old_state) {
+                _ if new => None,
                 (seen_kind::SYNACK, _) => Some(self.listener(&event.flow)),
                 (_, LISTEN) => self.seeds.find_listener(&event.flow, event.at_ns),
                 _ => self.seeds.find(&event.flow, event.at_ns),
             };
-            if !new && let Some(owner) = find() {
+            if let Some(owner) = found {
                 socket.owner = owner;
                 socket.seeded_ns = Some(self.seeds.taken_ns);
             }
@@ -226,25 +240,28 @@ impl<T: Copy + Default> Sockets<T> {
     }
 
     /// The owner of a child that is being born: whose all listeners are that it may be of, or nobody.
-    fn listener(&self, flow: &flow) -> owner {
+    fn listener(&mut self, flow: &flow) -> owner {
         let seen = self.listening.iter().filter(|(skaddr, _)| {
             self.all
                 .get(skaddr)
                 .is_some_and(|s| s.flow.lport == flow.lport)
         });
         let all = seen.map(|(_, l)| l).chain(self.seeds.listeners(flow.lport));
-        let mut owners = all
-            .filter(|l| l.laddr == flow.laddr || is_any(&l.laddr))
-            .map(|l| l.owner);
-        let Some(mut first) = owners.next().filter(|o| o.source != pid_source::UNKNOWN) else {
+        let mut here = all.filter(|l| l.laddr == flow.laddr || is_any(&l.laddr));
+        let Some(first) = here.next().copied() else {
             return owner::default();
         };
-        let same = |o: owner| o.source != pid_source::UNKNOWN && o.pid == first.pid;
-        if !owners.all(same) {
+        let known = |l: &Listener| l.owner.source != pid_source::UNKNOWN;
+        let same =
+            |l: &Listener| known(l) && (l.owner.pid, l.birth) == (first.owner.pid, first.birth);
+        if !known(&first) || !here.all(same) || !self.processes.lives(first.owner.pid, first.birth)
+        {
             return owner::default();
         }
-        first.source = pid_source::LISTENER;
-        first
+        owner {
+            source: pid_source::LISTENER,
+            ..first.owner
+        }
     }
 }
 

@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use tcptools::cli::Usage;
-use tcptools::record::{Event, Translate, Wanted, head};
+use tcptools::record::{Event, Translate, Wanted, head, refuse};
 use tcptools::sample::Sampling;
 use tcptools::types::{Record, bytes_of, seen, seen_kind};
 
@@ -34,15 +33,11 @@ impl Samples {
     /// # Errors
     /// A sentence, if the arguments ask for what records do not have.
     pub fn new(args: &Args) -> Result<Self> {
-        let hidden = [
+        refuse(&[
             ("--plot", args.plot.is_some()),
             ("--live", args.live),
             ("--hist", args.hist.is_some()),
-        ];
-        if let Some((flag, _)) = hidden.iter().find(|(_, given)| *given) {
-            let why = "this kernel has no type information (BTF), and the records of its tracepoints are not enough for that";
-            return Err(Usage(format!("{flag}: {why}")).into());
-        }
+        ])?;
         Ok(Self {
             sampling: args.sampling,
             connections: HashMap::new(),

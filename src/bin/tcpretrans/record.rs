@@ -2,8 +2,7 @@
 //! Retransmissions from records alone, on a kernel without type information.
 
 use anyhow::Result;
-use tcptools::cli::Usage;
-use tcptools::record::{Event, Translate, Wanted, head};
+use tcptools::record::{Event, Translate, Wanted, head, refuse};
 use tcptools::types::{Record, bytes_of, owner, pid_source, seen_kind};
 
 use super::bpf::types::retrans;
@@ -21,17 +20,13 @@ impl Retransmits {
     /// # Errors
     /// A sentence, if the arguments ask for what records do not have.
     pub fn new(args: &Args) -> Result<Self> {
-        let hidden = [
+        refuse(&[
             ("--sequence", args.sequence),
             ("--lossprobe", args.lossprobe),
             ("--count", args.count),
             ("--summary", args.summary.is_some()),
             ("--stack", args.stack),
-        ];
-        if let Some((flag, _)) = hidden.iter().find(|(_, given)| *given) {
-            let why = "this kernel has no type information (BTF), and the records of its tracepoints do not tell that";
-            return Err(Usage(format!("{flag}: {why}")).into());
-        }
+        ])?;
         Ok(Self {
             failed: args.failed,
         })

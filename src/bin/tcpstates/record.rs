@@ -2,9 +2,8 @@
 //! Changes of state from records alone, on a kernel without type information: what tcpstates.bpf.c does, done here.
 
 use anyhow::Result;
-use tcptools::cli::Usage;
 use tcptools::filter::States;
-use tcptools::record::{Event, Socket, Translate, Wanted, head};
+use tcptools::record::{Event, Socket, Translate, Wanted, head, refuse};
 use tcptools::types::{Record, bytes_of, seen, seen_kind};
 
 use super::bpf::types::transition;
@@ -46,10 +45,7 @@ impl Changes {
     /// # Errors
     /// A sentence, if the arguments ask for what records do not have.
     pub fn new(args: &Args) -> Result<Self> {
-        if args.summary.is_some() {
-            let why = "this kernel has no type information (BTF), without which the sockets in each state are not known";
-            return Err(Usage(format!("--summary: {why}")).into());
-        }
+        refuse(&[("--summary", args.summary.is_some())])?;
         Ok(Self {
             old_states: args.old.map_or(u32::MAX, States::mask),
             new_states: args.new.map_or(u32::MAX, States::mask),

@@ -2,6 +2,7 @@
 //! The commands on a kernel without type information (BTF): each runs twice at once on the same traffic, with BTF and
 //! without, and whatever the second run knows must be what the first one says.
 
+mod opens;
 mod scene;
 mod tcpprobe;
 mod tcpretrans;
@@ -17,10 +18,15 @@ use crate::{missing::needs_btf, trial};
 const MODES: [(&str, &str); 2] = [("btf", "ring"), ("btf,ringbuf,mmap", "perf")];
 
 pub fn tests() -> Vec<Trial> {
-    [tcpprobe::tests(), tcpretrans::tests(), tcpstates::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        opens::tests(),
+        tcpprobe::tests(),
+        tcpretrans::tests(),
+        tcpstates::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// One test per mode.
