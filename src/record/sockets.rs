@@ -18,7 +18,9 @@ const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
 const SYN_RECV: u8 = 3;
 const CLOSE: u8 = 7;
+const TIME_WAIT: u8 = 6;
 const LISTEN: u8 = 10;
+const NEW_SYN_RECV: u8 = 12;
 
 /// One socket.
 #[derive(Clone, Copy, Default)]
@@ -84,6 +86,12 @@ impl<T: Copy + Default> Sockets<T> {
             return self.follow_state(event);
         }
         if event.kind == seen_kind::DESTROY {
+            return self.all.get_mut(&event.skaddr);
+        }
+        // It may be a listener's, that of a socket that is gone, or in answer to a segment that no full socket takes:
+        // then its memory is not followed.
+        let passing = [0, TIME_WAIT, CLOSE, LISTEN, NEW_SYN_RECV];
+        if event.kind == seen_kind::SEND_RESET && passing.contains(&event.state) {
             return self.all.get_mut(&event.skaddr);
         }
         let skaddr = match event.skaddr {

@@ -4,6 +4,7 @@
 
 mod opens;
 mod scene;
+mod tcplife;
 mod tcpprobe;
 mod tcpretrans;
 mod tcpstates;
@@ -20,6 +21,7 @@ const MODES: [(&str, &str); 2] = [("btf", "ring"), ("btf,ringbuf,mmap", "perf")]
 pub fn tests() -> Vec<Trial> {
     [
         opens::tests(),
+        tcplife::tests(),
         tcpprobe::tests(),
         tcpretrans::tests(),
         tcpstates::tests(),

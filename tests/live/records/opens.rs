@@ -86,6 +86,7 @@ fn unanswered(mut scene: Scene) -> Result<()> {
             Ok((tool.seen()?.len() >= 2).then_some(()))
         })?;
     }
+    let again = scene.net.a.counters()?["TcpExt.TCPSynRetrans"];
     let told = [
         "latency_us",
         "syn_retrans",
@@ -101,7 +102,7 @@ fn unanswered(mut scene: Scene) -> Result<()> {
         "{rows:?}"
     );
     ensure!(
-        rows[1]["syn_retrans"] == 1 && rows[1]["syn_sent"] == true,
+        again > 0 && rows[1]["syn_retrans"] == again && rows[1]["syn_sent"] == true,
         "{rows:?}"
     );
     Ok(())

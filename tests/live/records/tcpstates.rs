@@ -65,20 +65,20 @@ fn sequences(mut scene: Scene) -> Result<()> {
     Ok(())
 }
 
-fn client_first(scene: &mut Scene, host: &(String, String)) -> Result<()> {
+pub fn client_first(scene: &mut Scene, host: &(String, String)) -> Result<()> {
     let session = scene.session(host)?;
     scene.exchange(session, 3000)?;
     scene.close(session)
 }
 
-fn server_first(scene: &mut Scene, host: &(String, String)) -> Result<()> {
+pub fn server_first(scene: &mut Scene, host: &(String, String)) -> Result<()> {
     let session = scene.session(host)?;
     scene.s.run(&format!("close {}", session.s))?;
     scene.c.run(&format!("eof {}", session.c))?;
     scene.c.run(&format!("close {}", session.c)).map(drop)
 }
 
-fn reset(scene: &mut Scene, host: &(String, String)) -> Result<()> {
+pub fn reset(scene: &mut Scene, host: &(String, String)) -> Result<()> {
     let session = scene.session(host)?;
     scene.c.run(&format!("linger0 {}", session.c))?;
     scene.c.run(&format!("close {}", session.c))?;
@@ -89,7 +89,7 @@ fn reset(scene: &mut Scene, host: &(String, String)) -> Result<()> {
 }
 
 /// Twice with the same socket.
-fn refused(scene: &mut Scene, host: &(String, String)) -> Result<()> {
+pub fn refused(scene: &mut Scene, host: &(String, String)) -> Result<()> {
     let to = format!("{}:9", host.1);
     let fd = scene.c.open(&to)?;
     for _ in 0..2 {
