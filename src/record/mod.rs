@@ -132,7 +132,7 @@ pub fn run(
         let chosen = |t: &&str| event.is_some() && t.split(':').nth(1) == event;
         program.set_autoload(tracepoints.iter().any(chosen));
     }
-    let mut skel = session.load(open)?;
+    let mut skel = session.load_records(open)?;
     session.say(translate.blank());
     let probes = tracepoints.contains(&"tcp:tcp_probe");
     let by_flow = probes && !described.has("tcp_probe", "skaddr");

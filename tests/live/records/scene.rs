@@ -163,7 +163,7 @@ fn compare(full: &Value, bare: &Value, same: &[&str]) -> Result<()> {
         let told = &full[key];
         let good = match key.as_str() {
             // The same two events, timed twice.
-            "latency_us" | "duration_us" if looked(&bare) => told.is_u64() && value.is_u64(),
+            "latency_us" | "duration_us" if looked(bare) => told.is_u64() && value.is_u64(),
             "in_state_us" | "latency_us" | "duration_us" => near(told, value),
             _ => told == value || (value.is_null() && !same.contains(&key.as_str())),
         };
