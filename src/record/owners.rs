@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use crate::clock::boot_ns;
+use crate::host::pid_namespace;
 use crate::types::{flow, owner, pid_source, seen};
 
 const CLOSE: u8 = 7;
@@ -42,12 +43,9 @@ pub struct Processes {
 
 impl Default for Processes {
     fn default() -> Self {
-        /// `PROC_PID_INIT_INO` of include/linux/proc_ns.h.
-        const INITIAL: u64 = 0xEFFF_FFFC;
-        let own = fs::metadata("/proc/self/ns/pid").map(|m| m.ino());
         Self {
             known: HashMap::new(),
-            ours: own.is_ok_and(|inode| inode == INITIAL),
+            ours: pid_namespace().is_none(),
         }
     }
 }

@@ -51,15 +51,21 @@ fn segments(mut scene: Scene) -> Result<()> {
     let mut talks = sessions(&mut scene, 1)?;
     let both = scene.watch("tcpprobe", &[])?;
     talks.extend(sessions(&mut scene, 0)?);
-    filter(
-        &scene.net.b,
-        "prerouting",
-        "meta l4proto tcp numgen random mod 100 < 2 drop",
-    )?;
+    for ns in [&scene.net.a, &scene.net.b] {
+        // Segments one by one, so that every connection has lost some.
+        ns.ip("link set v0 gso_max_segs 1")?;
+        filter(
+            ns,
+            "prerouting",
+            "meta l4proto tcp numgen inc mod 60 == 30 drop",
+        )?;
+    }
     for talk in &talks {
         scene.exchange(*talk, 300_000)?;
     }
-    pass(&scene.net.b)?;
+    for ns in [&scene.net.a, &scene.net.b] {
+        pass(ns)?;
+    }
     for talk in talks {
         scene.close(talk)?;
     }
