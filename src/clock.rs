@@ -16,6 +16,11 @@ pub fn boot_ns() -> u64 {
     now(ClockId::CLOCK_BOOTTIME) as u64
 }
 
+/// Nanoseconds since boot, suspend not included.
+pub fn monotonic_ns() -> u64 {
+    now(ClockId::CLOCK_MONOTONIC) as u64
+}
+
 /// Microseconds in a jiffy, the unit of the kernel's own timers (`icsk_rto`).
 ///
 /// The coarse clocks advance once per tick, so their resolution tells it on every kernel (TICK_NSEC in

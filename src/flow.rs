@@ -37,6 +37,8 @@ impl head {
     /// The owner's name, as `ps -p` shows it, without its padding; any byte but NUL may be in it.
     pub fn comm(&self) -> Option<&[u8]> {
         self.pid_source()?;
+        // Where only the records of tracepoints tell, a thread may have acted whose process is gone.
+        self.owner.comm[0].ne(&0).then_some(())?;
         let end = self.owner.comm.iter().position(|&b| b == 0);
         Some(&self.owner.comm[..end.unwrap_or(self.owner.comm.len())])
     }

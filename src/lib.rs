@@ -13,6 +13,7 @@
 //! | a picture, a sparkline, what they are made of | [`plot`], [`spark`], [`trace`] |
 //! | how a command starts, waits, stops | [`session`] |
 //! | what a run has cost (`--stats`) | [`cost`] |
+//! | how it runs on a kernel without BTF | [`record`], `bpf/record.bpf.c` |
 //! | a sentence about why it cannot run | [`preflight`] |
 //! | a check of the host | [`host`] |
 //! | a new command | a line in [`suite`], for `tcptools list`, `tplist` and the tests |
@@ -37,12 +38,14 @@ pub mod output;
 pub mod pending;
 pub mod plot;
 pub mod preflight;
+pub mod record;
 pub mod resets;
 pub mod resolve;
 pub mod sample;
 pub mod session;
 pub mod sink;
 pub mod skipped;
+pub mod source;
 pub mod spark;
 pub mod stack;
 pub mod suite;

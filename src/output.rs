@@ -127,11 +127,11 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
     let json = |key, get| Column::new(key, "", (0, 0), get).shown(Shown::JSON);
     vec![
         json("boot_ns", |r| Value::Int(r.head.boot_ns)),
-        json("netns", |r| Value::Int(r.head.netns.into())),
-        json("cookie", |r| match r.head.cookie {
-            0 => Value::Unknown, // no socket
-            cookie => Value::Int(cookie),
+        json("netns", |r| match r.head.netns {
+            0 => Value::Unknown, // no namespace has it
+            netns => Value::Int(netns.into()),
         }),
+        json("cookie", cookie),
         json("family", family),
         json("laddr", laddr),
         json("lport", lport),
@@ -139,10 +139,7 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
         json("rport", rport),
         json("pid", pid),
         json("comm", comm),
-        json("uid", |r| match r.head.uid {
-            u32::MAX => Value::Unknown, // no user has it
-            uid => Value::Int(uid.into()),
-        }),
+        json("uid", uid),
         json("pid_source", pid_source),
     ]
 }
@@ -152,6 +149,22 @@ pub fn of_flow<'a, E>(row: &Row<'_, E>, value: Value<'a>) -> Value<'a> {
     match row.head.flow.family {
         0 => Value::Unknown,
         _ => value,
+    }
+}
+
+/// The socket's cookie, for a column: unknown where there is no socket, or the kernel does not tell.
+pub fn cookie<'a, E>(row: &Row<'a, E>) -> Value<'a> {
+    match row.head.cookie {
+        0 => Value::Unknown,
+        cookie => Value::Int(cookie),
+    }
+}
+
+/// The socket's user, for a column.
+pub fn uid<'a, E>(row: &Row<'a, E>) -> Value<'a> {
+    match row.head.uid {
+        u32::MAX => Value::Unknown, // no user has it
+        uid => Value::Int(uid.into()),
     }
 }
 

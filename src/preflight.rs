@@ -45,6 +45,16 @@ pub fn explain(error: Error, tracepoints: &[&str]) -> Error {
     }
 }
 
+/// As [`explain`], where a command reads tracepoints' records and needs no type information.
+pub fn explain_record(error: Error) -> Error {
+    let refused = has_errno(&error, &[libc_errno::EPERM, libc_errno::EACCES]);
+    let trouble = || capabilities().or_else(user_namespace).or_else(lockdown);
+    match refused.then(trouble).flatten() {
+        Some(trouble) => anyhow!("{trouble}"),
+        None => error,
+    }
+}
+
 /// The most likely reason for a failed load or attach, in a sentence with a remedy.
 pub fn reason(error: &Error, tracepoints: &[&str]) -> Option<String> {
     let refused = has_errno(error, &[libc_errno::EPERM, libc_errno::EACCES]);
@@ -101,12 +111,15 @@ pub fn user_namespace() -> Option<Trouble> {
 
 /// Whether the kernel lacks its type information.
 pub fn btf() -> Option<Trouble> {
-    (!Path::new(KERNEL_BTF).exists()).then(|| {
-        Trouble::new(
-            format!("this kernel has no {KERNEL_BTF}"),
-            "it needs CONFIG_DEBUG_INFO_BTF=y, as distribution kernels have since about 5.10",
-        )
-    })
+    (!Path::new(KERNEL_BTF).exists()).then(without_btf)
+}
+
+/// That there is no type information, for what cannot do without.
+pub fn without_btf() -> Trouble {
+    Trouble::new(
+        format!("this kernel has no {KERNEL_BTF}"),
+        "it needs CONFIG_DEBUG_INFO_BTF=y, as distribution kernels have since about 5.10",
+    )
 }
 
 /// That a tracepoint is missing.

@@ -5,15 +5,15 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use caps::{CapSet, Capability};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{
-    AsRawLibbpf, Link, MapCore, MapHandle, Object, OpenObject, PrintLevel, ProgramMut, RingBuffer,
-    RingBufferBuilder, set_print,
+    AsRawLibbpf, Link, MapCore, MapFlags, MapHandle, Object, OpenObject, PrintLevel, ProgramMut,
+    set_print,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -26,8 +26,9 @@ pub use crate::output::Figures;
 use crate::output::Rows;
 use crate::sink::{Sink, Stop};
 use crate::skipped::Skipped;
+use crate::source::Source;
 use crate::types::{Record, config, counters, decode, lacks};
-use crate::{host, iter, preflight};
+use crate::{host, iter, preflight, record};
 
 /// Sockets that are followed where their state cannot lie in the sockets themselves.
 const TABLE_SOCKETS: u32 = 128 * 1024;
@@ -41,6 +42,12 @@ pub trait Handler {
     fn header(&mut self, out: &mut Vec<u8>);
     /// One record from the kernel half.
     fn record(&mut self, record: &[u8], out: &mut Printer);
+    /// When every probe is attached, before the first record and while there still are privileges.
+    fn attached(&mut self) {}
+    /// Sockets that no state was kept for on this side.
+    fn untracked(&self) -> u64 {
+        0
+    }
     /// After every batch, and at least every 50 ms.
     fn tick(&mut self, _out: &mut Printer) {}
     /// Once, when no record will follow.
@@ -112,6 +119,8 @@ pub struct Session<'a> {
     run: &'a Run,
     tracepoints: &'a [&'a str],
     lacks: lacks,
+    /// There is no type information: only tracepoints' records can be read.
+    records: bool,
 }
 
 impl<'a> Session<'a> {
@@ -123,6 +132,7 @@ impl<'a> Session<'a> {
         // Blocking cannot fail for valid signals.
         let _ = signals().thread_block();
         let lacks = crate::lacks::known();
+        let records = record::is_needed();
         if run.verbose {
             eprintln!("{tool}: what this kernel lacks (1): {lacks:?}");
         }
@@ -131,6 +141,35 @@ impl<'a> Session<'a> {
             run,
             tracepoints,
             lacks,
+            records,
+        }
+    }
+
+    /// Whether the command is to be run by [`record::run`], as the kernel has no type information.
+    pub fn has_only_records(&self) -> bool {
+        self.records
+    }
+
+    /// Whether sockets that exist already are to be looked at.
+    pub fn seeds(&self) -> bool {
+        !self.run.no_seed
+    }
+
+    /// What is not known on this kernel: the end of a sentence.
+    pub fn say(&self, blank: &str) {
+        let tool = self.tool;
+        eprintln!("{tool}: this kernel has no type information (BTF): {blank}");
+    }
+
+    /// As [`Session::load`], for programs that need no type information.
+    pub(crate) fn load_records<'o, O: OpenSkel<'o>>(&self, open: O) -> Result<O::Output> {
+        open.load().map_err(|e| self.explain(e.into()))
+    }
+
+    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        match self.records {
+            true => preflight::explain_record(error),
+            false => preflight::explain(error, self.tracepoints),
         }
     }
 
@@ -229,10 +268,13 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Why this host cannot run them, in a sentence; or [`lacks::Anew`](crate::lacks::Anew).
     pub fn load<'o, O: OpenSkel<'o>>(&self, open: O) -> Result<O::Output> {
+        if self.records {
+            anyhow::bail!("{}", preflight::without_btf());
+        }
         open.load()
             .map_err(|e| match crate::lacks::explains_refusal() {
                 true => crate::lacks::Anew.into(),
-                false => preflight::explain(e.into(), self.tracepoints),
+                false => self.explain(e.into()),
             })
     }
 
@@ -249,7 +291,7 @@ impl<'a> Session<'a> {
         };
         let state = RefCell::new((printer, handler));
         let interrupt = RefCell::new(None::<Interrupt>);
-        let ring = ring_buffer(object, |record| {
+        let source = Source::of(object, self.buffer_bytes(), |record| {
             let (printer, handler) = &mut *state.borrow_mut();
             handler.record(record, printer);
             printer.full() || interrupt.borrow().as_ref().is_some_and(Interrupt::raised)
@@ -257,6 +299,7 @@ impl<'a> Session<'a> {
         let meter = self.run.stats.then(|| Meter::new(self.tool, object));
         let links = self.attach(object)?;
         self.seed(object)?;
+        state.borrow_mut().1.attached();
         if let Some(path) = &self.run.ready_file {
             fs::write(path, "").with_context(|| format!("cannot create {}", path.display()))?;
         }
@@ -267,10 +310,10 @@ impl<'a> Session<'a> {
         let interrupt = interrupt.borrow().clone().context("no signal handlers")?;
         let skipped = Skipped::new(object);
         let mut lost = Lost::new(self, counters);
-        let stop = self.show(&state, &ring, &interrupt, &mut lost);
+        let stop = self.show(&state, &source, &interrupt, &mut lost);
         drop(links);
         if matches!(stop, Ok(()) | Err(Stop::Interrupted)) {
-            drain(&ring);
+            source.drain();
         }
         let (printer, handler) = &mut *state.borrow_mut();
         let meter = meter.as_ref();
@@ -283,7 +326,7 @@ impl<'a> Session<'a> {
             program
                 .attach()
                 .with_context(|| format!("cannot attach to {name}"))
-                .map_err(|e| preflight::explain(e, self.tracepoints))
+                .map_err(|e| self.explain(e))
         };
         let mut links = Vec::new();
         // A tracepoint calls its programs in the order in which they came: what forgets a socket goes last.
@@ -313,7 +356,7 @@ impl<'a> Session<'a> {
     fn show<H: Handler>(
         &self,
         state: &RefCell<(Printer, &mut H)>,
-        ring: &RingBuffer<'_>,
+        source: &Source<'_>,
         interrupt: &Interrupt,
         lost: &mut Lost<'_>,
     ) -> Result<(), Stop> {
@@ -327,16 +370,15 @@ impl<'a> Session<'a> {
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             wait(
                 &state.borrow().0.sink,
-                ring,
+                source,
                 interrupt,
                 left.unwrap_or(TICK).min(TICK),
             )?;
-            // A record that is refused ends the call early; what is left is taken by the next one.
-            let _ = ring.consume();
+            source.consume();
             let (printer, handler) = &mut *state.borrow_mut();
             handler.tick(printer);
             printer.sink.flush(interrupt)?;
-            lost.say();
+            lost.say(handler.untracked());
             if interrupt.raised() || printer.full() || left.is_some_and(|d| d.is_zero()) {
                 return Ok(());
             }
@@ -363,8 +405,7 @@ impl<'a> Session<'a> {
             Ok(()) | Err(Stop::Interrupted) => {}
         }
         handler.finish(printer);
-        lost.say();
-        let gone = lost.counters.read();
+        let gone = lost.say(handler.untracked());
         let skipped = skipped.read(gone.nested);
         if skipped > 0 {
             let tool = self.tool;
@@ -435,37 +476,16 @@ fn drop_privileges(object: &Object) {
     let _ = caps::clear(None, CapSet::Inheritable);
 }
 
-/// `stop` says after each record whether to leave the rest for later.
-fn ring_buffer<'r>(
-    object: &Object,
-    mut stop: impl FnMut(&[u8]) -> bool + 'r,
-) -> Result<RingBuffer<'r>> {
-    let events = object.maps().find(|m| m.name() == "events");
-    let events = events.context("no ring buffer")?;
-    let mut builder = RingBufferBuilder::new();
-    let errno = nix::errno::Errno::ECANCELED as i32;
-    builder.add(&events, move |record| if stop(record) { -errno } else { 0 })?;
-    Ok(builder.build()?)
-}
-
-/// Takes what is left, although every record now asks to stop.
-fn drain(ring: &RingBuffer<'_>) {
-    let cancelled = -(nix::errno::Errno::ECANCELED as i32);
-    while ring.consume_raw() == cancelled {}
-}
-
 /// Sleeps until records fill the buffer, a signal comes, the reader leaves, or time is up.
 fn wait(
     sink: &Sink,
-    ring: &RingBuffer<'_>,
+    source: &Source<'_>,
     interrupt: &Interrupt,
     timeout: Duration,
 ) -> Result<(), Stop> {
-    // SAFETY: the ring buffer owns the descriptor and outlives this call.
-    let ring = unsafe { BorrowedFd::borrow_raw(ring.epoll_fd()) };
     let mut fds = [
         PollFd::new(sink.as_fd(), PollFlags::empty()),
-        PollFd::new(ring, PollFlags::POLLIN),
+        PollFd::new(source.fd(), PollFlags::POLLIN),
         PollFd::new(interrupt.as_fd(), PollFlags::POLLIN),
     ];
     // Rounded up: a zero would spin through the last millisecond.
@@ -480,12 +500,21 @@ fn wait(
     }
 }
 
-/// The kernel half's counters, in memory that it shares with us: reading them takes no system call and no privilege.
-struct Counters(*const counters);
+/// The kernel half's counters.
+enum Counters {
+    /// In memory that it shares with us: reading them takes no system call and no privilege.
+    Shared(*const counters),
+    /// A map that must be asked: before 5.5.
+    Asked(MapHandle),
+}
 
 impl Counters {
     fn of(object: &Object) -> Option<Self> {
         let map = object.maps().find(|m| m.name() == ".data.counters")?;
+        let flags = map.info().ok()?.info.map_flags;
+        if flags & BPF_F_MMAPABLE == 0 || record::done_without("mmap") {
+            return MapHandle::try_from(&map).ok().map(Self::Asked);
+        }
         let mut size = 0;
         // SAFETY: the map belongs to a loaded object; libbpf returns its mapping and the size of it.
         let data = unsafe {
@@ -495,14 +524,27 @@ impl Counters {
             )
         };
         let whole = size as usize >= size_of::<counters>() && !data.is_null();
-        whole.then_some(Self(data.cast()))
+        whole.then_some(Self::Shared(data.cast()))
     }
 
     fn read(&self) -> counters {
-        // SAFETY: mapped, large enough and aligned as `of` saw; the object outlives the run. The kernel writes it.
-        unsafe { self.0.read_volatile() }
+        let mut now = counters::default();
+        match self {
+            // SAFETY: mapped, large enough and aligned as `of` saw; the object outlives the run. The kernel writes it.
+            Self::Shared(data) => unsafe { data.read_volatile() },
+            Self::Asked(map) => {
+                let bytes = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
+                let bytes = bytes.ok().flatten().unwrap_or_default();
+                // Nothing to say is better than no run.
+                let _ = plain::copy_from_bytes(&mut now, &bytes);
+                now
+            }
+        }
     }
 }
+
+/// include/uapi/linux/bpf.h
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// Says on standard error what was lost, at most once a second.
 struct Lost<'a> {
@@ -524,12 +566,14 @@ impl<'a> Lost<'a> {
         }
     }
 
-    fn say(&mut self) {
-        let now = self.counters.read();
+    /// `untracked`: on this side. Returns all that was counted.
+    fn say(&mut self, untracked: u64) -> counters {
+        let mut now = self.counters.read();
+        now.untracked += untracked;
         let sum = |c: &counters| c.lost + c.untracked + c.uncounted;
         let first = sum(&self.said) == 0;
         if sum(&now) == sum(&self.said) || !first && self.when.elapsed() < Duration::from_secs(1) {
-            return;
+            return now;
         }
         let tool = self.session.tool;
         if now.lost > self.said.lost {
@@ -540,7 +584,7 @@ impl<'a> Lost<'a> {
         }
         if now.untracked > self.said.untracked {
             let sockets = now.untracked;
-            let reason = match self.session.table() {
+            let reason = match self.session.table() || self.session.records {
                 true => "this kernel needs a table for their state, and it is full",
                 false => "the kernel had no memory for their state",
             };
@@ -554,6 +598,7 @@ impl<'a> Lost<'a> {
         }
         self.said = now;
         self.when = Instant::now();
+        now
     }
 }
 

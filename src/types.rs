@@ -23,11 +23,33 @@ skeleton!("shared");
 
 pub use bpf::types::{
     cidr, cidr_list, comm_list, config, count_key, counters, filter, filter_set, flow, head, hist,
-    hist_key, id_list, lacks, owner, port_set, range, range_list,
+    hist_key, id_list, lacks, owner, port_set, range, range_list, seen,
 };
 
 /// `enum` of the owner's origin in `src/bpf/tcp.bpf.h`.
 pub const PID_SOURCES: [Option<&str>; 4] = [None, Some("socket"), Some("listener"), Some("seed")];
+
+/// The owner's origin, as in [`PID_SOURCES`].
+pub mod pid_source {
+    #![allow(missing_docs)]
+    pub const UNKNOWN: u8 = 0;
+    pub const SOCKET: u8 = 1;
+    pub const LISTENER: u8 = 2;
+    pub const SEED: u8 = 3;
+}
+
+/// `enum seen_kind` of `src/bpf/record.bpf.h`: which tracepoint a record is of.
+pub mod seen_kind {
+    #![allow(missing_docs)]
+    pub const STATE: u32 = 0;
+    pub const RETRANSMIT: u32 = 1;
+    pub const SYNACK: u32 = 2;
+    pub const SEND_RESET: u32 = 3;
+    pub const RECEIVE_RESET: u32 = 4;
+    pub const DESTROY: u32 = 5;
+    pub const READ: u32 = 6;
+    pub const PROBE: u32 = 7;
+}
 
 /// How many elements a list in the kernel half's configuration holds.
 macro_rules! capacity {
@@ -50,6 +72,10 @@ unsafe impl Plain for head {}
 // SAFETY: as above.
 unsafe impl Plain for config {}
 // SAFETY: as above.
+unsafe impl Plain for seen {}
+// SAFETY: as above.
+unsafe impl Plain for counters {}
+// SAFETY: as above.
 unsafe impl Plain for count_key {}
 // SAFETY: as above.
 unsafe impl Plain for hist_key {}
@@ -65,6 +91,13 @@ pub unsafe trait Record: Plain + Copy {
     fn head(&self) -> &head {
         // SAFETY: the implementor begins with a `head`, and lives as long as the reference.
         unsafe { &*std::ptr::from_ref(self).cast::<head>() }
+    }
+
+    /// Replaces the part that every record begins with.
+    fn with_head(mut self, head: &head) -> Self {
+        // SAFETY: as above; it is borrowed mutably.
+        unsafe { *std::ptr::from_mut(&mut self).cast::<head>() = *head };
+        self
     }
 }
 
@@ -89,6 +122,12 @@ macro_rules! record {
 /// `None` when the record is shorter than `T` or not aligned for it: a record of another version of the program.
 pub fn decode<T: Plain>(record: &[u8]) -> Option<&T> {
     plain::from_bytes(record).ok()
+}
+
+/// The bytes of a record that was made here, as the kernel half would have sent them.
+pub fn bytes_of<T: Record>(record: &T) -> &[u8] {
+    // SAFETY: a `Record` is integers only, with explicit padding, so all its bytes have values.
+    unsafe { plain::as_bytes(record) }
 }
 
 /// A record that may end at `least` bytes, before its stack (`bpf/stack.bpf.h`): what is missing is zero.

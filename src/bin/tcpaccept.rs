@@ -22,6 +22,9 @@ use tcptools::session::{EachRow, Figures, Handler, Printer, Session};
 use tcptools::types::Record;
 use tcptools::value::Value;
 
+#[path = "tcpaccept/record.rs"]
+mod record;
+
 tcptools::skeleton!("tcpaccept");
 use bpf::types::{accept, listener_stats};
 tcptools::record!(accept, bpf::types::head);
@@ -245,6 +248,13 @@ fn run(args: Args) -> Result<()> {
     } = &args.common;
     let mut style: Style = output.style();
     let session = Session::new("tcpaccept", run, &["sock:inet_sock_set_state"]);
+    if session.has_only_records() {
+        let opens = record::Opens::new(&args)?;
+        let rows = Rows::new("tcpaccept", style, columns());
+        let event = |_: &accept| "accept";
+        let mut rows = EachRow { rows, event };
+        return tcptools::record::run(&session, filter, opens, &mut rows);
+    }
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::TcpacceptSkelBuilder::default(), &mut storage, filter)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {

@@ -15,12 +15,15 @@ use tcptools::cli::{self, Common, PinnedMaps, duration};
 use tcptools::count::{self, Counted, Counts, MAX_FLOWS};
 use tcptools::hist::{Hists, MAX_HISTS};
 use tcptools::names::errno;
-use tcptools::output::{Column, Rows, Shown, Style, comm, family, laddr, pid, raddr, rport};
+use tcptools::output::{Column, Rows, Shown, Style, comm, family, laddr, pid, raddr, rport, uid};
 use tcptools::pending::{Pending, slot_shift};
 use tcptools::resolve::{Answer, Resolver};
 use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::types::{Record, decode};
 use tcptools::value::Value;
+
+#[path = "tcpconnect/record.rs"]
+mod record;
 
 tcptools::skeleton!("tcpconnect");
 use bpf::types::connect;
@@ -101,6 +104,10 @@ const OUTCOMES: [&str; 7] = [
     "pending",
 ];
 const PENDING: u8 = 6;
+/// An outcome that records do not tell.
+const UNTOLD: u8 = u8::MAX;
+/// Nor whether a SYN was sent: `struct connect` of tcpconnect.bpf.c.
+const SYN_UNTOLD: u8 = 2;
 
 /// `enum mode` of tcpconnect.bpf.c.
 const MODE_COUNT: u32 = 1;
@@ -173,8 +180,7 @@ fn columns(args: &Args) -> Vec<C> {
     let extra = Shown::WIDE.or(Shown::CSV);
     let on_request = |wanted| if wanted { text } else { extra };
     let mut columns = vec![
-        C::new("uid", "UID", (5, 5), |r| Value::Int(r.head.uid.into()))
-            .shown(on_request(args.print_uid)),
+        C::new("uid", "UID", (5, 5), uid).shown(on_request(args.print_uid)),
         C::new("pid", "PID", (7, 7), pid).shown(text),
         C::new("comm", "COMM", (10, 16), comm).shown(text),
         C::new("family", "IP", (2, 2), family).shown(text),
@@ -187,7 +193,10 @@ fn columns(args: &Args) -> Vec<C> {
         C::new("raddr", "DADDR", (15, 39), raddr).shown(text),
         C::new("rport", "DPORT", (5, 5), rport).shown(text),
         C::new("outcome", "OUTCOME", (11, 11), |r| {
-            Value::Text(outcome(r.body.connect.outcome.into()))
+            match r.body.connect.outcome {
+                UNTOLD => Value::Unknown,
+                number => Value::Text(outcome(number.into())),
+            }
         }),
         C::new("latency_us", "MS", (6, 7), |r| latency(&r.body.connect)).right(),
         C::new("errno", "", (0, 0), |r| match r.body.connect.errno_ {
@@ -205,7 +214,10 @@ fn columns(args: &Args) -> Vec<C> {
         .right()
         .shown(Shown::DETAIL),
         C::new("syn_sent", "SYN_SENT", (8, 8), |r| {
-            Value::Bool(r.body.connect.syn_sent != 0)
+            match r.body.connect.syn_sent {
+                SYN_UNTOLD => Value::Unknown,
+                sent => Value::Bool(sent != 0),
+            }
         })
         .shown(Shown::CSV.or(Shown::JSON)),
         C::new("partial", "PARTIAL", (7, 7), |r| {
@@ -246,6 +258,16 @@ struct Connects {
 }
 
 impl Connects {
+    fn new(style: Style, args: &Args) -> Self {
+        Self {
+            rows: Rows::new("tcpconnect", style, columns(args)),
+            shape: Shape::Rows,
+            pending: None,
+            resolver: args.dns.then(Resolver::default),
+            waiting: VecDeque::new(),
+        }
+    }
+
     fn print(&mut self, row: &Named, out: &mut Printer) {
         let event = if row.connect.outcome == PENDING {
             "pending"
@@ -366,6 +388,11 @@ fn run(args: Args) -> Result<()> {
     } = &args.common;
     let style: Style = output.style();
     let session = Session::new("tcpconnect", run, &["sock:inet_sock_set_state"]);
+    if session.has_only_records() {
+        let opens = record::Opens::new(&args)?;
+        let mut connects = Connects::new(style, &args);
+        return tcptools::record::run(&session, filter, opens, &mut connects);
+    }
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::TcpconnectSkelBuilder::default(), &mut storage, filter)?;
     configure(&mut open, &args)?;
@@ -407,11 +434,9 @@ fn run(args: Args) -> Result<()> {
         _ => Shape::Rows,
     };
     let mut connects = Connects {
-        rows: Rows::new("tcpconnect", style, columns(&args)),
         shape,
         pending,
-        resolver: args.dns.then(Resolver::default),
-        waiting: VecDeque::new(),
+        ..Connects::new(style, &args)
     };
     session.run(skel.object_mut(), &mut connects)
 }

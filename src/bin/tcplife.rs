@@ -22,6 +22,9 @@ use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::types::{Record, decode};
 use tcptools::value::{Value, delivery_rate, kernel_name};
 
+#[path = "tcplife/record.rs"]
+mod record;
+
 tcptools::skeleton!("tcplife");
 use bpf::types::session;
 tcptools::record!(session, bpf::types::head);
@@ -101,7 +104,7 @@ fn columns() -> Vec<C> {
             Value::Text(tcp_state(r.body.state))
         })
         .shown(wide),
-        C::new("errno", "", (0, 0), |r| Value::Int(r.body.errno_.into())).shown(Shown::JSON),
+        C::new("errno", "", (0, 0), |r| told(r.body, r.body.errno_.into())).shown(Shown::JSON),
         C::new("mptcp", "", (0, 0), |r| match r.body.mptcp {
             0 => Value::Unknown,
             1 => Value::Text("subflow"),
@@ -119,16 +122,16 @@ fn columns() -> Vec<C> {
         .right()
         .shown(wide),
         C::new("total_retrans", "RETRANS", (7, 7), |r| {
-            Value::Int(r.body.total_retrans.into())
+            told(r.body, r.body.total_retrans)
         })
         .right()
         .shown(wide),
         C::new("snd_cwnd", "CWND", (5, 5), |r| {
-            Value::Int(r.body.snd_cwnd.into())
+            told(r.body, r.body.snd_cwnd)
         })
         .right()
         .shown(wide),
-        C::new("mss", "MSS", (5, 5), |r| Value::Int(r.body.mss.into()))
+        C::new("mss", "MSS", (5, 5), |r| told(r.body, r.body.mss))
             .right()
             .shown(wide),
         C::new("ca_name", "CA", (8, 8), |r| {
@@ -144,6 +147,14 @@ fn columns() -> Vec<C> {
     ]
 }
 
+/// A field of the socket.
+fn told(body: &session, value: u32) -> Value<'static> {
+    match body.bare {
+        0 => Value::Int(value.into()),
+        _ => Value::Unknown,
+    }
+}
+
 /// An MPTCP connection counts its bytes since 6.5 only.
 fn bytes(count: u64) -> Value<'static> {
     match count {
@@ -156,16 +167,27 @@ fn known(value: u32, unknown: u32) -> Option<u64> {
     (value != unknown).then_some(value.into())
 }
 
+/// The iterator over open sessions, the interval, and when it is due.
+type Active = (Link, Option<Duration>, Instant);
+
 struct Life {
     rows: Rows<session>,
     /// Rows that a reset may follow, which would be their true ending: those of this turn, and of the one before.
     parked: Vec<session>,
     held: Vec<session>,
-    /// The iterator over open sessions, the interval, and when it is due.
-    active: Option<(Link, Option<Duration>, Instant)>,
+    active: Option<Active>,
 }
 
 impl Life {
+    fn new(style: Style, active: Option<Active>) -> Self {
+        Self {
+            rows: Rows::new("tcplife", style, columns()),
+            parked: Vec::new(),
+            held: Vec::new(),
+            active,
+        }
+    }
+
     fn print(&mut self, body: &session, out: &mut Printer) {
         let event = EVENTS.get(body.head().event as usize).unwrap_or(&EVENTS[0]);
         out.row(|buf| self.rows.row(buf, event, &body.into()));
@@ -249,6 +271,11 @@ fn run(args: Args) -> Result<()> {
     } = &args.common;
     let style = output.style();
     let session = Session::new("tcplife", run, &["sock:inet_sock_set_state"]);
+    if session.has_only_records() {
+        let sessions = record::Sessions::new(&args)?;
+        let mut life = Life::new(style, None);
+        return tcptools::record::run(&session, filter, sessions, &mut life);
+    }
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::TcplifeSkelBuilder::default(), &mut storage, filter)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
@@ -269,12 +296,7 @@ fn run(args: Args) -> Result<()> {
         }
         None => None,
     };
-    let mut life = Life {
-        rows: Rows::new("tcplife", style, columns()),
-        parked: Vec::new(),
-        held: Vec::new(),
-        active,
-    };
+    let mut life = Life::new(style, active);
     session.run(skel.object_mut(), &mut life)
 }
 

@@ -26,6 +26,9 @@ use tcptools::types::{Record, decode, head};
 use tcptools::value::{Value, delivery_rate, kernel_name};
 use tcptools::{plot, spark};
 
+#[path = "tcpprobe/record.rs"]
+mod record;
+
 tcptools::skeleton!("tcpprobe");
 use bpf::types::probe;
 tcptools::record!(probe, bpf::types::head);
@@ -94,10 +97,10 @@ const CA_STATES: [(&str, &str); 5] = [
 /// `enum event_kind` of tcpprobe.bpf.c.
 const PROBE_RETRANSMIT: u32 = 1;
 
-fn ca_state(body: &probe) -> (&'static str, &'static str) {
-    *CA_STATES
-        .get(body.ca_state as usize)
-        .unwrap_or(&("unknown", "?"))
+fn ca_state(body: &probe) -> Option<(&'static str, &'static str)> {
+    let unknown = ("unknown", "?");
+    let known = CA_STATES.get(usize::from(body.ca_state));
+    (body.bare == 0).then(|| *known.unwrap_or(&unknown))
 }
 
 // ---------------------------------------------------------------- columns
@@ -109,6 +112,20 @@ macro_rules! int {
     ($field:ident) => {
         |r| Value::Int(r.body.$field.into())
     };
+}
+
+/// The same for one that no tracepoint's record has.
+macro_rules! told {
+    ($field:ident) => {
+        |r| told(r.body, Value::Int(r.body.$field.into()))
+    };
+}
+
+fn told<'a>(body: &probe, value: Value<'a>) -> Value<'a> {
+    match body.bare {
+        0 => value,
+        _ => Value::Unknown,
+    }
 }
 
 fn columns() -> Vec<C> {
@@ -123,14 +140,14 @@ fn columns() -> Vec<C> {
         C::new("rport", "RPORT", (5, 5), rport).shown(text),
         C::new("snd_cwnd", "CWND", (5, 6), int!(snd_cwnd)).right(),
         C::new("ssthresh", "SSTHR", (5, 6), |r| {
-            let finite = r.body.ssthresh < INFINITE_SSTHRESH;
+            let finite = r.body.ssthresh < INFINITE_SSTHRESH && r.body.ssthresh != 0; // 0: not in the record
             finite
                 .then_some(r.body.ssthresh.into())
                 .map_or(Value::Unknown, Value::Int)
         })
         .right(),
         C::new("packets_in_flight", "INFL", (4, 6), |r| {
-            Value::Int(in_flight(r.body).into())
+            told(r.body, Value::Int(in_flight(r.body).into()))
         })
         .right(),
         C::new("srtt_us", "SRTT_MS", (7, 7), |r| match r.body.srtt_us {
@@ -139,10 +156,13 @@ fn columns() -> Vec<C> {
         })
         .right(),
         C::new("data_len", "LEN", (5, 6), int!(data_len)).right(),
-        C::new("total_retrans", "RTX", (3, 6), int!(total_retrans)).right(),
-        C::new("", "S", (1, 1), |r| Value::Text(ca_state(r.body).1)).shown(Shown::NARROW),
+        C::new("total_retrans", "RTX", (3, 6), told!(total_retrans)).right(),
+        C::new("", "S", (1, 1), |r| {
+            ca_state(r.body).map_or(Value::Unknown, |s| Value::Text(s.1))
+        })
+        .shown(Shown::NARROW),
         C::new("ca_state", "CA_STATE", (8, 8), |r| {
-            Value::Text(ca_state(r.body).0)
+            ca_state(r.body).map_or(Value::Unknown, |s| Value::Text(s.0))
         })
         .shown(Shown::DETAIL),
         C::new("ca_name", "CA", (8, 8), |r| {
@@ -183,14 +203,14 @@ fn columns() -> Vec<C> {
         .shown(wide),
         C::new("snd_nxt", "", (0, 0), int!(snd_nxt)).shown(Shown::JSON),
         C::new("snd_una", "", (0, 0), int!(snd_una)).shown(Shown::JSON),
-        C::new("mss", "", (0, 0), int!(mss)).shown(Shown::JSON),
-        C::new("packets_out", "", (0, 0), int!(packets_out)).shown(Shown::JSON),
-        C::new("sacked_out", "", (0, 0), int!(sacked_out)).shown(Shown::JSON),
-        C::new("lost_out", "", (0, 0), int!(lost_out)).shown(Shown::JSON),
-        C::new("retrans_out", "", (0, 0), int!(retrans_out)).shown(Shown::JSON),
-        C::new("retransmits", "", (0, 0), int!(retransmits)).shown(Shown::JSON),
+        C::new("mss", "", (0, 0), told!(mss)).shown(Shown::JSON),
+        C::new("packets_out", "", (0, 0), told!(packets_out)).shown(Shown::JSON),
+        C::new("sacked_out", "", (0, 0), told!(sacked_out)).shown(Shown::JSON),
+        C::new("lost_out", "", (0, 0), told!(lost_out)).shown(Shown::JSON),
+        C::new("retrans_out", "", (0, 0), told!(retrans_out)).shown(Shown::JSON),
+        C::new("retransmits", "", (0, 0), told!(retransmits)).shown(Shown::JSON),
         C::new("delivery_rate_app_limited", "", (0, 0), |r| {
-            Value::Bool(r.body.app_limited != 0)
+            told(r.body, Value::Bool(r.body.app_limited != 0))
         })
         .shown(Shown::JSON),
     ]
@@ -221,6 +241,15 @@ struct Probe {
 }
 
 impl Probe {
+    fn new(rows: Rows<probe>, args: &Args) -> Self {
+        let watched = !args.common.filter.is_set() && !args.sampling.is_set();
+        Self {
+            rows,
+            traces: None,
+            busy: watched.then(|| (Instant::now(), 0)),
+        }
+    }
+
     fn warn_if_busy(&mut self) {
         let Some((since, count)) = &mut self.busy else {
             return;
@@ -515,6 +544,11 @@ fn run(args: Args) -> Result<()> {
     } = &args.common;
     let style = output.style();
     let session = Session::new("tcpprobe", run, &["tcp:tcp_probe"]);
+    if session.has_only_records() {
+        let samples = record::Samples::new(&args)?;
+        let rows = Rows::new("tcpprobe", style, columns());
+        return tcptools::record::run(&session, filter, samples, &mut Probe::new(rows, &args));
+    }
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::TcpprobeSkelBuilder::default(), &mut storage, filter)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
@@ -552,12 +586,8 @@ fn run(args: Args) -> Result<()> {
         return session.run(skel.object_mut(), &mut live);
     }
     let picture = args.plot.as_deref().map(Picture::create).transpose()?;
-    let watched = !filter.is_set() && !args.sampling.is_set();
-    let mut probe = Probe {
-        rows,
-        traces: picture.is_some().then(Traces::default),
-        busy: watched.then(|| (Instant::now(), 0)),
-    };
+    let mut probe = Probe::new(rows, &args);
+    probe.traces = picture.is_some().then(Traces::default);
     let result = session.run(skel.object_mut(), &mut probe);
     match (picture, &probe.traces) {
         (Some(picture), Some(traces)) if result.is_ok() => picture.write(traces)?,

@@ -24,6 +24,9 @@ use tcptools::tracepoint;
 use tcptools::types::{Record, decode, decode_stack};
 use tcptools::value::Value;
 
+#[path = "tcpretrans/record.rs"]
+mod record;
+
 tcptools::skeleton!("tcpretrans");
 use bpf::types::{retrans, total};
 tcptools::record!(retrans, bpf::types::head);
@@ -77,6 +80,9 @@ const KINDS: [(&str, &str); 6] = [
 ];
 const TLP: u8 = 5;
 const SYNACK: u8 = 2;
+const SYN: u8 = 1;
+/// Only a tracepoint's record told of it, which has no cause.
+const UNTOLD: u8 = u8::MAX;
 
 /// `enum tcp_ca_state` (`include/uapi/linux/tcp.h`).
 const CA_STATES: [&str; 5] = ["open", "disorder", "cwr", "recovery", "loss"];
@@ -99,7 +105,11 @@ fn columns(args: &Args) -> Vec<C> {
         csv("laddr", "LADDR", |r| Value::Addr(r.head.flow.local())),
         csv("lport", "LPORT", |r| Value::Int(r.head.flow.lport.into())),
         C::new("", "T>", (2, 2), |r| {
-            Value::Text(if r.body.kind == TLP { "L>" } else { "R>" })
+            Value::Text(match r.body.kind {
+                TLP => "L>",
+                UNTOLD => "?>",
+                _ => "R>",
+            })
         })
         .shown(table),
         C::new("", "RADDR:RPORT", (20, 47), |r| {
@@ -109,7 +119,10 @@ fn columns(args: &Args) -> Vec<C> {
         csv("raddr", "RADDR", |r| Value::Addr(r.head.flow.remote())),
         csv("rport", "RPORT", |r| Value::Int(r.head.flow.rport.into())),
         C::new("state", "STATE", (11, 11), |r| {
-            Value::Text(tcp_state(r.body.state))
+            match r.body.state {
+                0 => Value::Unknown, // not in the record before 5.0
+                state => Value::Text(tcp_state(state)),
+            }
         }),
     ];
     let sequence = if args.sequence {
@@ -117,9 +130,19 @@ fn columns(args: &Args) -> Vec<C> {
     } else {
         Shown::DETAIL
     };
-    columns.push(C::new("seq", "SEQ", (10, 10), |r| Value::Int(r.body.seq.into())).shown(sequence));
-    columns.push(C::new("kind", "", (0, 0), |r| Value::Text(kind(r.body).0)).shown(Shown::JSON));
-    columns.push(C::new("", "KIND", (6, 6), |r| Value::Text(kind(r.body).1)).shown(text));
+    columns.push(C::new("seq", "SEQ", (10, 10), |r| told(r.body, r.body.seq)).shown(sequence));
+    columns.push(
+        C::new("kind", "", (0, 0), |r| {
+            kind(r.body).map_or(Value::Unknown, |k| Value::Text(k.0))
+        })
+        .shown(Shown::JSON),
+    );
+    columns.push(
+        C::new("", "KIND", (6, 6), |r| {
+            kind(r.body).map_or(Value::Unknown, |k| Value::Text(k.1))
+        })
+        .shown(text),
+    );
     columns.extend(details());
     let errors = if args.failed || args.lossprobe {
         text
@@ -149,10 +172,11 @@ fn details() -> Vec<C> {
             .shown(Shown::DETAIL)
     };
     vec![
-        number("segs", "SEGS", 4, |r| Value::Int(r.body.segs.into())),
-        number("len_bytes", "LEN", 5, |r| Value::Int(r.body.len.into())),
-        C::new("tcp_flags", "FLAGS", (0, 11), |r| {
-            Value::TcpFlags(r.body.tcp_flags)
+        number("segs", "SEGS", 4, |r| told(r.body, r.body.segs)),
+        number("len_bytes", "LEN", 5, |r| told(r.body, r.body.len)),
+        C::new("tcp_flags", "FLAGS", (0, 11), |r| match r.body.bare {
+            0 => Value::TcpFlags(r.body.tcp_flags),
+            _ => Value::Unknown,
         })
         .shown(Shown::DETAIL),
         C::new("ca_state", "CA_STATE", (0, 8), |r| {
@@ -193,13 +217,21 @@ fn details() -> Vec<C> {
     ]
 }
 
-fn kind(body: &retrans) -> (&'static str, &'static str) {
-    *KINDS.get(usize::from(body.kind)).unwrap_or(&KINDS[0])
+fn kind(body: &retrans) -> Option<(&'static str, &'static str)> {
+    KINDS.get(usize::from(body.kind)).copied()
+}
+
+/// A number that no tracepoint's record has.
+fn told(body: &retrans, value: u32) -> Value<'static> {
+    match body.bare {
+        0 => Value::Int(value.into()),
+        _ => Value::Unknown,
+    }
 }
 
 /// The record, if it has a connection's own fields: a listener has none of the connection that it answers.
 fn full(body: &retrans) -> Option<&retrans> {
-    (body.kind != SYNACK || body.rto_jiffies != 0).then_some(body)
+    (body.bare == 0 && (body.kind != SYNACK || body.rto_jiffies != 0)).then_some(body)
 }
 
 fn known(value: u64) -> Value<'static> {
@@ -360,6 +392,11 @@ fn run(args: Args) -> Result<()> {
     style.time = style.format != Format::Json;
     let tracepoints = ["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"];
     let session = Session::new("tcpretrans", run, &tracepoints);
+    if session.has_only_records() {
+        let retransmits = record::Retransmits::new(&args)?;
+        let rows = Rows::new("tcpretrans", style, columns(&args));
+        return tcptools::record::run(&session, filter, retransmits, &mut Each(rows));
+    }
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::TcpretransSkelBuilder::default(), &mut storage, filter)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {

@@ -17,11 +17,15 @@ use tcptools::cli::{self, Common, duration};
 use tcptools::filter::States;
 use tcptools::journal::{self, Journal};
 use tcptools::names::tcp_state;
-use tcptools::output::{Column, Rows, Shown, comm, family, laddr, lport, pid, raddr, rport};
+use tcptools::output::{
+    Column, Rows, Shown, comm, cookie, family, laddr, lport, pid, raddr, rport,
+};
 use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::types::{Record, decode};
 use tcptools::value::Value;
 
+#[path = "tcpstates/record.rs"]
+mod record;
 #[path = "tcpstates/summary.rs"]
 mod summary;
 
@@ -82,7 +86,7 @@ fn columns(skaddr: bool) -> Vec<Column<transition>> {
     let table = Shown::NARROW.or(Shown::WIDE);
     let roomy = Shown::WIDE.or(Shown::CSV);
     let mut columns = vec![
-        C::new("cookie", "COOKIE", (8, 8), |r| Value::Int(r.head.cookie)).shown(roomy),
+        C::new("cookie", "COOKIE", (8, 8), cookie).shown(roomy),
         C::new("pid", "PID", (7, 7), pid).shown(text),
         C::new("comm", "COMM", (10, 16), comm).shown(text),
         C::new("family", "IP", (2, 2), family).shown(roomy),
@@ -181,7 +185,9 @@ fn log(journal: &mut Journal, body: &transition) {
     if let Some(us) = in_state_us(body) {
         journal.text("OBJECT_TCP_SPAN_TIME", us);
     }
-    journal.text("OBJECT_TCP_COOKIE", head.cookie);
+    if head.cookie != 0 {
+        journal.text("OBJECT_TCP_COOKIE", head.cookie);
+    }
     journal.send();
 }
 
@@ -196,6 +202,11 @@ fn run(args: Args) -> Result<()> {
         false => None,
     };
     let session = Session::new("tcpstates", run, &["sock:inet_sock_set_state"]);
+    if session.has_only_records() {
+        let changes = record::Changes::new(&args)?;
+        let rows = Rows::new("tcpstates", output.style(), columns(args.skaddr));
+        return tcptools::record::run(&session, filter, changes, &mut Changes { rows, journal });
+    }
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::TcpstatesSkelBuilder::default(), &mut storage, filter)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {

@@ -32,6 +32,8 @@ enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 enum { BPF_SK_STORAGE_GET_F_CREATE = 1 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum { BPF_RINGBUF_HDR_SZ = 8 };
+enum { BPF_RB_AVAIL_DATA = 0 };
+#define BPF_F_CURRENT_CPU 0xffffffffULL
 
 /* include/linux/socket.h, include/uapi/linux/in.h */
 enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, AF_NETLINK = 16 };

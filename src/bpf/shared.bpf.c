@@ -2,6 +2,7 @@
 /* No program: gives Rust the shared types, so that no struct is written twice. Every tool checks that its own agree. */
 #include "count.bpf.h"
 #include "hist.bpf.h"
+#include "record.bpf.h"
 #include "tcp.bpf.h"
 
 EXPORT_TYPE(head);
@@ -10,3 +11,4 @@ EXPORT_TYPE(config);
 EXPORT_TYPE(counters);
 EXPORT_TYPE(lacks);
 EXPORT_TYPE(filter_set);
+EXPORT_TYPE(seen);

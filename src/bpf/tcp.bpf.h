@@ -12,59 +12,8 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "compat.bpf.h"
-
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* A struct used only behind a pointer from the ring buffer is not in the object's BTF; this puts it there. */
-#define EXPORT_TYPE(type) const struct type *type##_exported __attribute__((unused))
-
-/* ---------------------------------------------------------------- what userspace reads */
-
-struct counters {
-	__u64 lost;      /* events for which the ring buffer had no room */
-	__u64 untracked; /* sockets for which no state could be kept: no memory, or a full table where that is needed */
-	__u64 uncounted; /* occurrences that a full table of counts or histograms had no room for */
-	__u64 nested;    /* events that a program was interrupted by, and that its twin has handled (nested.bpf.h) */
-	__u64 filtered;  /* events that a filter turned away; only with config.stats */
-};
-
-enum { PID_UNKNOWN, PID_SOCKET, PID_LISTENER, PID_SEED };
-
-/* Who owns a socket: the process, never the task that happened to be on the CPU. */
-struct owner {
-	__u32 pid; /* thread group id; 0: a process that is not in the pid namespace of config */
-	__u8 source;
-	__u8 pad[3];
-	__u8 comm[16]; /* of the thread group's leader, as `ps -p` shows it */
-};
-
-struct flow {
-	__u8 laddr[16]; /* network order, IPv4 as ::ffff:a.b.c.d */
-	__u8 raddr[16];
-	__u16 lport; /* host order */
-	__u16 rport;
-	__u8 family; /* 4 or 6; an IPv4-mapped address is 4 */
-	__u8 pad[3];
-};
-
-/* The head of every record that reaches userspace. */
-struct head {
-	__u64 boot_ns; /* CLOCK_BOOTTIME */
-	__u64 cookie; /* 0: unknown */
-	struct flow flow;
-	struct owner owner;
-	__u32 netns; /* inode number of the network namespace */
-	__u32 uid;
-	__u32 event; /* the tool's own enum */
-	__u32 pad;
-};
-
-struct counters counters SEC(".data.counters") = {};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 64 * 1024); /* userspace sets the real size; 64 KiB is a page multiple everywhere */
-} events SEC(".maps");
+#include "events.bpf.h"
+#include "filter.bpf.h"
 
 #include "state.bpf.h"
 
@@ -140,11 +89,6 @@ static __always_inline void copy_v6(__u8 *to, struct in6_addr *from)
 	word[3] = from->in6_u.u6_addr32[3];
 }
 
-static __always_inline bool is_v4_mapped(const __u8 *addr)
-{
-	return *(__u64 *)addr == 0 && *(__u32 *)(addr + 8) == bpf_htonl(0xffff);
-}
-
 /*
  * tcp_set_state() releases the bound port before it reports CLOSE: then skc_num is 0 and inet_sport still tells
  * (net/ipv4/tcp.c: tcp_set_state). Before connect() has chosen a port both are 0.
@@ -188,24 +132,6 @@ static __always_inline bool may_own(struct task_struct *task, struct sock *sk)
 		return false;
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	return !tp || !is_mptcp_subflow(tp);
-}
-
-/*
- * Clears what follows the terminating zero: until 5.17 the kernel leaves the rest of a longer former name there
- * (fs/exec.c: __set_task_comm), and names are compared as two words.
- */
-static __always_inline void comm_tidy(__u64 *word)
-{
-	__u64 zero = (word[0] - 0x0101010101010101) & ~word[0] & 0x8080808080808080;
-
-	if (zero) {
-		word[0] &= (zero & -zero) - 1;
-		word[1] = 0;
-		return;
-	}
-	zero = (word[1] - 0x0101010101010101) & ~word[1] & 0x8080808080808080;
-	if (zero)
-		word[1] &= (zero & -zero) - 1;
 }
 
 enum { MAX_PID_NS_LEVEL = 32 }; /* include/linux/pid_namespace.h */
@@ -280,55 +206,7 @@ static __always_inline void owner_follow(struct owner *owner, struct sock *sk, i
 		owner_note(owner, sk);
 }
 
-/* ---------------------------------------------------------------- filters: all decide here, before a record is reserved */
-
-static __always_inline bool in_ranges(const volatile struct range_list *list, __u32 value)
-{
-	bool found = false;
-
-	for (__u32 i = 0; i < MAX_RANGES && i < list->n; i++)
-		found |= value >= list->range[i].lo && value <= list->range[i].hi;
-	return found != !!list->negate;
-}
-
-static __always_inline bool in_ids(const volatile struct id_list *list, __u64 id)
-{
-	bool found = false;
-
-	for (__u32 i = 0; i < MAX_IDS && i < list->n; i++)
-		found |= list->id[i] == id;
-	return found != !!list->negate;
-}
-
-static __always_inline bool in_cidrs(const volatile struct cidr_list *list, const __u8 *addr, __u8 family)
-{
-	__u64 hi = *(__u64 *)addr, lo = *(__u64 *)(addr + 8);
-	bool found = false;
-
-	for (__u32 i = 0; i < MAX_CIDRS && i < list->n; i++)
-		found |= list->cidr[i].family == family && (hi & list->cidr[i].mask[0]) == list->cidr[i].addr[0] &&
-			 (lo & list->cidr[i].mask[1]) == list->cidr[i].addr[1];
-	return found;
-}
-
-static __always_inline bool in_comms(const volatile struct comm_list *list, const __u8 *comm)
-{
-	__u64 a = *(__u64 *)comm, b = *(__u64 *)(comm + 8);
-	bool found = false;
-
-	for (__u32 i = 0; i < MAX_COMMS && i < list->n; i++)
-		found |= list->comm[i][0] == a && list->comm[i][1] == b;
-	return found != !!list->negate;
-}
-
-static __always_inline bool in_ports(const volatile struct port_set *ports, __u16 port)
-{
-	__u64 bit = port;
-
-	/* Before 6.18 the verifier does not know that a byte-swapped port has 16 bits: the mask must stay. */
-	barrier_var(bit);
-	return ports->bits[bit >> 3 & (sizeof(ports->bits) - 1)] >> (bit & 7) & 1;
-}
+/* ---------------------------------------------------------------- filters that look into the socket */
 
 /* In the socket's cgroup or below it: the socket belongs to the cgroup that its creator was in. */
 static __always_inline bool in_cgroups(const volatile struct id_list *list, struct sock *sk)
@@ -347,31 +225,6 @@ static __always_inline bool in_cgroups(const volatile struct id_list *list, stru
 	return found != !!list->negate;
 }
 
-static __always_inline bool flow_wanted(const struct flow *flow)
-{
-	const volatile struct filter_set *set = &config.set;
-	const volatile struct filter *f = &config.filter;
-
-	if (!set->flow)
-		return true;
-	if (set->family && set->family != flow->family)
-		return false;
-	if (set->lport && in_ports(&f->lport, flow->lport) == !!f->lport.negate)
-		return false;
-	if (set->rport && in_ports(&f->rport, flow->rport) == !!f->rport.negate)
-		return false;
-	if (set->port && (in_ports(&f->port, flow->lport) || in_ports(&f->port, flow->rport)) == !!f->port.negate)
-		return false;
-	if (set->laddr && in_cidrs(&f->laddr, flow->laddr, flow->family) == !!f->laddr.negate)
-		return false;
-	if (set->raddr && in_cidrs(&f->raddr, flow->raddr, flow->family) == !!f->raddr.negate)
-		return false;
-	if (set->addr && (in_cidrs(&f->addr, flow->laddr, flow->family) ||
-			  in_cidrs(&f->addr, flow->raddr, flow->family)) == !!f->addr.negate)
-		return false;
-	return true;
-}
-
 static __always_inline bool sock_wanted(struct sock *sk)
 {
 	const volatile struct filter_set *set = &config.set;
@@ -382,19 +235,6 @@ static __always_inline bool sock_wanted(struct sock *sk)
 	if (set->uid && !in_ranges(&f->uid, sk->sk_uid.val))
 		return false;
 	return !set->cgroup || in_cgroups(&f->cgroup, sk);
-}
-
-/* An unknown owner matches no pid and no comm, not even a negated one: nothing is claimed of it. */
-static __always_inline bool owner_wanted(const struct owner *owner)
-{
-	const volatile struct filter_set *set = &config.set;
-	const volatile struct filter *f = &config.filter;
-
-	if ((set->pid || set->comm) && owner->source == PID_UNKNOWN)
-		return false;
-	if (set->pid && !in_ranges(&f->pid, owner->pid))
-		return false;
-	return !set->comm || in_comms(&f->comm, owner->comm);
 }
 
 static __always_inline bool wanted(struct sock *sk, const struct flow *flow, const struct owner *owner)

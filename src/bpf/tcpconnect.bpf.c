@@ -36,7 +36,7 @@ struct connect {
 	__u8 outcome;
 	__u8 errno_;
 	__u8 partial;  /* began before the trace: the latency is a lower bound */
-	__u8 syn_sent; /* a SYN was handed to IP: the open is in ActiveOpens */
+	__u8 syn_sent; /* a SYN was handed to IP: the open is in ActiveOpens; 2: not known (src/bin/tcpconnect/record.rs) */
 };
 EXPORT_TYPE(connect);
 

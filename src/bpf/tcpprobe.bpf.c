@@ -33,7 +33,8 @@ struct probe {
 	__u8 ca_state;
 	__u8 retransmits;
 	__u8 app_limited;
-	__u8 pad[5];
+	__u8 bare; /* made of the tracepoint's record, which has nothing after data_len (src/bin/tcpprobe/record.rs) */
+	__u8 pad[4];
 };
 EXPORT_TYPE(probe);
 
@@ -81,6 +82,7 @@ static __always_inline void probe_fill(struct probe *e, struct sock *sk, struct 
 	e->ca_state = BPF_CORE_READ_BITFIELD(icsk, icsk_ca_state);
 	e->retransmits = icsk->icsk_retransmits;
 	e->app_limited = BPF_CORE_READ_BITFIELD(tp, rate_app_limited);
+	e->bare = 0;
 	__builtin_memset(e->pad, 0, sizeof(e->pad));
 }
 

@@ -47,7 +47,8 @@ struct retrans {
 	__u8 attempt; /* 0: not counted for this kind */
 	__u8 timer;   /* sent by the retransmission timer itself */
 	__u8 listener;
-	__u32 pad;
+	__u8 bare; /* made of a tracepoint's record: only head, err, kind and state can be known (src/bin/tcpretrans/record.rs) */
+	__u8 pad[3];
 	__u64 stack[STACK_DEPTH];
 };
 EXPORT_TYPE(retrans);
@@ -193,7 +194,7 @@ static __always_inline void segment_fill(struct retrans *e, struct tcp_sock *tp,
 	e->in_flight_bytes = tp->snd_nxt - tp->snd_una;
 	e->syn_queue = e->accept_queue = e->accept_queue_max = 0;
 	e->listener = 0;
-	e->pad = 0;
+	e->bare = e->pad[0] = e->pad[1] = e->pad[2] = 0;
 	bool timed = e->ca_state == TCP_CA_LOSS;
 	e->attempt = timed ? tp->inet_conn.icsk_retransmits : 0;
 	/* Its handler has taken the pending event; a retransmission that an ACK clocks out leaves the timer armed. */

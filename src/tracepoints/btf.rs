@@ -96,6 +96,7 @@ impl Types {
                 kind: self.text(member.ty, 0),
                 offset: offset / 8,
                 size: self.size(member.ty),
+                signed: false,
             })
         });
         Some(fields.collect())

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-pub use tracefs::{events as tracefs_events, remedy as tracefs_remedy};
+pub use tracefs::{events as tracefs_events, fields as tracefs_fields, remedy as tracefs_remedy};
 
 /// A field of a record.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -27,6 +27,9 @@ pub struct Field {
     pub offset: u32,
     /// Bytes.
     pub size: u32,
+    /// Whether it may be negative, as far as is known: BTF has it in the type.
+    #[serde(skip)]
+    pub signed: bool,
 }
 
 impl Field {
@@ -209,6 +212,7 @@ mod tests {
             kind: kind.into(),
             offset: 8,
             size: 4,
+            signed: false,
         };
         assert_eq!(field("__u8[2][4]").declaration(), "__u8 x[2][4]");
         assert_eq!(

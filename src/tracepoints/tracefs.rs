@@ -70,12 +70,14 @@ fn parse(format: &str) -> Vec<Field> {
         let number = |part: Option<&str>, key| part?.strip_prefix(key)?.parse().ok();
         let offset = number(parts.next(), "offset:")?;
         let size = number(parts.next(), "size:")?;
+        let signed = parts.next() == Some("signed:1");
         let (name, dimension) = name.split_at(name.find('[').unwrap_or(name.len()));
         Some(Field {
             name: name.to_owned(),
             kind: with_dimension(declared, dimension),
             offset,
             size,
+            signed,
         })
     });
     fields
@@ -108,5 +110,6 @@ mod tests {
             (fields[1].kind.as_str(), fields[1].offset, fields[1].size),
             ("__u8[28]", 32, 28)
         );
+        assert!(fields[2].signed && !fields[1].signed);
     }
 }

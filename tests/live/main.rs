@@ -14,6 +14,7 @@ mod net;
 mod opens;
 mod pair;
 mod peer;
+mod records;
 mod scratch;
 mod sockbuf;
 mod stats;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         front::tests(),
         namespaces::tests(),
         opens::tests(),
+        records::tests(),
         sockbuf::tests(),
         stats::tests(),
         tcpaccept::tests(),

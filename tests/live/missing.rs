@@ -47,6 +47,12 @@ pub fn needs_cookies() -> Result<()> {
     )
 }
 
+/// There is type information, so that a run with it and one without can be compared.
+pub fn needs_btf() -> Result<()> {
+    let found = std::path::Path::new("/sys/kernel/btf/vmlinux").exists();
+    needs("CONFIG_DEBUG_INFO_BTF", found)
+}
+
 /// A BPF program can ask whether a process still lives.
 pub fn needs_task_from_pid() -> Result<()> {
     let symbols = std::fs::read_to_string("/proc/kallsyms")?;

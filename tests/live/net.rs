@@ -11,6 +11,7 @@ use std::{
         unix::{fs::MetadataExt, process::CommandExt},
     },
     process::{Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     thread,
 };
 
@@ -255,6 +256,30 @@ impl Net {
     /// The argument of `--netns` for both.
     pub fn inodes(&self) -> String {
         format!("{},{}", self.a.inode, self.b.inode)
+    }
+
+    /// Addresses that no other namespace has: a network of each family, in which `a` is 1 and `b` is 2.
+    pub fn own_networks(&self) -> Result<[String; 2]> {
+        static COUNT: AtomicU16 = AtomicU16::new(0);
+        let (pid, n) = (
+            std::process::id() % 64,
+            COUNT.fetch_add(1, Ordering::Relaxed),
+        );
+        let nets = [
+            format!("10.{}.{n}.", 64 + pid),
+            format!("fd0a:{pid:x}:{n:x}::"),
+        ];
+        for side in [Side::A, Side::B] {
+            let (host, other) = (side as u8, side.other() as u8);
+            let lladdr = side.other().mac();
+            let [v4, v6] = &nets;
+            self.side(side).ip(&format!(
+                "addr add {v4}{host}/24 dev v0\naddr add {v6}{host}/64 dev v0 nodad\n\
+                 neigh replace {v4}{other} dev v0 lladdr {lladdr} nud permanent\n\
+                 neigh replace {v6}{other} dev v0 lladdr {lladdr} nud permanent"
+            ))?;
+        }
+        Ok(nets)
     }
 
     /// Waits until no session is left on either side.

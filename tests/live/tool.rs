@@ -71,6 +71,13 @@ impl Tool {
         Self::launch(command, name, args, Stdio::piped())?.collecting()
     }
 
+    /// As `start`, as if the kernel had none of these features: `btf`, `ringbuf`.
+    pub fn start_reduced(features: &str, name: &str, args: &[&str]) -> Result<Self> {
+        let mut command = Command::new(path(name));
+        command.env("TCPTOOLS_WITHOUT", features);
+        Self::launch(command, name, args, Stdio::piped())?.collecting()
+    }
+
     fn collecting(mut self) -> Result<Self> {
         let stdout = self.child.stdout.take().context("no stdout")?;
         self.stdout = Some(collect(stdout, Arc::clone(&self.lines)));
@@ -194,7 +201,13 @@ fn collect(stdout: ChildStdout, lines: Arc<Mutex<Vec<String>>>) -> JoinHandle<()
 
 /// Runs a command to its end, with nothing added to its arguments.
 pub fn run(name: &str, args: &[&str]) -> Result<Run> {
+    run_without("", name, args)
+}
+
+/// The same, without what the kernel has: `btf`, `ringbuf`.
+pub fn run_without(features: &str, name: &str, args: &[&str]) -> Result<Run> {
     let output = Command::new(path(name))
+        .env("TCPTOOLS_WITHOUT", features)
         .args(args)
         .stdin(Stdio::null())
         .output()?;

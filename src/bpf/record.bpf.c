@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * For kernels without type information (BTF): the classic tracepoints' records, and nothing else of the kernel. What
+ * they mean for a command is userspace's business (src/record/).
+ *
+ * Every program exists twice. `<event>_ring` is for a ring buffer and the boot-time clock, which came together (5.8);
+ * `<event>_perf` for a perf buffer and the monotonic clock. A constant could not choose: before 5.5 the verifier does
+ * not know the values of constants, and refuses helpers that its kernel lacks in branches that are never taken.
+ */
+#include "events.bpf.h"
+#include "record.bpf.h"
+#include <bpf/bpf_core_read.h>
+
+EXPORT_TYPE(seen);
+
+/* ---------------------------------------------------------------- reading a record */
+
+/*
+ * A byte of an array of the record. Addresses lie at odd offsets, where the verifier allows no wider load, and a helper
+ * that reads memory gives zeros under lockdown. The barriers keep the offset within the load: the compiler would add it
+ * to the context's address once for all bytes, and such an address the verifier refuses.
+ */
+#define BYTE(ctx, array, index)              \
+	({                                   \
+		typeof(ctx) c_ = (ctx);      \
+		barrier_var(c_);             \
+		__u8 b_ = c_->array[index];  \
+		barrier_var(b_);             \
+		b_;                          \
+	})
+
+#define COPY4(to, at, ctx, array, from)                      \
+	do {                                                 \
+		(to)[(at) + 0] = BYTE(ctx, array, (from) + 0); \
+		(to)[(at) + 1] = BYTE(ctx, array, (from) + 1); \
+		(to)[(at) + 2] = BYTE(ctx, array, (from) + 2); \
+		(to)[(at) + 3] = BYTE(ctx, array, (from) + 3); \
+	} while (0)
+
+#define COPY16(to, ctx, array, from)                  \
+	do {                                          \
+		COPY4(to, 0, ctx, array, (from) + 0);   \
+		COPY4(to, 4, ctx, array, (from) + 4);   \
+		COPY4(to, 8, ctx, array, (from) + 8);   \
+		COPY4(to, 12, ctx, array, (from) + 12); \
+	} while (0)
+
+static __always_inline void family_set(struct flow *flow)
+{
+	flow->family = is_v4_mapped(flow->raddr) ? 4 : 6;
+}
+
+/* A record with ports in host order and addresses in 16 bytes, IPv4 mapped. */
+#define FLOW(e, ctx)                                       \
+	do {                                               \
+		(e)->flow.lport = (ctx)->sport;            \
+		(e)->flow.rport = (ctx)->dport;            \
+		COPY16((e)->flow.laddr, ctx, saddr_v6, 0);    \
+		COPY16((e)->flow.raddr, ctx, daddr_v6, 0);    \
+		family_set(&(e)->flow);                    \
+	} while (0)
+
+/* One end, from a struct sockaddr_in or sockaddr_in6 in a record: family, port in network order, then the address. */
+#define END(addr, port, ctx, array)                                           \
+	do {                                                                  \
+		(port) = BYTE(ctx, array, 2) << 8 | BYTE(ctx, array, 3);      \
+		if (BYTE(ctx, array, 0) == AF_INET6) {                        \
+			COPY16(addr, ctx, array, 8);                          \
+		} else {                                                      \
+			(addr)[10] = (addr)[11] = 0xff;                       \
+			COPY4(addr, 12, ctx, array, 4);                       \
+		}                                                             \
+	} while (0)
+
+#define ENDS(e, ctx)                                               \
+	do {                                                       \
+		END((e)->flow.laddr, (e)->flow.lport, ctx, saddr); \
+		END((e)->flow.raddr, (e)->flow.rport, ctx, daddr); \
+		family_set(&(e)->flow);                            \
+	} while (0)
+
+static __always_inline bool protocol_seen(__u16 protocol)
+{
+	return protocol == IPPROTO_TCP || (config.set.mptcp && protocol == IPPROTO_MPTCP);
+}
+
+/* ---------------------------------------------------------------- the records */
+
+/*
+ * Userspace decides what is shown; this only keeps from it what never will be. A socket's first changes come before
+ * its ports are known (a child's until 6.14), and a listener's tell whose its children are.
+ */
+static __always_inline bool state_wanted(const struct flow *flow)
+{
+	if (!flow->rport || (!flow->lport && (config.set.lport || config.set.port)))
+		return true;
+	return flow_wanted(flow);
+}
+
+static __always_inline bool read_inet_sock_set_state(struct seen *e, struct record_inet_sock_set_state *ctx)
+{
+	e->kind = SEEN_STATE;
+	e->protocol = ctx->protocol;
+	e->skaddr = (__u64)ctx->skaddr;
+	e->old_state = ctx->oldstate;
+	e->state = ctx->newstate;
+	FLOW(e, ctx);
+	return e->old_state != e->state && protocol_seen(e->protocol) && state_wanted(&e->flow);
+}
+
+static __always_inline bool read_tcp_retransmit_skb(struct seen *e, struct record_tcp_retransmit_skb *ctx)
+{
+	e->kind = SEEN_RETRANSMIT;
+	e->skaddr = (__u64)ctx->skaddr;
+	if (bpf_core_field_exists(ctx->state))
+		e->state = ctx->state;
+	if (bpf_core_field_exists(ctx->err))
+		e->err = ctx->err;
+	FLOW(e, ctx);
+	return flow_wanted(&e->flow);
+}
+
+static __always_inline bool read_tcp_retransmit_synack(struct seen *e, struct record_tcp_retransmit_synack *ctx)
+{
+	e->kind = SEEN_SYNACK;
+	e->skaddr = (__u64)ctx->skaddr;
+	FLOW(e, ctx);
+	return flow_wanted(&e->flow);
+}
+
+static __always_inline bool read_tcp_send_reset(struct seen *e, struct record_tcp_send_reset *ctx)
+{
+	e->kind = SEEN_SEND_RESET;
+	e->skaddr = (__u64)ctx->skaddr;
+	if (bpf_core_field_exists(ctx->state))
+		e->state = ctx->state;
+	if (bpf_core_field_exists(ctx->reason))
+		e->reason = ctx->reason;
+	if (bpf_core_field_exists(ctx->sport)) {
+		FLOW(e, ctx);
+	} else {
+		ENDS(e, ctx);
+	}
+	return true;
+}
+
+#define READ_SOCK_EVENT(event, what)                                                                       \
+	static __always_inline bool read_##event(struct seen *e, struct record_##event *ctx)              \
+	{                                                                                                  \
+		e->kind = what;                                                                            \
+		e->skaddr = (__u64)ctx->skaddr;                                                            \
+		if (bpf_core_field_exists(ctx->sock_cookie))                                               \
+			e->cookie = ctx->sock_cookie;                                                      \
+		FLOW(e, ctx);                                                                              \
+		return true;                                                                               \
+	}
+READ_SOCK_EVENT(tcp_receive_reset, SEEN_RECEIVE_RESET)
+READ_SOCK_EVENT(tcp_destroy_sock, SEEN_DESTROY)
+READ_SOCK_EVENT(tcp_rcv_space_adjust, SEEN_READ)
+
+static __always_inline bool read_tcp_probe(struct seen *e, struct record_tcp_probe *ctx)
+{
+	e->kind = SEEN_PROBE;
+	ENDS(e, ctx);
+	if (!flow_wanted(&e->flow))
+		return false;
+	if (bpf_core_field_exists(ctx->skaddr))
+		e->skaddr = (__u64)ctx->skaddr;
+	e->cookie = ctx->sock_cookie;
+	e->data_len = ctx->data_len;
+	e->snd_nxt = ctx->snd_nxt;
+	e->snd_una = ctx->snd_una;
+	e->snd_cwnd = ctx->snd_cwnd;
+	e->ssthresh = ctx->ssthresh;
+	e->snd_wnd = ctx->snd_wnd;
+	e->srtt_us = ctx->srtt;
+	e->rcv_wnd = ctx->rcv_wnd;
+	return true;
+}
+
+/* ---------------------------------------------------------------- the programs */
+
+static __always_inline void task_note(struct seen *e)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+
+	e->tgid = id >> 32;
+	e->tid = id;
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	comm_tidy((__u64 *)e->comm);
+}
+
+#define PROGRAMS(category, event)                                                                          \
+	SEC("?tracepoint/" #category "/" #event)                                                           \
+	int event##_ring(struct record_##event *ctx)                                                       \
+	{                                                                                                  \
+		struct seen e = {.at_ns = bpf_ktime_get_boot_ns()};                                        \
+                                                                                                           \
+		if (!read_##event(&e, ctx))                                                                \
+			return 0;                                                                          \
+		task_note(&e);                                                                             \
+		if (bpf_ringbuf_output(&events, &e, sizeof(e), event_wakes()))                             \
+			__sync_fetch_and_add(&counters.lost, 1);                                           \
+		return 0;                                                                                  \
+	}                                                                                                  \
+	SEC("?tracepoint/" #category "/" #event)                                                           \
+	int event##_perf(struct record_##event *ctx)                                                       \
+	{                                                                                                  \
+		struct seen e = {.at_ns = bpf_ktime_get_ns()};                                             \
+                                                                                                           \
+		if (!read_##event(&e, ctx))                                                                \
+			return 0;                                                                          \
+		task_note(&e);                                                                             \
+		if (bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, &e, sizeof(e)))                 \
+			__sync_fetch_and_add(&counters.lost, 1);                                           \
+		return 0;                                                                                  \
+	}
+
+PROGRAMS(sock, inet_sock_set_state)
+PROGRAMS(tcp, tcp_retransmit_skb)
+PROGRAMS(tcp, tcp_retransmit_synack)
+PROGRAMS(tcp, tcp_send_reset)
+PROGRAMS(tcp, tcp_receive_reset)
+PROGRAMS(tcp, tcp_destroy_sock)
+PROGRAMS(tcp, tcp_rcv_space_adjust)
+PROGRAMS(tcp, tcp_probe)

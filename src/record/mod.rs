@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Running on kernels without type information (BTF): from the records of the classic tracepoints alone.
+//!
+//! The kernel half (`src/bpf/record.bpf.c`) hands over what the records have. A command translates that into the
+//! records that its own kernel half would send, so that everything behind them is the same.
+
+mod format;
+mod owners;
+mod sockets;
+mod wanted;
+
+use std::mem::MaybeUninit;
+use std::path::Path;
+
+use anyhow::Result;
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+
+pub use self::sockets::{Socket, Sockets};
+pub use self::wanted::Wanted;
+use crate::cli::Usage;
+use crate::clock::{boot_ns, monotonic_ns};
+use crate::filter::Filter;
+use crate::preflight::{KERNEL_BTF, Trouble};
+use crate::session::{Figures, Handler, Printer, Session};
+use crate::source;
+use crate::types::{decode, head, owner, seen, seen_kind};
+
+crate::skeleton!("record");
+
+/// Whether `TCPTOOLS_WITHOUT` names something that the kernel has: `btf`, `ringbuf`. For tests, and to compare.
+pub fn done_without(feature: &str) -> bool {
+    let list = std::env::var("TCPTOOLS_WITHOUT").unwrap_or_default();
+    list.split(',').any(|word| word == feature)
+}
+
+/// Whether commands have to do without the kernel's type information.
+pub fn is_needed() -> bool {
+    done_without("btf") || !Path::new(KERNEL_BTF).exists()
+}
+
+/// A command's own part: makes its records of what the tracepoints' records have.
+pub trait Translate {
+    /// What it remembers of each socket.
+    type Tool: Copy + Default;
+
+    /// The tracepoints it needs besides those that follow sockets.
+    fn tracepoints(&self) -> Vec<&'static str>;
+
+    /// What its rows will not have: a sentence's end.
+    fn blank(&self) -> &'static str;
+
+    /// After every batch: all that came about until `until_ns` (of boot time) has been handed over.
+    fn tick(
+        &mut self,
+        _until_ns: u64,
+        _sockets: &mut Sockets<Self::Tool>,
+        _wanted: &Wanted,
+        _out: &mut dyn FnMut(&[u8]),
+    ) {
+    }
+
+    /// One event. `out` takes records of the command's own.
+    fn event(&mut self, event: Event<'_, Self::Tool>, wanted: &Wanted, out: &mut dyn FnMut(&[u8]));
+}
+
+/// A record of a tracepoint, and whose it is.
+pub struct Event<'a, T> {
+    /// The record.
+    pub seen: &'a seen,
+    /// The socket's owner, as far as it is known.
+    pub owner: owner,
+    /// What is remembered of the socket; `None` if that could be several, or there was no room.
+    pub socket: Option<&'a mut Socket<T>>,
+}
+
+/// A flag that needs what no record has: the sentence that refuses it, for the first one that is given.
+///
+/// # Errors
+/// That sentence.
+pub fn refuse(flags: &[(&str, bool)]) -> Result<()> {
+    let Some((flag, _)) = flags.iter().find(|(_, given)| *given) else {
+        return Ok(());
+    };
+    let why = "this kernel has no type information (BTF), and the records of its tracepoints are not enough for that";
+    Err(Usage(format!("{flag}: {why}")).into())
+}
+
+/// The head of a command's record: what no tracepoint's record has is unknown.
+pub fn head(event: &seen, owner: &owner, kind: u32) -> head {
+    head {
+        boot_ns: event.at_ns,
+        cookie: event.cookie,
+        flow: event.flow,
+        owner: *owner,
+        uid: u32::MAX,
+        event: kind,
+        ..head::default()
+    }
+}
+
+/// Follow sockets from their first use to their end.
+const FOLLOW: [&str; 2] = ["sock:inet_sock_set_state", "tcp:tcp_destroy_sock"];
+
+/// Runs a command on the records of tracepoints.
+///
+/// # Errors
+/// A sentence, when this host or these arguments do not allow it; see also [`Session::run`].
+pub fn run(
+    session: &Session<'_>,
+    filter: &Filter,
+    translate: impl Translate,
+    handler: &mut impl Handler,
+) -> Result<()> {
+    let wanted = Wanted::new(filter)?;
+    refuse_lockdown()?;
+    let mut tracepoints = FOLLOW.to_vec();
+    tracepoints.extend(translate.tracepoints());
+    let described = format::Described::new(&tracepoints)?;
+    let ring = source::has_ring_buffer().unwrap_or(false);
+    let mut builder = bpf::RecordSkelBuilder::default();
+    builder
+        .object_builder_mut()
+        .btf_custom_path(described.path())?;
+    let mut storage = MaybeUninit::uninit();
+    let mut open = session.open(builder, &mut storage, filter)?;
+    if !ring {
+        source::use_perf(open.open_object_mut())?;
+    }
+    for mut program in open.open_object_mut().progs_mut() {
+        let name = program.name().to_string_lossy().into_owned();
+        let event = name.strip_suffix(if ring { "_ring" } else { "_perf" });
+        let chosen = |t: &&str| event.is_some() && t.split(':').nth(1) == event;
+        program.set_autoload(tracepoints.iter().any(chosen));
+    }
+    let mut skel = session.load_records(open)?;
+    session.say(translate.blank());
+    let probes = tracepoints.contains(&"tcp:tcp_probe");
+    let by_flow = probes && !described.has("tcp_probe", "skaddr");
+    let mut translated = Translated {
+        sockets: Sockets::new(by_flow),
+        seeds: session.seeds(),
+        wanted,
+        monotonic: !ring,
+        behind_ns: 0,
+        looked_ns: [0; 2],
+        translate,
+        handler,
+    };
+    translated.measure();
+    session.run(skel.object_mut(), &mut translated)
+}
+
+/// Before 5.15 such a kernel loads programs, but hides what they read.
+fn refuse_lockdown() -> Result<()> {
+    let trouble: Option<Trouble> = crate::preflight::lockdown();
+    trouble.map_or(Ok(()), |t| anyhow::bail!("{t}"))
+}
+
+/// A handler of tracepoints' records, in front of the command's.
+struct Translated<'h, T: Translate, H> {
+    sockets: Sockets<T::Tool>,
+    seeds: bool,
+    wanted: Wanted,
+    /// Records have the monotonic time.
+    monotonic: bool,
+    /// How far the monotonic clock is behind that of boot time.
+    behind_ns: u64,
+    /// When the reader looked last, and before that.
+    looked_ns: [u64; 2],
+    translate: T,
+    handler: &'h mut H,
+}
+
+impl<T: Translate, H> Translated<'_, T, H> {
+    fn measure(&mut self) {
+        self.behind_ns = match self.monotonic {
+            true => boot_ns().saturating_sub(monotonic_ns()),
+            false => 0,
+        };
+    }
+}
+
+impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
+    fn attached(&mut self) {
+        if self.seeds {
+            self.sockets.seed();
+        }
+        self.handler.attached();
+    }
+
+    fn header(&mut self, out: &mut Vec<u8>) {
+        self.handler.header(out);
+    }
+
+    fn record(&mut self, record: &[u8], out: &mut Printer) {
+        let Some(&(mut event)) = decode::<seen>(record) else {
+            return;
+        };
+        event.at_ns += self.behind_ns;
+        let handler = &mut *self.handler;
+        let mut tell = |record: &[u8]| handler.record(record, out);
+        let owner = self.sockets.owner_by_ends(&event);
+        let socket = self.sockets.follow(&event);
+        let owner = socket.as_ref().map_or(owner, |socket| socket.owner);
+        let seen = &event;
+        let whose = Event {
+            seen,
+            owner,
+            socket,
+        };
+        self.translate.event(whose, &self.wanted, &mut tell);
+        if event.kind == seen_kind::DESTROY {
+            self.sockets.destroy(event.skaddr);
+        }
+    }
+
+    fn tick(&mut self, out: &mut Printer) {
+        self.sockets.tick();
+        self.measure();
+        // A perf buffer's records are handed over one turn later.
+        let [last, before] = self.looked_ns;
+        self.looked_ns = [boot_ns(), last];
+        let handler = &mut *self.handler;
+        let mut tell = |record: &[u8]| handler.record(record, out);
+        let sockets = &mut self.sockets;
+        self.translate
+            .tick(before, sockets, &self.wanted, &mut tell);
+        self.handler.tick(out);
+    }
+
+    fn finish(&mut self, out: &mut Printer) {
+        self.handler.finish(out);
+    }
+
+    fn untracked(&self) -> u64 {
+        self.sockets.untracked() + self.handler.untracked()
+    }
+
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
+        self.handler.summary(out, fields);
+    }
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The shared filters, decided here where the kernel half has only a record: the same lists, with the same meaning, as
+//! `src/bpf/filter.bpf.h` has them.
+
+use anyhow::Result;
+
+use crate::cli::Usage;
+use crate::filter::Filter;
+use crate::types::{cidr_list, comm_list, config, flow, owner, pid_source, port_set, range_list};
+
+/// The filters, as the kernel half would have them.
+pub struct Wanted(Box<config>);
+
+impl Wanted {
+    /// # Errors
+    /// A sentence, if a filter needs what no record has.
+    pub fn new(flags: &Filter) -> Result<Self> {
+        let hidden = [
+            ("--netns", flags.netns.is_some()),
+            ("--cgroup", flags.cgroup.is_some()),
+            ("--uid", flags.uid.is_some()),
+        ];
+        if let Some((flag, _)) = hidden.iter().find(|(_, given)| *given) {
+            let why = "this kernel has no type information (BTF), without which a socket's namespace, cgroup and user are not known";
+            return Err(Usage(format!("{flag}: {why}")).into());
+        }
+        let mut lists = Box::<config>::default();
+        flags.fill(&mut lists);
+        Ok(Self(lists))
+    }
+
+    /// Whether ports at the local end, or at either end, decide.
+    pub fn waits_for_port(&self) -> bool {
+        self.0.set.lport != 0 || self.0.set.port != 0
+    }
+
+    /// Whether the local port, which is not known yet, could change what is wanted.
+    pub fn lacks_port(&self, flow: &flow) -> bool {
+        let (set, f) = (&self.0.set, &self.0.filter);
+        let by_either = set.port != 0 && !has_port(&f.port, flow.rport);
+        flow.lport == 0 && (set.lport != 0 || by_either)
+    }
+
+    /// Whether these filters let a flow with this owner pass.
+    pub fn passes(&self, flow: &flow, owner: &owner) -> bool {
+        self.flow(flow) && self.owner(owner)
+    }
+
+    fn flow(&self, flow: &flow) -> bool {
+        let (set, f) = (&self.0.set, &self.0.filter);
+        let ends = [&flow.laddr, &flow.raddr];
+        [0, flow.family].contains(&set.family)
+            && (set.lport == 0 || port(&f.lport, &[flow.lport]))
+            && (set.rport == 0 || port(&f.rport, &[flow.rport]))
+            && (set.port == 0 || port(&f.port, &[flow.lport, flow.rport]))
+            && address(&f.laddr, &ends[..1], flow.family)
+            && address(&f.raddr, &ends[1..], flow.family)
+            && address(&f.addr, &ends, flow.family)
+    }
+
+    /// An unknown owner matches no pid and no comm, not even a negated one: nothing is claimed of it.
+    fn owner(&self, owner: &owner) -> bool {
+        let f = &self.0.filter;
+        if owner.source == pid_source::UNKNOWN {
+            return f.pid.n == 0 && f.comm.n == 0;
+        }
+        range(&f.pid, owner.pid) && comm(&f.comm, &owner.comm)
+    }
+}
+
+fn has_port(set: &port_set, port: u16) -> bool {
+    set.bits[usize::from(port >> 3)] >> (port & 7) & 1 != 0
+}
+
+fn port(set: &port_set, ports: &[u16]) -> bool {
+    ports.iter().any(|&p| has_port(set, p)) != (set.negate != 0)
+}
+
+fn range(list: &range_list, value: u32) -> bool {
+    let given = &list.range[..list.n as usize];
+    let found = given.iter().any(|r| (r.lo..=r.hi).contains(&value));
+    list.n == 0 || found != (list.negate != 0)
+}
+
+fn words(bytes: &[u8; 16]) -> [u64; 2] {
+    let word = |half: &[u8]| u64::from_ne_bytes(half.try_into().unwrap_or_default());
+    [word(&bytes[..8]), word(&bytes[8..])]
+}
+
+fn comm(list: &comm_list, comm: &[u8; 16]) -> bool {
+    let found = list.comm[..list.n as usize].contains(&words(comm));
+    list.n == 0 || found != (list.negate != 0)
+}
+
+fn address(list: &cidr_list, ends: &[&[u8; 16]], family: u8) -> bool {
+    let within = |end: &&[u8; 16]| {
+        let [hi, lo] = words(end);
+        list.cidr[..list.n as usize]
+            .iter()
+            .any(|c| c.family == u32::from(family) && [hi & c.mask[0], lo & c.mask[1]] == c.addr)
+    };
+    list.n == 0 || ends.iter().any(within) != (list.negate != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        filter: Filter,
+    }
+
+    fn wanted(args: &[&str]) -> Wanted {
+        let flags = Flags::parse_from([&["tool"], args].concat());
+        Wanted::new(&flags.filter).unwrap()
+    }
+
+    fn flow() -> flow {
+        let mapped = |d| Ipv4Addr::new(10, 0, 0, d).to_ipv6_mapped().octets();
+        flow {
+            laddr: mapped(1),
+            raddr: mapped(2),
+            lport: 40_000,
+            rport: 443,
+            family: 4,
+            ..flow::default()
+        }
+    }
+
+    fn owner(pid: u32, name: &[u8]) -> owner {
+        let mut comm = [0; 16];
+        comm[..name.len()].copy_from_slice(name);
+        owner {
+            pid,
+            comm,
+            source: pid_source::SOCKET,
+            ..owner::default()
+        }
+    }
+
+    #[test]
+    fn filters_mean_what_they_mean_in_the_kernel() {
+        let curl = owner(12, b"curl");
+        let cases: [(&[&str], bool); 20] = [
+            (&[], true),
+            (&["-D", "443"], true),
+            (&["-D", "!443"], false),
+            (&["-L", "443"], false),
+            (&["--port", "443"], true),
+            (&["--port", "!443"], false),
+            (&["-4"], true),
+            (&["-6"], false),
+            (&["--raddr", "10.0.0.2"], true),
+            (&["--raddr", "10.0.0.1"], false),
+            (&["--raddr", "!10.0.0.0/24"], false),
+            (&["--addr", "10.0.0.1/32"], true),
+            (&["--laddr", "::/0"], false),
+            (&["-p", "10-12"], true),
+            (&["-p", "!12"], false),
+            (&["-p", "13"], false),
+            (&["--comm", "curl"], true),
+            (&["--comm", "cur"], false),
+            (&["--comm", "!wget"], true),
+            (&["-D", "443", "-p", "13"], false),
+        ];
+        for (args, expected) in cases {
+            assert_eq!(wanted(args).passes(&flow(), &curl), expected, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_claimed_of_an_unknown_owner() {
+        let nobody = owner::default();
+        for args in [&["-p", "!1"][..], &["--comm", "!x"], &["-p", "0"]] {
+            assert!(!wanted(args).passes(&flow(), &nobody), "{args:?}");
+        }
+        assert!(wanted(&["-D", "443"]).passes(&flow(), &nobody));
+    }
+
+    #[test]
+    fn a_filter_that_no_record_can_answer_is_refused() {
+        for args in [["--uid", "0"], ["--netns", "self"], ["--cgroup", "id:1"]] {
+            let flags = Flags::parse_from([&["tool"], &args[..]].concat());
+            let error = Wanted::new(&flags.filter).err().unwrap();
+            assert!(error.is::<Usage>() && error.to_string().starts_with(args[0]));
+        }
+    }
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The commands on a kernel without type information (BTF): each runs twice at once on the same traffic, with BTF and
+//! without, and whatever the second run knows must be what the first one says.
+
+mod opens;
+mod scene;
+mod tcplife;
+mod tcpprobe;
+mod tcpretrans;
+mod tcpstates;
+
+use anyhow::Result;
+use libtest_mimic::Trial;
+use scene::Scene;
+
+use crate::{missing::needs_btf, trial};
+
+/// What is done without: type information; and all that came with or after the ring buffer, too.
+const MODES: [(&str, &str); 2] = [("btf", "ring"), ("btf,ringbuf,mmap", "perf")];
+
+pub fn tests() -> Vec<Trial> {
+    [
+        opens::tests(),
+        tcplife::tests(),
+        tcpprobe::tests(),
+        tcpretrans::tests(),
+        tcpstates::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// One test per mode.
+fn trials(name: &str, play: fn(Scene) -> Result<()>) -> Vec<Trial> {
+    let one = |(without, buffer)| {
+        trial(format!("records::{name}_{buffer}"), move || {
+            needs_btf()?;
+            play(Scene::new(without)?)
+        })
+    };
+    MODES.map(one).into()
+}
