@@ -366,15 +366,17 @@ impl<'a> Session<'a> {
             handler.header(&mut printer.sink.buf);
             printer.sink.flush(interrupt)?;
         }
+        let mut more = false;
         loop {
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            let rest = if more { Duration::ZERO } else { TICK };
             wait(
                 &state.borrow().0.sink,
                 source,
                 interrupt,
-                left.unwrap_or(TICK).min(TICK),
+                left.unwrap_or(rest).min(rest),
             )?;
-            source.consume();
+            more = source.consume();
             let (printer, handler) = &mut *state.borrow_mut();
             handler.tick(printer);
             printer.sink.flush(interrupt)?;

@@ -11,6 +11,9 @@ use libbpf_rs::{MapCore, MapType, Object, RingBuffer, RingBufferBuilder, libbpf_
 
 use crate::clock::monotonic_ns;
 
+/// Records that are taken at a time: some milliseconds' work.
+const BATCH: usize = 4096;
+
 /// The records that the kernel half has written to its map `events`.
 pub enum Source<'r> {
     /// In one order for all CPUs.
@@ -49,11 +52,16 @@ impl<'r> Source<'r> {
         }
     }
 
-    /// Takes what is there. A record that asks to stop ends the call early; what is left is taken by the next one.
-    pub fn consume(&self) {
+    /// Takes what is there, but not for ever: records may come as fast as they are taken, while a deadline passes and
+    /// rows wait to be written. Whether more is there. A record that asks to stop ends the call early; what is left is
+    /// taken by the next one.
+    pub fn consume(&self) -> bool {
         match self {
-            Self::Ring(ring) => drop(ring.consume()),
-            Self::Perf(perf) => perf.consume(),
+            Self::Ring(ring) => ring.consume_raw_n(BATCH) >= BATCH as i32,
+            Self::Perf(perf) => {
+                perf.consume();
+                false
+            }
         }
     }
 
