@@ -4,7 +4,7 @@
 #
 #   ./kernels.sh [OPTION...] [KERNEL...]     without a KERNEL: 5.10 6.1 6.12 newest; sid and experimental are known too,
 #                                            and with -arm64 or -arm64-16k (pages of 16 KiB) after it, as 6.12-arm64, each for ARM
-#     --tests 'ARGUMENTS'   what the test program gets, e.g. 'tcplife::owners' or '--skip tcplife::many'
+#     --tests 'ARGUMENTS'   what the test program gets, e.g. 'tcplife::owners|tcpreset' or '--skip tcplife::many'
 #     --out DIR             keeps what each guest said and left in DIR/KERNEL
 #     --nobtf               hides the kernel's type information (BTF) in the guest
 #     --write               rewrites docs/kernels.md from this run
@@ -12,7 +12,7 @@
 #     --jobs N              runs so many guests at a time (1); each keeps one processor busy
 #
 # TCPTOOLS_KERNEL_CACHE (~/.cache/tcptools): fetched kernels. TCPTOOLS_DEBIAN_MIRROR (that of this machine's
-# apt; a URL without its /debian), TCPTOOLS_DEBIAN_KEYRING: where from, and whose signature. TCPTOOLS_VM_LIMIT (1200): seconds until a guest is ended.
+# apt; a URL without its /debian), TCPTOOLS_DEBIAN_KEYRING: where from, and whose signature. TCPTOOLS_VM_LIMIT (3600): seconds until a guest is ended.
 #
 # Exit status 0: every test passed on every kernel, or was ignored with the missing feature named.
 set -euo pipefail

@@ -35,7 +35,8 @@ pub struct Pending {
     /// How many of each slot need not be looked for again.
     known: Slots,
     walked: Option<Instant>,
-    started: Instant,
+    /// The first tick. Sockets of before were looked for until then, which may take long.
+    started: Option<Instant>,
 }
 
 impl Pending {
@@ -50,7 +51,7 @@ impl Pending {
             after,
             known: [0; SLOTS],
             walked: None,
-            started: Instant::now(),
+            started: None,
         })
     }
 
@@ -59,6 +60,7 @@ impl Pending {
     /// # Errors
     /// When the caller may no longer use BPF.
     pub fn tick(&mut self) -> Result<()> {
+        let started = *self.started.get_or_insert_with(Instant::now);
         let now = self.counts()?;
         for (known, now) in self.known.iter_mut().zip(now) {
             *known = now.min(*known);
@@ -66,7 +68,7 @@ impl Pending {
         let old = old_slots(boot_ns(), self.after);
         // Opens that began before the trace are in no slot: one walk is for them.
         let due = match self.walked {
-            None => self.started.elapsed() > self.after,
+            None => started.elapsed() > self.after,
             Some(walked) => {
                 let again = walked.elapsed() > self.after.max(AGAIN);
                 let news = |slot: usize| now[slot] > self.known[slot];

@@ -64,7 +64,9 @@ apt_conf() {
 		APT::Architectures { "$ARCH"; };
 		APT::Sandbox::User "";
 		Acquire::Languages "none";
-		Acquire::Retries "3";
+		Acquire::Retries "1";
+		Acquire::http::Timeout "20";
+		Acquire::https::Timeout "20";
 	CONF
 	for target in Contents-deb DEP-11 DEP-11-icons DEP-11-icons-small DEP-11-icons-hidpi DEP-11-icons-large; do
 		echo "Acquire::IndexTargets::deb::$target::DefaultEnabled \"false\";"
@@ -132,6 +134,10 @@ fetch_one() {
 }
 
 update() {
+	if [ -z "$MIRROR" ]; then
+		echo "no Debian mirror is known: TCPTOOLS_DEBIAN_MIRROR can name one" >&2
+		return
+	fi
 	apt_conf
 	apt apt-get update -qq >&2 || echo "the mirror $MIRROR cannot be reached, or not all of it" >&2
 }
@@ -148,7 +154,7 @@ fetch() {
 		known="$known $ARCH"
 		fetch_one "$name" && continue
 		if [ ! -e "$CACHE/kernels/$name/vmlinuz" ]; then
-			echo "kernel $name cannot be had from $MIRROR, and $CACHE holds none" >&2
+			echo "kernel $name cannot be had from ${MIRROR:-any mirror}, and $CACHE holds none" >&2
 			return 1
 		fi
 		echo "kernel $name cannot be looked up: taking the one in $CACHE" >&2

@@ -47,6 +47,8 @@ put_modules() {
 	from=$from/$release
 	to=$ROOT/lib/modules/$release
 	mkdir -p "$to/kernel"
+	# Packages from 7.x on leave these out, and depmod complains.
+	touch "$from/modules.order" "$from/modules.builtin" "$from/modules.builtin.modinfo"
 	cp "$from"/modules.builtin* "$from"/modules.order "$to/" 2>/dev/null || true
 	[ -e "$from/modules.dep" ] || depmod -b "$1" "$release"
 	for name in $MODULES; do

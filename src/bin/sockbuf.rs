@@ -267,13 +267,13 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 struct Lookup {
     link: Link,
     due: Instant,
-    /// Cookies that nobody had open: a socket of the kernel itself, or one closed since.
+    /// Keys of those that nobody had open: a socket of the kernel itself, or one closed since.
     vain: HashSet<u64>,
     forget: Instant,
 }
 
 impl Lookup {
-    /// The owners that were asked for, by cookie, as the kernel half wrote them.
+    /// The owners that were asked for, by key, as the kernel half wrote them.
     fn run(&mut self) -> HashMap<u64, head> {
         self.due = Instant::now() + LOOKUP_EVERY;
         let bytes = iter::run(&self.link).unwrap_or_else(|error| {
@@ -289,7 +289,7 @@ impl Lookup {
     }
 
     fn helps(&self, body: &overflow) -> bool {
-        body.head().pid_source().is_none() && !self.vain.contains(&body.head.cookie)
+        body.head().pid_source().is_none() && body.key != 0 && !self.vain.contains(&body.key)
     }
 }
 
@@ -330,9 +330,9 @@ impl Overflows {
                 if body.head().pid_source().is_some() {
                     continue;
                 }
-                match found.get(&body.head.cookie) {
+                match found.get(&body.key) {
                     Some(answer) => adopt(body, answer),
-                    None => drop(lookup.vain.insert(body.head.cookie)),
+                    None => drop(lookup.vain.insert(body.key)),
                 }
             }
         }

@@ -35,6 +35,17 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 #define READ_ONLY(ptr, type)                                                                  \
 	(bpf_ksym_exists(bpf_rdonly_cast) ? (type *)bpf_rdonly_cast(ptr, bpf_core_type_id_kernel(type)) : (ptr))
 
+/*
+ * Tells a socket from every other one, former ones too: its cookie, or the number of its file's inode where a cookie
+ * cannot be had; 0 of a socket without a file.
+ */
+static __always_inline __u64 key_of(struct sock *sk)
+{
+	if (config.lacks.socket_cookie)
+		return BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
+	return bpf_get_socket_cookie(sk);
+}
+
 /* Where sockets are kept by address, some programs have no typed pointer to them (state.bpf.h). */
 static __always_inline __u32 netns_of(struct sock *sk)
 {
@@ -79,6 +90,18 @@ static __always_inline void task_comm(__u64 *to, struct task_struct *task)
 	const __u64 *comm = (const __u64 *)leader->comm;
 	to[0] = comm[0];
 	to[1] = comm[1];
+}
+
+/* sock.sk_protocol: 16 bits since 5.6, a bitfield of 8 before. */
+static __always_inline __u16 protocol_of(struct sock *sk)
+{
+	return BPF_CORE_READ_BITFIELD(sk, sk_protocol);
+}
+
+/* sock.sk_type: a field of its own since 5.6, before it 16 bits of a word that sk_protocol shares. */
+static __always_inline __u16 type_of(struct sock *sk)
+{
+	return BPF_CORE_READ_BITFIELD(sk, sk_type);
 }
 
 /* sock.sk_userlocks: four bits beside others, and a byte of its own since 6.6. */
@@ -195,7 +218,7 @@ static __always_inline struct tcp_sock *tcp_of(struct sock *sk)
 {
 	if (!bpf_ksym_exists(bpf_rdonly_cast))
 		return bpf_skc_to_tcp_sock(sk);
-	if (sk->sk_protocol != IPPROTO_TCP)
+	if (protocol_of(sk) != IPPROTO_TCP)
 		return NULL;
 	return bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
 }

@@ -184,8 +184,11 @@ struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };
 
+struct socket;
+
 struct sock {
 	struct sock_common __sk_common;
+	struct socket *sk_socket; /* NULL once the file is closed */
 	socket_lock_t sk_lock;
 	kuid_t sk_uid;
 	__u16 sk_protocol;
@@ -411,6 +414,7 @@ struct super_block {
 
 struct inode {
 	struct super_block *i_sb;
+	unsigned long i_ino;
 };
 
 struct file {
@@ -443,6 +447,7 @@ struct bpf_iter__bpf_map_elem {
 
 /* include/linux/net.h */
 struct socket {
+	struct file *file;
 	struct sock *sk;
 };
 

@@ -113,20 +113,24 @@ int seed_sockets_by_address(struct bpf_iter__task_file *ctx)
 		return 0;
 	__u64 address = (__u64)BPF_CORE_READ((struct socket *)file->private_data, sk);
 	struct sock *sk = address ? sock_copied(address) : NULL;
-	/* Only TCP tells when a socket is destroyed, and so when to forget it. */
-	if (!sk || !protocol_wanted(sk) || !SOCK_OWNED(sk))
+	if (!sk || !SOCK_OWNED(sk))
 		return 0;
+	/* Only TCP tells when a socket is destroyed, and so when to forget it: of others a question is answered, no more. */
+	bool lasting = protocol_wanted(sk);
 	struct tcp_sock *tp __attribute__((unused)) = tcp_copied(sk);
 	struct sock_state *s = address_find(address);
-	if (!s && !bpf_map_update_elem(&sockets_by_address, &address, &blank_state, BPF_NOEXIST))
+	if (!s && lasting && !bpf_map_update_elem(&sockets_by_address, &address, &blank_state, BPF_NOEXIST))
 		s = address_find(address);
 	if (!s) {
-		__sync_fetch_and_add(&counters.untracked, 1);
+		if (lasting)
+			__sync_fetch_and_add(&counters.untracked, 1);
 		return 0;
 	}
 	if (s->owner.source == PID_UNKNOWN)
 		owner_set(&s->owner, task, PID_SEED);
 	SOCK_SEED(sk, tp, s);
+	if (!lasting)
+		bpf_map_delete_elem(&sockets_by_address, &address);
 	return 0;
 }
 

@@ -18,6 +18,7 @@ enum cause { CAUSE_RCVBUF, CAUSE_MEM_MAX, CAUSE_PRESSURE, CAUSE_MEMCG };
 
 struct overflow {
 	struct head head;
+	__u64 key;	  /* joins it with the answer about its owner */
 	__s64 allocated; /* pages of the protocol on the whole host; -1: not what it is about */
 	__s64 mem[3];	 /* tcp_mem, udp_mem, ...: pages */
 	__u32 rmem_alloc;
@@ -53,7 +54,7 @@ static __always_inline void any_flow_of(struct flow *flow, struct sock *sk)
 		return;
 	flow_of(flow, sk, NULL);
 	/* A raw socket's skc_num is its protocol. */
-	if (sk->sk_type == SOCK_RAW)
+	if (type_of(sk) == SOCK_RAW)
 		flow->lport = flow->rport = 0;
 }
 
@@ -72,11 +73,8 @@ static __always_inline bool any_flow_wanted(const struct flow *flow)
  */
 static __always_inline struct sock_state *owner_of(struct sock *sk)
 {
-	/* A table is cleaned when TCP destroys a socket: of the others it would tell a former one's owner. */
-	if (config.lacks.sk_storage && sk->sk_protocol != IPPROTO_TCP)
-		return NULL;
 	struct sock_state *s = state_make(sk);
-	if (s && sk->sk_protocol == IPPROTO_TCP)
+	if (s && protocol_of(sk) == IPPROTO_TCP)
 		owner_note(&s->owner, sk);
 	return s;
 }
@@ -85,7 +83,7 @@ static __always_inline struct sock_state *owner_of(struct sock *sk)
 
 static __always_inline void overflow_fill(struct overflow *e, struct sock *sk)
 {
-	__builtin_memset(&e->allocated, 0, sizeof(*e) - sizeof(e->head));
+	__builtin_memset(&e->key, 0, sizeof(*e) - sizeof(e->head));
 	e->allocated = -1;
 	e->rmem_alloc = sk->sk_backlog.rmem_alloc.counter;
 	e->rcvbuf = sk->sk_rcvbuf;
@@ -94,8 +92,8 @@ static __always_inline void overflow_fill(struct overflow *e, struct sock *sk)
 	e->sndbuf = sk->sk_sndbuf;
 	e->drops = sock_drops(sk);
 	e->family = sk->__sk_common.skc_family;
-	e->sock_type = sk->sk_type;
-	e->protocol = sk->sk_protocol;
+	e->sock_type = type_of(sk);
+	e->protocol = protocol_of(sk);
 	e->rcvbuf_locked = !!(userlocks_of(sk) & SOCK_RCVBUF_LOCK);
 	bpf_probe_read_kernel(e->proto_name, sizeof(e->proto_name), sk->__sk_common.skc_prot->name);
 }
@@ -124,6 +122,7 @@ static __always_inline struct overflow *overflow_begin(struct sock *sk, __u32 ev
 		return NULL;
 	head_fill(&e->head, sk, &flow, &s->owner, event);
 	overflow_fill(e, sk);
+	e->key = key_of(sk);
 	e->undecided = !wanted;
 	if (unknown)
 		s->tool.asked = true;
@@ -219,7 +218,7 @@ static __always_inline void answer(struct bpf_iter__task_file *ctx, struct sock 
 	if (!s->tool.asked)
 		return;
 	s->tool.asked = false;
-	head.cookie = cookie_of(sk);
+	head.cookie = key_of(sk); /* that of struct overflow */
 	head.owner = s->owner;
 	head.event = owner_wanted(&s->owner);
 	bpf_seq_write(ctx->meta->seq, &head, sizeof(head));

@@ -56,7 +56,7 @@ static __always_inline void event_submit(void *event, __u32 size)
 /* TCP, subflows of MPTCP included (they are TCP on the wire); MPTCP's own connection-level socket only on request. */
 static __always_inline bool protocol_wanted(struct sock *sk)
 {
-	__u16 protocol = sk->sk_protocol;
+	__u16 protocol = protocol_of(sk);
 
 	return protocol == IPPROTO_TCP || (config.set.mptcp && protocol == IPPROTO_MPTCP);
 }

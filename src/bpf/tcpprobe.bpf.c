@@ -79,7 +79,7 @@ static __always_inline void probe_fill(struct probe *e, struct sock *sk, struct 
 	e->rate_delivered = tp->rate_delivered;
 	e->rate_interval_us = tp->rate_interval_us;
 	bpf_probe_read_kernel(e->ca_name, sizeof(e->ca_name), icsk->icsk_ca_ops->name);
-	e->ca_state = BPF_CORE_READ_BITFIELD(icsk, icsk_ca_state);
+	e->ca_state = ca_state_of(tp);
 	e->retransmits = icsk->icsk_retransmits;
 	e->app_limited = BPF_CORE_READ_BITFIELD(tp, rate_app_limited);
 	e->bare = 0;

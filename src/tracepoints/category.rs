@@ -34,6 +34,8 @@ const CATEGORIES: &[(&str, &[&str])] = &[
             "netif_rx",
             "netif_rx_entry",
             "netif_rx_exit",
+            "netif_rx_ni_entry",
+            "netif_rx_ni_exit",
         ],
     ),
     (

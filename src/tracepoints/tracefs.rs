@@ -62,11 +62,18 @@ pub fn fields(events: &Path, category: &str, event: &str) -> Option<Vec<Field>> 
     Some(parse(&fs::read_to_string(path).ok()?))
 }
 
-/// Lines as `field:__u8 saddr[28]; offset:8; size:28; signed:0;`.
+/// Lines as `field:__u8 saddr[28]; offset:8; size:28; signed:0;`. Older kernels (5.10) spell the length of an array as in
+/// the source, blanks included: `saddr[sizeof(struct sockaddr_in6)]`.
 fn parse(format: &str) -> Vec<Field> {
     let fields = format.lines().filter_map(|line| {
         let mut parts = line.trim().split(';').map(str::trim);
-        let (declared, name) = parts.next()?.strip_prefix("field:")?.rsplit_once(' ')?;
+        let declaration = parts.next()?.strip_prefix("field:")?;
+        let named = match declaration.strip_suffix(']') {
+            Some(array) => array.rfind('[')?,
+            None => declaration.len(),
+        };
+        let (declared, _) = declaration[..named].rsplit_once(' ')?;
+        let name = &declaration[declared.len() + 1..];
         let number = |part: Option<&str>, key| part?.strip_prefix(key)?.parse().ok();
         let offset = number(parts.next(), "offset:")?;
         let size = number(parts.next(), "size:")?;
@@ -96,13 +103,15 @@ mod tests {
             "\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n",
             "\tfield:const void * skaddr;\toffset:8;\tsize:8;\tsigned:0;\n",
             "\tfield:__u8 saddr[28];\toffset:32;\tsize:28;\tsigned:0;\n",
-            "\tfield:__data_loc char[] name;\toffset:60;\tsize:4;\tsigned:1;\n",
+            "\tfield:__u8 daddr[sizeof(struct sockaddr_in6)];\toffset:60;\tsize:28;\tsigned:0;\n",
+            "\tfield:__data_loc char[] name;\toffset:88;\tsize:4;\tsigned:1;\n",
             "\nprint fmt: \"field:%d;\", REC->x\n"
         ));
         let shown: Vec<_> = fields.iter().map(Field::declaration).collect();
         let expected = [
             "const void * skaddr",
             "__u8 saddr[28]",
+            "__u8 daddr[sizeof(struct sockaddr_in6)]",
             "__data_loc char[] name",
         ];
         assert_eq!(shown, expected);

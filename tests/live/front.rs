@@ -119,8 +119,11 @@ fn btf_agrees_with_tracefs() -> Result<()> {
             .collect();
         ensure!(seen == expected, "{name}: {seen:?} against {expected:?}");
         for (field, (declaration, ..)) in fields.iter().zip(declared(format)) {
-            let word = declaration.rsplit(' ').next().unwrap_or_default();
-            let plain = word.split('[').next().unwrap_or_default();
+            // `__data_loc char[] name`, `__u8 saddr[sizeof(struct sockaddr_in6)]`
+            let array = declaration.strip_suffix(']');
+            let before = array.and_then(|d| d.rsplit_once('[')).map(|d| d.0);
+            let plain = before.unwrap_or(declaration).rsplit(' ').next();
+            let plain = plain.unwrap_or_default();
             let name = field["name"].as_str().unwrap_or_default();
             ensure!(
                 name.trim_start_matches("__data_loc_") == plain,

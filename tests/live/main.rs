@@ -3,7 +3,7 @@
 //! They need the privileges of the commands themselves, and say so where these are missing; they never pass unrun.
 //!
 //! `net` makes namespaces, `peer` the processes that talk in them, `tool` runs a command and reads its rows; one
-//! module per command holds its tests.
+//! module per command holds its tests. A filter may have alternatives: `tcplife::owners|tcpreset`.
 
 mod agent;
 mod config;
@@ -30,9 +30,16 @@ mod tcpstates;
 mod tool;
 #[path = "../tools/mod.rs"]
 mod tools;
+mod trace;
 mod wait;
 
-use std::{env, fs, process::ExitCode};
+use std::{
+    env,
+    fs::{self, OpenOptions},
+    io::Write,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use missing::Missing;
@@ -93,7 +100,12 @@ fn main() -> ExitCode {
         trials = trials.into_iter().map(ignored).collect();
         alone = alone.into_iter().map(ignored).collect();
     }
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    if let Some(filters) = arguments.filter.take_if(|f| f.contains('|')) {
+        let wanted = |trial: &Trial| filters.split('|').any(|part| trial.name().contains(part));
+        trials.retain(wanted);
+        alone.retain(wanted);
+    }
     let together = libtest_mimic::run(&arguments, trials);
     // What is set for the whole host while they run would disturb the others.
     let alone = libtest_mimic::run(&arguments, alone);
@@ -123,11 +135,30 @@ fn trial(
     name: impl Into<String>,
     test: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
 ) -> Trial {
-    Trial::ignorable_test(name, || match test() {
-        Ok(()) => Ok(Completion::Completed),
-        Err(error) => match error.downcast_ref::<Missing>() {
-            Some(missing) => Ok(Completion::ignored_with(missing)),
-            None => Err(Failed::from(format!("{error:#}"))),
-        },
+    let name = name.into();
+    Trial::ignorable_test(name.clone(), move || {
+        let started = Instant::now();
+        let outcome = test();
+        note(&name, started.elapsed(), outcome.as_ref().err());
+        match outcome {
+            Ok(()) => Ok(Completion::Completed),
+            Err(error) => match error.downcast_ref::<Missing>() {
+                Some(missing) => Ok(Completion::ignored_with(missing)),
+                None => Err(Failed::from(format!("{error:#}"))),
+            },
+        }
     })
+}
+
+/// Adds to the file `TCPTOOLS_NOTES`, if that is set, how long a test took, and at once why it did not pass: the
+/// test library tells that when all is over, which a run that is ended before its time never reaches.
+fn note(name: &str, took: Duration, error: Option<&anyhow::Error>) {
+    let Some(path) = env::var_os("TCPTOOLS_NOTES") else {
+        return;
+    };
+    let why = error.map_or_else(String::new, |error| format!(" {error:#}"));
+    let line = format!("{:.1} {name}{why}\n", took.as_secs_f32());
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    // Only a help for whoever looks on.
+    let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
 }

@@ -145,7 +145,8 @@ fn thousands() -> Result<()> {
 
     let connects = connects.stop()?.rows()?;
     let is = |outcome: &'static str| move |row: &Value| row["outcome"] == outcome;
-    ensure!(count(&connects, is("established")) == established);
+    let opened = count(&connects, is("established"));
+    ensure!(opened == established, "{opened} rows of {established}");
     ensure!(count(&connects, is("refused")) == refused);
     let client = |name: &str| after.0[name] - before.0[name];
     let server = |name: &str| after.1[name] - before.1[name];

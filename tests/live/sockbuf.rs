@@ -18,6 +18,7 @@ use crate::{
     net::Netns,
     peer::Agent,
     tool::Tool,
+    trace::Trace,
     trial,
     wait::{self, PATIENCE},
 };
@@ -124,10 +125,15 @@ fn udp() -> Result<()> {
     let mut wants = Vec::new();
     for (host, family, proto) in HOSTS {
         let (fd, at) = sink(&mut agent, host, family)?;
+        let trace = Trace::of("udp/udp_fail_queue_rcv_skb", "0")?;
         flood(&mut agent, family, &at, 900, 40)?;
         let info = meminfo(&mut agent, fd)?;
-        let errors = rcvbuf_errors(&net, family)?;
+        let mut errors = rcvbuf_errors(&net, family)?;
         ensure!(errors > 20 && errors == info["drops"], "{errors} {info:?}");
+        // On old kernels (5.10) IPv6 does not report it (net/ipv6/udp.c: __udpv6_queue_rcv_skb): no rows either.
+        if family == libc::AF_INET6 && trace.lines()?.is_empty() {
+            errors = 0;
+        }
         all += errors;
         let port: u64 = at.rsplit_once(':').context("a port")?.1.parse()?;
         wants.push((proto, errors, json!({"lport": port, "rport": 0, "pid": agent.pid(), "comm": "sleepy",

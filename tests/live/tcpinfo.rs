@@ -127,10 +127,11 @@ fn troubled(pair: &mut Pair, fd: u64, accepted: u64) -> Result<()> {
     pair.s.run(&format!("undrop {accepted}"))?;
     pair.s.run(&format!("recv {accepted} 5000"))?;
     let mut sent = 0;
-    while let Ok(bytes) = pair.c.attempt(&format!("offer {fd} 100000"))? {
-        sent += bytes.parse::<u64>()?;
-    }
     wait::until("time in front of a closed window", PATIENCE, || {
+        // More each time: what the window let pass leaves room in the send buffer.
+        while let Ok(bytes) = pair.c.attempt(&format!("offer {fd} 100000"))? {
+            sent += bytes.parse::<u64>()?;
+        }
         Ok((pair.c.info(fd)?["rwnd_limited"] > 100_000).then_some(()))
     })?;
     pair.s.run(&format!("recv {accepted} {sent}"))?;

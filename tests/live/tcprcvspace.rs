@@ -12,6 +12,7 @@ use nix::libc::{SO_RCVBUF, SOL_SOCKET};
 use serde_json::{Value, json};
 
 use crate::{
+    missing,
     net::{Net, Side},
     peer::Agent,
     tool::{Tool, run},
@@ -68,6 +69,10 @@ impl Pair {
         self.c.run(&format!("connect {fd} {at}"))?;
         let accepted = self.s.number(&format!("accept {listener}"))?;
         self.s.run(&format!("close {listener}"))?;
+        // Where the command cannot give it one, rows have the cookie that it has already.
+        if !missing::cookies() {
+            self.s.run(&format!("cookie {accepted}"))?;
+        }
         Ok((fd, accepted))
     }
 

@@ -26,6 +26,11 @@ pub fn apart_us() -> u64 {
     if *SCALE > 1 { 20_000 } else { 50 }
 }
 
+/// `factor` in an emulated machine, for what its stops must not be long against; 1 elsewhere.
+pub fn slower(factor: u64) -> u64 {
+    if *SCALE > 1 { factor } else { 1 }
+}
+
 /// Asks again until there is an answer.
 pub fn until<T>(
     what: &str,

@@ -190,7 +190,7 @@ fn cookie(fd: RawFd) -> Result<String> {
 }
 
 fn info(fd: RawFd) -> Result<String> {
-    let raw = sys::get_option::<256>(fd, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    let (raw, len) = sys::get_option_len::<256>(fd, libc::IPPROTO_TCP, libc::TCP_INFO)?;
     let field = |&(name, offset, size): &(&str, usize, usize)| {
         let mut word = [0; 8];
         // Little endian only, as the BPF half of the project is.
@@ -199,6 +199,7 @@ fn info(fd: RawFd) -> Result<String> {
     };
     Ok(TCP_INFO_FIELDS
         .iter()
+        .filter(|(_, offset, size)| offset + size <= len)
         .map(field)
         .collect::<Vec<_>>()
         .join(" "))

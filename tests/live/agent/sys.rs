@@ -35,11 +35,20 @@ pub fn set_option<T: Copy>(fd: RawFd, level: i32, name: i32, value: &T) -> Resul
 
 /// `getsockopt(2)`; what the kernel does not fill stays zero.
 pub fn get_option<const N: usize>(fd: RawFd, level: i32, name: i32) -> Result<[u8; N]> {
+    get_option_len(fd, level, name).map(|(value, _)| value)
+}
+
+/// And how many bytes the kernel filled: structures grow.
+pub fn get_option_len<const N: usize>(
+    fd: RawFd,
+    level: i32,
+    name: i32,
+) -> Result<([u8; N], usize)> {
     let mut value = [0u8; N];
     let mut len = N as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes into the array, which is that long.
     let ret = unsafe { libc::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &mut len) };
-    Errno::result(ret).map(|_| value)
+    Errno::result(ret).map(|_| (value, len as usize))
 }
 
 /// Makes every incoming segment be dropped before TCP sees it: a socket filter that says "keep 0 bytes".

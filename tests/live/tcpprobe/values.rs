@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a row says, against TCP_INFO, `ss`, and the record that the kernel writes for the same event.
 
-use std::{collections::HashMap, fs, path::PathBuf, process::Command};
+use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::scene::{HOSTS, Scene, Talk, of};
 use crate::{
     peer::Agent,
-    scratch::Scratch,
+    trace::Trace,
     trial,
     wait::{self, PATIENCE},
 };
@@ -29,16 +29,20 @@ fn expected(agent: &mut Agent, fd: u64) -> Result<Value> {
     let info = agent.info(fd)?;
     let finite = Some(info["snd_ssthresh"]).filter(|&s| s < 0x7fff_ffff);
     let known = |rate: u64| Some(rate).filter(|&r| r != 0);
-    Ok(json!({
+    let mut row = json!({
         "snd_cwnd": info["snd_cwnd"], "ssthresh": finite, "srtt_us": info["srtt_us"], "snd_wnd": info["snd_wnd"],
-        "rcv_wnd": info["rcv_wnd"], "mss": info["snd_mss"], "total_retrans": info["total_retrans"],
+        "mss": info["snd_mss"], "total_retrans": info["total_retrans"],
         "ca_state": CA_STATES[info["ca_state"] as usize],
         "packets_out": info["unacked"], "sacked_out": info["sacked"], "lost_out": info["lost"],
         "retrans_out": info["retrans"],
         "packets_in_flight": info["unacked"] - info["sacked"] - info["lost"] + info["retrans"],
         "pacing_rate_bytes_per_s": Some(info["pacing_rate"]).filter(|&r| r != u64::MAX),
         "delivery_rate_bytes_per_s": known(info["delivery_rate"]),
-    }))
+    });
+    if let Some(&window) = info.get("rcv_wnd") {
+        row["rcv_wnd"] = json!(window);
+    }
+    Ok(row)
 }
 
 /// Without an answer until the timer has fired: then the threshold is finite.
@@ -152,58 +156,22 @@ fn check_ss(ss: &str, row: &Value) -> Result<()> {
 
 // ---------------------------------------------------------------- the kernel's own record
 
-/// A trace instance of its own; gone with the value.
-struct Trace {
-    dir: PathBuf,
-    mount: Scratch,
+/// The records of sessions with a port, as `key=value` words.
+fn of_port(port: u64) -> Result<Trace> {
+    Trace::of(
+        "tcp/tcp_probe",
+        &format!("sport == {port} || dport == {port}"),
+    )
 }
 
-impl Trace {
-    fn of_port(port: u64) -> Result<Self> {
-        let mount = Scratch::path("tracefs");
-        fs::create_dir(&*mount)?;
-        let mounted = Command::new("mount")
-            .args(["-t", "tracefs", "none", mount.text()])
-            .status()?;
-        ensure!(mounted.success(), "tracefs cannot be mounted");
-        let dir = mount
-            .join("instances")
-            .join(format!("tcpprobe-{}", std::process::id()));
-        let trace = Self { dir, mount };
-        fs::create_dir(&trace.dir)?;
-        let event = trace.dir.join("events/tcp/tcp_probe");
-        fs::write(
-            event.join("filter"),
-            format!("sport == {port} || dport == {port}"),
-        )?;
-        fs::write(event.join("enable"), "1")?;
-        Ok(trace)
-    }
-
-    /// The records as `key=value` words.
-    fn records(&self) -> Result<Vec<HashMap<String, String>>> {
-        fs::write(self.dir.join("tracing_on"), "0")?;
-        let text = fs::read_to_string(self.dir.join("trace"))?;
-        let pairs = |line: &str| {
-            let words = line
-                .split_whitespace()
-                .filter_map(|word| word.split_once('='));
-            words.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
-        };
-        Ok(text
-            .lines()
-            .filter(|l| l.contains(" tcp_probe: "))
-            .map(pairs)
-            .collect())
-    }
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        // Nothing can be done about a failure here.
-        let _ = fs::remove_dir(&self.dir);
-        let _ = Command::new("umount").arg(self.mount.text()).status();
-    }
+fn records(trace: &Trace) -> Result<Vec<HashMap<String, String>>> {
+    let pairs = |line: &String| {
+        let words = line
+            .split_whitespace()
+            .filter_map(|word| word.split_once('='));
+        words.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    };
+    Ok(trace.lines()?.iter().map(pairs).collect())
 }
 
 /// The record's numbers are decimal or hexadecimal.
@@ -229,12 +197,12 @@ fn trace_record() -> Result<()> {
     for host in HOSTS {
         let mut scene = Scene::new()?;
         let talk = scene.connect(host)?;
-        let trace = Trace::of_port(talk.port)?;
+        let trace = of_port(talk.port)?;
         let tool = scene.watch(&[])?;
         scene.exchange(talk, 400_000, 200_000)?;
         lose(&mut scene, talk)?;
         let rows = tool.stop()?.rows()?;
-        let records = trace.records()?;
+        let records = records(&trace)?;
         for cookie in [talk.c_cookie, talk.s_cookie] {
             let rows = of(&rows, cookie);
             let of_socket = |r: &&HashMap<_, _>| {
