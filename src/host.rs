@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 
 use crate::preflight::{self, Trouble};
-use crate::{iter, suite, tracepoints};
+use crate::{iter, record, suite, tracepoints};
 
 crate::skeleton!("check");
 
@@ -78,7 +78,7 @@ pub fn checks() -> Vec<Check> {
     libbpf_rs::set_print(None);
     let mut all = vec![
         kernel(),
-        Check::of("btf", Status::No, preflight::btf(), preflight::KERNEL_BTF),
+        Check::of("btf", Status::Note, only_records(), preflight::KERNEL_BTF),
         Check::of(
             "capabilities",
             Status::No,
@@ -157,9 +157,24 @@ const PROGRAMS: [(&str, Status, &str); 4] = [
     ),
 ];
 
-/// Loads and attaches each program by itself.
+/// That the commands have to do with less.
+fn only_records() -> Option<Trouble> {
+    let kernel = record::lacking().map(|_| record::this_kernel())?;
+    Some(Trouble::new(
+        format!(
+            "{kernel}: the commands read tracepoints' records, and what these do not tell stays blank"
+        ),
+        "a kernel from 5.10 on with CONFIG_DEBUG_INFO_BTF=y, as distributions have, tells all",
+    ))
+}
+
+/// Loads and attaches each program by itself; none, where the commands have to do without them.
 fn programs() -> impl Iterator<Item = Check> {
-    PROGRAMS.into_iter().map(|(name, status, fine)| {
+    let asked = match record::is_needed() {
+        true => &[][..],
+        false => &PROGRAMS[..],
+    };
+    asked.iter().map(|&(name, status, fine)| {
         let Err(error) = program(name) else {
             return Check::ok(name, fine);
         };

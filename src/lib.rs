@@ -25,6 +25,7 @@ pub mod cli;
 pub mod clock;
 pub mod cost;
 pub mod count;
+pub mod diag;
 pub mod filter;
 pub mod flow;
 pub mod hist;

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Enum;
 
+use crate::tracepoints::{tracefs_events, tracefs_symbols};
+
 /// TCP states by their numbers in `include/net/tcp_states.h`: ABI, so a table is right.
 pub const TCP_STATES: [&str; 14] = [
     "UNKNOWN",
@@ -74,6 +76,20 @@ impl Names {
             Some((m.value, name.strip_prefix(prefix)?.to_owned()))
         });
         Self(named.collect())
+    }
+
+    /// Reads the names that the record of a tracepoint has for a field, from tracefs: where there is no BTF.
+    ///
+    /// Empty when tracefs cannot be read, or the kernel has no such field.
+    pub fn from_record(category: &str, event: &str, field: &str) -> Self {
+        let Ok(events) = tracefs_events() else {
+            return Self::default();
+        };
+        Self(
+            tracefs_symbols(&events, category, event, field)
+                .into_iter()
+                .collect(),
+        )
     }
 
     /// The name of a value, if the kernel has one for it.

@@ -187,7 +187,11 @@ pub fn laddr<'a, E>(row: &Row<'a, E>) -> Value<'a> {
 
 /// The local port, for a column.
 pub fn lport<'a, E>(row: &Row<'a, E>) -> Value<'a> {
-    of_flow(row, Value::Int(row.head.flow.lport.into()))
+    match row.head.flow.lport {
+        0 => of_flow(row, Value::Int(0)),
+        // All that the record of a tracepoint may tell.
+        port => Value::Int(port.into()),
+    }
 }
 
 /// The remote address, for a column.

@@ -5,11 +5,19 @@ use std::io::Write;
 use std::sync::LazyLock;
 
 use crate::names::Names;
+use crate::record;
 
-static NAMES: LazyLock<Names> =
-    LazyLock::new(|| Names::from_kernel("sk_rst_reason", "SK_RST_REASON_"));
+static NAMES: LazyLock<Names> = LazyLock::new(|| match record::is_needed() {
+    true => Names::from_record("tcp", "tcp_send_reset", "reason"),
+    false => Names::from_kernel("sk_rst_reason", "SK_RST_REASON_"),
+});
 
-/// The kernel's name of a reason, from its BTF; `None` before 6.10, which has no reasons.
+/// Reads the names, which without BTF takes privileges: before these are dropped.
+pub fn load() {
+    LazyLock::force(&NAMES);
+}
+
+/// The kernel's own name of a reason; `None` before 6.10, which has no reasons.
 pub fn name(reason: i32) -> Option<&'static str> {
     NAMES.get(reason.into())
 }

@@ -119,7 +119,7 @@ pub struct Session<'a> {
     run: &'a Run,
     tracepoints: &'a [&'a str],
     lacks: lacks,
-    /// There is no type information: only tracepoints' records can be read.
+    /// Only tracepoints' records can be read.
     records: bool,
 }
 
@@ -145,7 +145,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Whether the command is to be run by [`record::run`], as the kernel has no type information.
+    /// Whether the command is to be run by [`record::run`], for what the kernel lacks.
     pub fn has_only_records(&self) -> bool {
         self.records
     }
@@ -158,7 +158,7 @@ impl<'a> Session<'a> {
     /// What is not known on this kernel: the end of a sentence.
     pub fn say(&self, blank: &str) {
         let tool = self.tool;
-        eprintln!("{tool}: this kernel has no type information (BTF): {blank}");
+        eprintln!("{tool}: {}: {blank}", record::this_kernel());
     }
 
     /// As [`Session::load`], for programs that need no type information.

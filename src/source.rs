@@ -7,7 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
 use anyhow::{Context, Result, ensure};
-use libbpf_rs::{MapCore, MapType, Object, RingBuffer, RingBufferBuilder, libbpf_sys};
+use libbpf_rs::{
+    ErrorKind, MapCore, MapHandle, MapType, Object, RingBuffer, RingBufferBuilder, libbpf_sys,
+};
 
 use crate::clock::monotonic_ns;
 
@@ -194,15 +196,18 @@ unsafe extern "C" fn take(context: *mut c_void, _cpu: i32, data: *mut c_void, si
     }
 }
 
-/// Whether this kernel has ring buffers (5.8), and they are not to be done without.
-///
-/// # Errors
-/// When the kernel cannot be asked.
-pub fn has_ring_buffer() -> Result<bool> {
+/// Whether this kernel has no ring buffers (before 5.8), or they are to be done without. One that may not be made for
+/// want of privileges is none that is lacking.
+pub fn lacks_ring_buffer() -> bool {
     if crate::record::done_without("ringbuf") {
-        return Ok(false);
+        return true;
     }
-    Ok(MapType::RingBuf.is_supported()?)
+    let opts = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    let made = MapHandle::create(MapType::RingBuf, None::<&str>, 0, 0, 64 * 1024, &opts);
+    made.is_err_and(|e| e.kind() == ErrorKind::InvalidInput)
 }
 
 /// Makes the map `events` a perf event array, one entry per CPU.

@@ -23,7 +23,7 @@ skeleton!("shared");
 
 pub use bpf::types::{
     cidr, cidr_list, comm_list, config, count_key, counters, filter, filter_set, flow, head, hist,
-    hist_key, id_list, lacks, owner, port_set, range, range_list, seen,
+    hist_key, id_list, lacks, owner, port_set, range, range_list, seen, seen_limit,
 };
 
 /// `enum` of the owner's origin in `src/bpf/tcp.bpf.h`.
@@ -49,6 +49,9 @@ pub mod seen_kind {
     pub const DESTROY: u32 = 5;
     pub const READ: u32 = 6;
     pub const PROBE: u32 = 7;
+    pub const EXCEED_BUF_LIMIT: u32 = 8;
+    pub const RCVQUEUE_FULL: u32 = 9;
+    pub const UDP_FAIL: u32 = 10;
 }
 
 /// How many elements a list in the kernel half's configuration holds.
@@ -73,6 +76,8 @@ unsafe impl Plain for head {}
 unsafe impl Plain for config {}
 // SAFETY: as above.
 unsafe impl Plain for seen {}
+// SAFETY: as above.
+unsafe impl Plain for seen_limit {}
 // SAFETY: as above.
 unsafe impl Plain for counters {}
 // SAFETY: as above.

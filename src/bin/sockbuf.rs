@@ -14,12 +14,15 @@ use clap::Parser;
 use libbpf_rs::Link;
 use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common};
-use tcptools::output::{Column, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
+use tcptools::output::{Column, Row, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::preflight;
 use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::types::{Record, decode, head};
 use tcptools::value::Value;
 use tcptools::{choice::Choice, iter};
+
+#[path = "sockbuf/record.rs"]
+mod record;
 
 tcptools::skeleton!("sockbuf");
 use bpf::types::overflow;
@@ -42,6 +45,9 @@ struct Args {
 
 /// `enum event_kind` of sockbuf.bpf.c, and the row's `event` in JSON.
 const EVENTS: [&str; 3] = ["rcvqueue_full", "exceed_buf_limit", "udp_fail_queue_rcv"];
+const RCVQUEUE_FULL: u32 = 0;
+const EXCEED_BUF_LIMIT: u32 = 1;
+const UDP_FAIL_QUEUE: u32 = 2;
 
 /// `enum cause` of sockbuf.bpf.c.
 const CAUSES: [&str; 4] = ["rcvbuf", "mem_max", "pressure", "memcg"];
@@ -49,6 +55,8 @@ const CAUSE_RCVBUF: u8 = 0;
 const CAUSE_MEM_MAX: u8 = 1;
 const CAUSE_PRESSURE: u8 = 2;
 const CAUSE_MEMCG: u8 = 3;
+/// Only a tracepoint's record tells, and not that.
+const CAUSE_UNKNOWN: u8 = u8::MAX;
 
 /// AF_* of include/linux/socket.h by number, those that can come here.
 const FAMILIES: [(u16, &str); 19] = [
@@ -72,6 +80,9 @@ const FAMILIES: [(u16, &str); 19] = [
     (42, "qipcrtr"),
     (43, "smc"),
 ];
+
+/// SOCK_STREAM
+const STREAM: u16 = 1;
 
 /// SOCK_* of include/linux/net.h by number.
 const TYPES: [&str; 11] = [
@@ -117,7 +128,9 @@ fn who() -> Vec<C> {
         })
         .shown(Shown::DETAIL),
         C::new("protocol", "", (0, 0), |r| {
-            Value::Int(r.body.protocol.into())
+            unless(is_bare(r.body) && r.body.protocol == 0, || {
+                Value::Int(r.body.protocol.into())
+            })
         })
         .shown(Shown::JSON),
     ]
@@ -135,18 +148,24 @@ fn why() -> Vec<C> {
             Value::Text(if r.body.sending == 0 { "recv" } else { "send" })
         })
         .shown(detail),
-        C::new("used_bytes", "USED", (6, 7), |r| Value::Bytes(used(r.body))).right(),
+        C::new("used_bytes", "USED", (6, 7), |r| {
+            used(r.body).map_or(Value::Unknown, Value::Bytes)
+        })
+        .right(),
         C::new("limit_bytes", "LIMIT", (6, 7), |r| {
             limit(r.body).map_or(Value::Unknown, Value::Bytes)
         })
         .right()
         .shown(detail),
         C::new("drops", "DROPS", (7, 7), |r| {
-            Value::Int(r.body.drops.into())
+            unless(is_bare(r.body), || Value::Int(r.body.drops.into()))
         })
         .right()
         .shown(detail),
-        C::new("tune", "TUNE", (22, 22), |r| Value::Text(tune(r.body))).shown(detail),
+        C::new("tune", "TUNE", (22, 22), |r| {
+            tune(r.body).map_or(Value::Unknown, Value::Text)
+        })
+        .shown(detail),
     ]
 }
 
@@ -158,17 +177,19 @@ fn sizes() -> Vec<C> {
     };
     vec![
         json("rmem_alloc_bytes", |r| {
-            Value::Bytes(r.body.rmem_alloc.into())
+            size(r, &[RCVQUEUE_FULL, EXCEED_BUF_LIMIT], r.body.rmem_alloc)
         }),
-        json("rcvbuf_bytes", |r| Value::Bytes(r.body.rcvbuf.into())),
-        json("rcvbuf_locked", |r| Value::Bool(r.body.rcvbuf_locked != 0)),
+        json("rcvbuf_bytes", |r| size(r, &[RCVQUEUE_FULL], r.body.rcvbuf)),
+        json("rcvbuf_locked", |r| {
+            unless(is_bare(r.body), || Value::Bool(r.body.rcvbuf_locked != 0))
+        }),
         json("wmem_queued_bytes", |r| {
-            Value::Bytes(r.body.wmem_queued.into())
+            size(r, &[EXCEED_BUF_LIMIT], r.body.wmem_queued)
         }),
         json("wmem_alloc_bytes", |r| {
-            Value::Bytes(r.body.wmem_alloc.into())
+            size(r, &[EXCEED_BUF_LIMIT], r.body.wmem_alloc)
         }),
-        json("sndbuf_bytes", |r| Value::Bytes(r.body.sndbuf.into())),
+        json("sndbuf_bytes", |r| size(r, &[], r.body.sndbuf)),
         json("truesize_bytes", |r| match r.body.truesize {
             0 => Value::Unknown,
             bytes => Value::Bytes(bytes.into()),
@@ -191,6 +212,20 @@ fn sizes() -> Vec<C> {
     ]
 }
 
+fn is_bare(body: &overflow) -> bool {
+    body.bare != 0
+}
+
+fn unless<'a>(unknown: bool, value: impl FnOnce() -> Value<'a>) -> Value<'a> {
+    if unknown { Value::Unknown } else { value() }
+}
+
+/// Bytes that the records of only these tracepoints have.
+fn size(row: &Row<'_, overflow>, told_by: &[u32], bytes: u32) -> Value<'static> {
+    let unknown = is_bare(row.body) && !told_by.contains(&row.head.event);
+    unless(unknown, || Value::Bytes(bytes.into()))
+}
+
 /// What only a memory limit has.
 fn pages(body: &overflow, value: i64, make: fn(u64) -> Value<'static>) -> Value<'static> {
     if body.cause == CAUSE_RCVBUF {
@@ -201,19 +236,23 @@ fn pages(body: &overflow, value: i64, make: fn(u64) -> Value<'static>) -> Value<
 }
 
 /// What is held against the limit that `cause` names: the memory of all sockets, or this one's.
-fn used(body: &overflow) -> u64 {
-    match body.cause {
+fn used(body: &overflow) -> Option<u64> {
+    let bare_of = |event| is_bare(body) && body.head.event == event;
+    Some(match body.cause {
+        _ if bare_of(UDP_FAIL_QUEUE) => return None,
         CAUSE_MEM_MAX => page_bytes(body.allocated),
         _ if body.sending == 0 => body.rmem_alloc.into(),
         // A stream counts what waits to be acknowledged, the others what is on its way.
-        _ if body.sock_type == 1 => body.wmem_queued.into(),
+        _ if body.sock_type == STREAM => body.wmem_queued.into(),
+        _ if is_bare(body) && body.sock_type == 0 => return None,
         _ => body.wmem_alloc.into(),
-    }
+    })
 }
 
 /// The limit that `cause` names; the cgroup's is not the socket's to know.
 fn limit(body: &overflow) -> Option<u64> {
     match body.cause {
+        CAUSE_RCVBUF if is_bare(body) && body.head.event == UDP_FAIL_QUEUE => None,
         CAUSE_RCVBUF => Some(body.rcvbuf.into()),
         CAUSE_MEM_MAX => Some(page_bytes(body.mem[2])),
         CAUSE_PRESSURE => Some(body.minimum.into()),
@@ -232,8 +271,11 @@ static PAGE: LazyLock<u64> = LazyLock::new(|| {
 });
 
 /// What would have let it pass: a sysctl, a socket option, or the cgroup's limit.
-fn tune(body: &overflow) -> &'static str {
-    match (body.cause, body.protocol) {
+fn tune(body: &overflow) -> Option<&'static str> {
+    Some(match (body.cause, body.protocol) {
+        // Whether SO_RCVBUF was set is the socket's to know.
+        (CAUSE_RCVBUF, _) if is_bare(body) => return None,
+        (CAUSE_UNKNOWN, _) => return None,
         // SO_RCVBUF was set, and net.core.rmem_max bounds what it may be.
         (CAUSE_RCVBUF, _) if body.rcvbuf_locked != 0 => "SO_RCVBUF (net.core.rmem_max)",
         (CAUSE_RCVBUF, _) => "net.core.rmem_default",
@@ -243,7 +285,7 @@ fn tune(body: &overflow) -> &'static str {
         (_, 17 | 136) => "net.ipv4.udp_mem",
         (_, 132) => "net.sctp.sctp_mem",
         _ => "memory limit of the protocol",
-    }
+    })
 }
 
 fn name(bytes: &[u8; 32]) -> Value<'_> {
@@ -399,6 +441,14 @@ fn run(args: Args) -> Result<()> {
     let rows = Rows::chosen("sockbuf", output.style(), columns(), args.columns.as_ref())?;
     let tracepoints = ["sock:sock_rcvqueue_full", "sock:sock_exceed_buf_limit"];
     let session = Session::new("sockbuf", run, &tracepoints);
+    if session.has_only_records() {
+        let mut overflows = Overflows {
+            rows,
+            lookup: None,
+            parked: Vec::new(),
+        };
+        return tcptools::record::run(&session, filter, record::Limits, &mut overflows);
+    }
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::SockbufSkelBuilder::default(), &mut storage, filter)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {

@@ -4,7 +4,7 @@
 //! Traces `tcp:tcp_destroy_sock`, with `sock:inet_sock_set_state` for the statistics before `tcp_disconnect` clears
 //! them, and `tcp:tcp_rcv_space_adjust` for the owner of an accepted socket.
 
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -13,10 +13,14 @@ use libbpf_rs::skel::Skel;
 use tcptools::choice::Choice;
 use tcptools::cli::{self, Common, Usage};
 use tcptools::clock;
+use tcptools::diag::TcpInfo;
 use tcptools::names::tcp_state;
 use tcptools::output::{Column, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::session::{EachRow, Session};
 use tcptools::value::{Value, delivery_rate, kernel_name};
+
+#[path = "tcpinfo/record.rs"]
+mod record;
 
 tcptools::skeleton!("tcpinfo");
 use bpf::types::info;
@@ -40,6 +44,10 @@ struct Args {
 
 /// `enum use` of tcpinfo.bpf.c, and the row's `event` in JSON.
 const EVENTS: [&str; 4] = ["unused", "listener", "attempt", "connection"];
+const UNUSED: u32 = 0;
+const LISTENER: u32 = 1;
+const ATTEMPT: u32 = 2;
+const CONNECTION: u32 = 3;
 
 /// `enum tcp_ca_state` of include/uapi/linux/tcp.h.
 const CA_STATES: [&str; 5] = ["Open", "Disorder", "CWR", "Recovery", "Loss"];
@@ -58,11 +66,38 @@ const OPTIONS: [Option<&str>; 8] = [
 
 type C = Column<info>;
 
-/// An integer that JSON always shows and the tables on request.
-macro_rules! more {
-    ($key:literal, $($field:ident).+) => {
-        Column::<info>::new($key, "", (0, 0), |r| Value::Int(r.body.$($field).+.into())).right().shown(Shown::JSON)
+/// A value of the field of `struct tcp_info`, which is not known where only tracepoints' records are and that is not told.
+macro_rules! told {
+    ($row:ident, $field:ident, $value:expr) => {
+        match is_told($row.body, offset_of!(TcpInfo, $field)) {
+            true => $value,
+            false => Value::Unknown,
+        }
     };
+}
+
+/// An integer of that name in `struct tcp_info`, that JSON always shows and the tables on request.
+macro_rules! more {
+    ($key:literal, $field:ident) => {
+        Column::<info>::new($key, "", (0, 0), |r| {
+            told!(r, $field, Value::Int(r.body.$field.into()))
+        })
+        .right()
+        .shown(Shown::JSON)
+    };
+}
+
+/// Whether what lies at this offset of `struct tcp_info` is known.
+fn is_told(body: &info, offset: usize) -> bool {
+    body.bare == 0 || offset < usize::from(body.bare - 1) * 4
+}
+
+/// What the kernel has cleared by the time that it tells of a socket.
+fn at_close<'a>(body: &info, value: Value<'a>) -> Value<'a> {
+    match body.bare {
+        0 => value,
+        _ => Value::Unknown,
+    }
 }
 
 fn columns() -> Vec<C> {
@@ -86,7 +121,7 @@ fn who() -> Vec<C> {
         })
         .shown(Shown::DETAIL),
         C::new("errno", "", (0, 0), |r| {
-            Value::Int(r.body.error.unsigned_abs().into())
+            at_close(r.body, Value::Int(r.body.error.unsigned_abs().into()))
         })
         .shown(Shown::JSON),
         C::new("duration_us", "MS", (8, 8), |r| {
@@ -98,27 +133,31 @@ fn who() -> Vec<C> {
             Value::Micros(r.head.boot_ns.saturating_sub(r.body.close_ns) / 1000)
         })
         .shown(Shown::JSON),
-        more!("uses", uses),
+        C::new("uses", "", (0, 0), |r| {
+            known(r.body.uses.into(), u32::MAX.into(), Value::Int)
+        })
+        .right()
+        .shown(Shown::JSON),
     ]
 }
 
 fn amounts() -> Vec<C> {
     vec![
         C::new("bytes_sent", "SENT_KB", (7, 7), |r| {
-            Value::Bytes(r.body.bytes_sent)
+            told!(r, bytes_sent, Value::Bytes(r.body.bytes_sent))
         })
         .right()
         .shown(Shown::DETAIL),
         C::new("bytes_acked", "ACKED", (5, 7), |r| {
-            Value::Bytes(r.body.bytes_acked)
+            told!(r, bytes_acked, Value::Bytes(r.body.bytes_acked))
         })
         .right(),
         C::new("bytes_received", "RECVD", (5, 7), |r| {
-            Value::Bytes(r.body.bytes_received)
+            told!(r, bytes_received, Value::Bytes(r.body.bytes_received))
         })
         .right(),
         C::new("bytes_retrans", "RETR_KB", (7, 7), |r| {
-            Value::Bytes(r.body.bytes_retrans)
+            told!(r, bytes_retrans, Value::Bytes(r.body.bytes_retrans))
         })
         .right()
         .shown(Shown::DETAIL),
@@ -127,22 +166,34 @@ fn amounts() -> Vec<C> {
         more!("data_segs_out", data_segs_out),
         more!("data_segs_in", data_segs_in),
         C::new("total_retrans", "RETR", (4, 5), |r| {
-            Value::Int(r.body.total_retrans.into())
+            told!(r, total_retrans, Value::Int(r.body.total_retrans.into()))
         })
         .right(),
         C::new("total_rto", "", (0, 0), |r| {
-            known(r.body.total_rto.into(), u32::MAX.into(), Value::Int)
+            told!(
+                r,
+                total_rto,
+                known(r.body.total_rto.into(), u32::MAX.into(), Value::Int)
+            )
         })
         .right()
         .shown(Shown::JSON),
         more!("retransmits", retransmits),
-        more!("backoff", backoff),
-        more!("unacked", unacked),
+        C::new("backoff", "", (0, 0), |r| {
+            at_close(r.body, Value::Int(r.body.backoff.into()))
+        })
+        .right()
+        .shown(Shown::JSON),
+        C::new("unacked", "", (0, 0), |r| {
+            at_close(r.body, Value::Int(r.body.unacked.into()))
+        })
+        .right()
+        .shown(Shown::JSON),
         more!("sacked", sacked),
         more!("lost", lost),
         more!("retrans", retrans),
         C::new("notsent_bytes", "", (0, 0), |r| {
-            Value::Bytes(r.body.notsent.into())
+            told!(r, notsent_bytes, Value::Bytes(r.body.notsent.into()))
         })
         .right()
         .shown(Shown::JSON),
@@ -150,7 +201,7 @@ fn amounts() -> Vec<C> {
         more!("delivered_ce", delivered_ce),
         more!("dsack_dups", dsack_dups),
         C::new("reord_seen", "REORD", (5, 5), |r| {
-            Value::Int(r.body.reord_seen.into())
+            told!(r, reord_seen, Value::Int(r.body.reord_seen.into()))
         })
         .right()
         .shown(Shown::DETAIL),
@@ -173,7 +224,11 @@ fn times() -> Vec<C> {
         .right()
         .shown(Shown::DETAIL),
         C::new("min_rtt_us", "MINRTT", (6, 6), |r| {
-            known(r.body.min_rtt_us.into(), u32::MAX.into(), Value::Micros)
+            told!(
+                r,
+                min_rtt,
+                known(r.body.min_rtt_us.into(), u32::MAX.into(), Value::Micros)
+            )
         })
         .right()
         .shown(Shown::DETAIL),
@@ -183,37 +238,45 @@ fn times() -> Vec<C> {
         .right()
         .shown(Shown::JSON),
         C::new("rto_us", "RTO", (6, 6), |r| {
-            Value::Micros(r.body.rto_us.into())
+            told!(r, rto, Value::Micros(r.body.rto_us.into()))
         })
         .right()
         .shown(Shown::DETAIL),
         C::new("busy_time_us", "BUSY", (6, 6), |r| {
-            Value::Micros(r.body.busy_us)
+            told!(r, busy_time, known(r.body.busy_us, u64::MAX, Value::Micros))
         })
         .right()
         .shown(Shown::DETAIL),
         C::new("rwnd_limited_us", "RWNDLIM", (7, 7), |r| {
-            Value::Micros(r.body.rwnd_limited_us)
+            told!(
+                r,
+                rwnd_limited,
+                known(r.body.rwnd_limited_us, u64::MAX, Value::Micros)
+            )
         })
         .right()
         .shown(Shown::DETAIL),
         C::new("sndbuf_limited_us", "SNDBUFLIM", (9, 9), |r| {
-            Value::Micros(r.body.sndbuf_limited_us)
+            told!(
+                r,
+                sndbuf_limited,
+                known(r.body.sndbuf_limited_us, u64::MAX, Value::Micros)
+            )
         })
         .right()
         .shown(Shown::DETAIL),
         C::new("last_data_sent_us", "", (0, 0), |r| {
-            ago(r.body.data_segs_out, r.body.last_data_sent_ms)
+            at_close(r.body, ago(r.body.data_segs_out, r.body.last_data_sent_ms))
         })
         .right()
         .shown(Shown::JSON),
         C::new("last_data_recv_us", "", (0, 0), |r| {
-            ago(r.body.data_segs_in, r.body.last_data_recv_ms)
+            at_close(r.body, ago(r.body.data_segs_in, r.body.last_data_recv_ms))
         })
         .right()
         .shown(Shown::JSON),
         C::new("last_ack_recv_us", "", (0, 0), |r| {
-            ago(r.body.segs_in, r.body.last_ack_recv_ms)
+            at_close(r.body, ago(r.body.segs_in, r.body.last_ack_recv_ms))
         })
         .right()
         .shown(Shown::JSON),
@@ -227,25 +290,27 @@ fn windows() -> Vec<C> {
         })
         .shown(Shown::DETAIL),
         C::new("ca_state", "CASTATE", (8, 8), |r| {
-            CA_STATES
-                .get(usize::from(r.body.ca_state))
-                .copied()
-                .map_or(Value::Unknown, Value::Text)
+            let name = CA_STATES.get(usize::from(r.body.ca_state)).copied();
+            told!(r, ca_state, name.map_or(Value::Unknown, Value::Text))
         })
         .shown(Shown::DETAIL),
         C::new("snd_cwnd", "CWND", (5, 5), |r| {
-            Value::Int(r.body.snd_cwnd.into())
+            told!(r, snd_cwnd, Value::Int(r.body.snd_cwnd.into()))
         })
         .right()
         .shown(Shown::DETAIL),
         // TCP_INFINITE_SSTHRESH of include/net/tcp.h: still in the first slow start.
         C::new("snd_ssthresh", "SSTHRESH", (8, 8), |r| {
-            known(r.body.snd_ssthresh.into(), 0x7fff_ffff, Value::Int)
+            told!(
+                r,
+                snd_ssthresh,
+                known(r.body.snd_ssthresh.into(), 0x7fff_ffff, Value::Int)
+            )
         })
         .right()
         .shown(Shown::DETAIL),
         C::new("snd_mss", "MSS", (5, 5), |r| {
-            Value::Int(r.body.snd_mss.into())
+            told!(r, snd_mss, Value::Int(r.body.snd_mss.into()))
         })
         .right()
         .shown(Shown::DETAIL),
@@ -263,42 +328,49 @@ fn windows() -> Vec<C> {
         .right()
         .shown(Shown::DETAIL),
         C::new("snd_wnd_bytes", "", (0, 0), |r| {
-            Value::Bytes(r.body.snd_wnd.into())
+            told!(r, snd_wnd, Value::Bytes(r.body.snd_wnd.into()))
         })
         .right()
         .shown(Shown::JSON),
         C::new("rcv_wnd_bytes", "", (0, 0), |r| {
-            Value::Bytes(r.body.rcv_wnd.into())
+            told!(r, rcv_wnd, Value::Bytes(r.body.rcv_wnd.into()))
         })
         .right()
         .shown(Shown::JSON),
         C::new("rcv_ssthresh_bytes", "", (0, 0), |r| {
-            Value::Bytes(r.body.rcv_ssthresh.into())
+            told!(r, rcv_ssthresh, Value::Bytes(r.body.rcv_ssthresh.into()))
         })
         .right()
         .shown(Shown::JSON),
         C::new("rcv_space_bytes", "", (0, 0), |r| {
-            Value::Bytes(r.body.rcv_space.into())
+            told!(r, rcv_space, Value::Bytes(r.body.rcv_space.into()))
         })
         .right()
         .shown(Shown::JSON),
         C::new("pacing_rate_bytes_per_s", "", (0, 0), |r| {
-            known(r.body.pacing_rate, u64::MAX, Value::Rate)
+            told!(
+                r,
+                pacing_rate,
+                known(r.body.pacing_rate, u64::MAX, Value::Rate)
+            )
         })
         .right()
         .shown(Shown::JSON),
         C::new("delivery_rate_bytes_per_s", "MBIT/S", (6, 6), |r| {
-            delivery_rate(
-                r.body.rate_delivered,
-                r.body.snd_mss,
-                r.body.rate_interval_us,
-            )
-            .map_or(Value::Unknown, Value::Rate)
+            let rate = match r.body.bare {
+                0 => delivery_rate(
+                    r.body.rate_delivered,
+                    r.body.snd_mss,
+                    r.body.rate_interval_us,
+                ),
+                _ => Some(r.body.delivery_rate).filter(|&rate| rate != 0),
+            };
+            rate.map_or(Value::Unknown, Value::Rate)
         })
         .right()
         .shown(Shown::DETAIL),
         C::new("delivery_rate_app_limited", "", (0, 0), |r| {
-            Value::Bool(r.body.app_limited != 0)
+            told!(r, state, Value::Bool(r.body.app_limited != 0))
         })
         .shown(Shown::JSON),
         C::new("options", "OPTIONS", (16, 16), |r| options(r.body.options)).shown(Shown::DETAIL),
@@ -363,6 +435,11 @@ fn run(args: Args) -> Result<()> {
     let rows = Rows::chosen("tcpinfo", output.style(), columns(), args.columns.as_ref())?;
     let tracepoints = ["tcp:tcp_destroy_sock", "sock:inet_sock_set_state"];
     let session = Session::new("tcpinfo", run, &tracepoints);
+    if session.has_only_records() {
+        let sockets = record::Sockets::new(&args);
+        let mut each = EachRow { rows, event };
+        return tcptools::record::run(&session, filter, sockets, &mut each);
+    }
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::TcpinfoSkelBuilder::default(), &mut storage, filter)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {

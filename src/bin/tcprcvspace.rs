@@ -20,6 +20,9 @@ use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::types::decode;
 use tcptools::value::Value;
 
+#[path = "tcprcvspace/record.rs"]
+mod record;
+
 tcptools::skeleton!("tcprcvspace");
 use bpf::types::adjust;
 tcptools::record!(adjust, bpf::types::head);
@@ -72,20 +75,20 @@ fn who() -> Vec<C> {
 fn sample() -> Vec<C> {
     vec![
         C::new("copied_bytes", "COPIED", (6, 7), |r| {
-            Value::Bytes(r.body.copied.into())
+            told(r.body, Value::Bytes(r.body.copied.into()))
         })
         .right(),
         C::new("measure_us", "MEASURE", (7, 7), |r| {
-            Value::Micros(r.body.measure_us)
+            told(r.body, Value::Micros(r.body.measure_us))
         })
         .right()
         .shown(Shown::DETAIL),
         C::new("measured", "", (0, 0), |r| {
-            Value::Bool(r.body.measured != 0)
+            told(r.body, Value::Bool(r.body.measured != 0))
         })
         .shown(Shown::JSON),
         C::new("queued_bytes", "QUEUED", (6, 7), |r| {
-            Value::Bytes(r.body.queued.into())
+            told(r.body, Value::Bytes(r.body.queued.into()))
         })
         .right()
         .shown(Shown::DETAIL),
@@ -136,7 +139,7 @@ fn sizes() -> Vec<C> {
     };
     vec![
         C::new("rcvbuf_bytes", "RCVBUF", (6, 7), |r| {
-            Value::Bytes(r.body.rcvbuf.into())
+            told(r.body, Value::Bytes(r.body.rcvbuf.into()))
         })
         .right(),
         C::new("growth", "GROWTH", (6, 6), |r| {
@@ -151,35 +154,43 @@ fn sizes() -> Vec<C> {
         .right()
         .shown(Shown::DETAIL),
         C::new("space_bytes", "SPACE", (6, 7), |r| {
-            Value::Bytes(r.body.space.max(0) as u64)
+            told(r.body, Value::Bytes(r.body.space.max(0) as u64))
         })
         .right()
         .shown(Shown::DETAIL),
         C::new("window_clamp_bytes", "CLAMP", (6, 7), |r| {
-            Value::Bytes(r.body.window_clamp.into())
+            told(r.body, Value::Bytes(r.body.window_clamp.into()))
         })
         .right()
         .shown(Shown::DETAIL),
         C::new("rcv_ssthresh_bytes", "SSTHRESH", (8, 8), |r| {
-            Value::Bytes(r.body.rcv_ssthresh.into())
+            told(r.body, Value::Bytes(r.body.rcv_ssthresh.into()))
         })
         .right()
         .shown(Shown::DETAIL),
         C::new("rcv_wnd_bytes", "RCVWND", (6, 7), |r| {
-            Value::Bytes(r.body.rcv_wnd.into())
+            told(r.body, Value::Bytes(r.body.rcv_wnd.into()))
         })
         .right()
         .shown(Shown::DETAIL),
         C::new("tcp_rmem_max_bytes", "RMEMMAX", (7, 7), |r| {
-            Value::Bytes(r.body.rmem_max.into())
+            told(r.body, Value::Bytes(r.body.rmem_max.into()))
         })
         .right()
         .shown(Shown::DETAIL),
         json("rmem_alloc_bytes", |r| {
-            Value::Bytes(r.body.rmem_alloc.into())
+            told(r.body, Value::Bytes(r.body.rmem_alloc.into()))
         }),
         json("calls", |r| Value::Int(r.body.calls.into())),
     ]
+}
+
+/// What no tracepoint's record has.
+fn told<'a>(body: &adjust, value: Value<'a>) -> Value<'a> {
+    match body.bare {
+        0 => value,
+        _ => Value::Unknown,
+    }
 }
 
 /// What this window allows: one of it in each round trip.
@@ -264,6 +275,11 @@ fn run(args: Args) -> Result<()> {
     )?;
     let tracepoints = ["tcp:tcp_rcv_space_adjust", "sock:inet_sock_set_state"];
     let session = Session::new("tcprcvspace", run, &tracepoints);
+    if session.has_only_records() {
+        let samples = record::Samples::new(&args)?;
+        let mut rows = RcvSpace { rows, open: None };
+        return tcptools::record::run(&session, filter, samples, &mut rows);
+    }
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::TcprcvspaceSkelBuilder::default(), &mut storage, filter)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {

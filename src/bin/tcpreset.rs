@@ -25,6 +25,9 @@ use tcptools::tracepoint;
 use tcptools::types::{Record, decode_stack, head};
 use tcptools::value::Value;
 
+#[path = "tcpreset/record.rs"]
+mod record;
+
 tcptools::skeleton!("tcpreset");
 use bpf::types::reset;
 tcptools::record!(reset, bpf::types::head);
@@ -70,6 +73,7 @@ enum By {
 }
 
 /// `enum event_kind` of tcpreset.bpf.c.
+const SENT: u32 = 0;
 const RECEIVED: u32 = 1;
 
 fn is_sent(body: &reset) -> bool {
@@ -156,12 +160,12 @@ fn details() -> Vec<C> {
         })
         .shown(Shown::JSON),
         C::new("tx_bytes", "TX_KB", (0, 6), |r| {
-            if_session(r.body, Value::Bytes(r.body.tx_bytes))
+            bytes(r.body, r.body.tx_bytes)
         })
         .right()
         .shown(Shown::DETAIL),
         C::new("rx_bytes", "RX_KB", (0, 6), |r| {
-            if_session(r.body, Value::Bytes(r.body.rx_bytes))
+            bytes(r.body, r.body.rx_bytes)
         })
         .right()
         .shown(Shown::DETAIL),
@@ -190,6 +194,14 @@ fn if_session<'a>(body: &reset, value: Value<'a>) -> Value<'a> {
         Value::Unknown
     } else {
         value
+    }
+}
+
+/// What no tracepoint's record has.
+fn bytes(body: &reset, bytes: u64) -> Value<'static> {
+    match body.bare {
+        0 => if_session(body, Value::Bytes(bytes)),
+        _ => Value::Unknown,
     }
 }
 
@@ -292,8 +304,10 @@ enum Shape {
 
 struct Resets {
     shape: Shape,
-    /// Rows that wait for a doubtful one before them to be decided: rows come out in the order of their time.
-    waiting: VecDeque<reset>,
+    /// Rows that wait for a doubtful one before them to be decided, and in which turn of the reader they came: rows come
+    /// out in the order of their time.
+    waiting: VecDeque<(u64, reset)>,
+    turn: u64,
 }
 
 /// How long after a doubtful record its refutation can come: it follows in the same call in the kernel, within
@@ -303,7 +317,7 @@ const DOUBT_NS: u64 = 200_000_000;
 impl Resets {
     /// A reset of ours that answers data after shutdown says that there was no RST before it.
     fn refute(&mut self, cookie: u64) {
-        let is_it = |row: &reset| row.doubtful != 0 && row.head.cookie == cookie;
+        let is_it = |(_, row): &(u64, reset)| row.doubtful != 0 && row.head.cookie == cookie;
         if let Some(index) = self.waiting.iter().rposition(is_it) {
             self.waiting.remove(index);
         }
@@ -311,11 +325,13 @@ impl Resets {
 
     fn release(&mut self, out: &mut Printer, all: bool) {
         let now = boot_ns();
-        while let Some(row) = self.waiting.front() {
-            if row.doubtful != 0 && !all && now.saturating_sub(row.head.boot_ns) < DOUBT_NS {
+        while let Some((turn, row)) = self.waiting.front() {
+            // A late reader finds old rows: what refutes one may come with its next turn.
+            let fresh = now.saturating_sub(row.head.boot_ns) < DOUBT_NS || *turn == self.turn;
+            if row.doubtful != 0 && !all && fresh {
                 return;
             }
-            if let Some(row) = self.waiting.pop_front() {
+            if let Some((_, row)) = self.waiting.pop_front() {
                 self.show(&row, out);
             }
         }
@@ -377,13 +393,13 @@ impl Handler for Resets {
         if self.waiting.is_empty() && body.doubtful == 0 {
             self.show(&body, out);
         } else {
-            self.waiting.push_back(body);
-            self.release(out, false);
+            self.waiting.push_back((self.turn, body));
         }
     }
 
     fn tick(&mut self, out: &mut Printer) {
         self.release(out, false);
+        self.turn += 1;
         match &mut self.shape {
             Shape::Each(rows) => rows.refresh_clock(),
             Shape::Sums { every, .. } => {
@@ -450,6 +466,15 @@ fn run(args: Args) -> Result<()> {
     } = &args.common;
     let tracepoints = ["tcp:tcp_send_reset", "tcp:tcp_receive_reset"];
     let session = Session::new("tcpreset", run, &tracepoints);
+    let mut resets = Resets {
+        shape: Shape::new(&args, output.style()),
+        waiting: VecDeque::new(),
+        turn: 0,
+    };
+    if session.has_only_records() {
+        let records = record::Resets::new(&args, session.seeds())?;
+        return tcptools::record::run(&session, filter, records, &mut resets);
+    }
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::TcpresetSkelBuilder::default(), &mut storage, filter)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
@@ -462,10 +487,6 @@ fn run(args: Args) -> Result<()> {
             "tcpreset: the kernel hides its addresses (kernel.kptr_restrict): stacks are shown as numbers"
         );
     }
-    let mut resets = Resets {
-        shape: Shape::new(&args, output.style()),
-        waiting: VecDeque::new(),
-    };
     session.run(skel.object_mut(), &mut resets)
 }
 

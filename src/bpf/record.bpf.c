@@ -12,6 +12,7 @@
 #include <bpf/bpf_core_read.h>
 
 EXPORT_TYPE(seen);
+EXPORT_TYPE(seen_limit);
 
 /* ---------------------------------------------------------------- reading a record */
 
@@ -128,14 +129,17 @@ static __always_inline bool read_tcp_retransmit_synack(struct seen *e, struct re
 	return flow_wanted(&e->flow);
 }
 
+/* What sits out TIME_WAIT, or waits for the end of a handshake, is no socket that anybody has. */
 static __always_inline bool read_tcp_send_reset(struct seen *e, struct record_tcp_send_reset *ctx)
 {
 	e->kind = SEEN_SEND_RESET;
-	e->skaddr = (__u64)ctx->skaddr;
+	e->reason = -1;
 	if (bpf_core_field_exists(ctx->state))
 		e->state = ctx->state;
 	if (bpf_core_field_exists(ctx->reason))
 		e->reason = ctx->reason;
+	if (e->state != TCP_TIME_WAIT && e->state != TCP_NEW_SYN_RECV)
+		e->skaddr = (__u64)ctx->skaddr;
 	if (bpf_core_field_exists(ctx->sport)) {
 		FLOW(e, ctx);
 	} else {
@@ -178,6 +182,55 @@ static __always_inline bool read_tcp_probe(struct seen *e, struct record_tcp_pro
 	return true;
 }
 
+static __always_inline bool read_sock_exceed_buf_limit(struct seen_limit *e, struct record_sock_exceed_buf_limit *ctx)
+{
+	struct record_sock_exceed_buf_limit___pointer *old = (void *)ctx;
+
+	e->seen.kind = SEEN_EXCEED_BUF_LIMIT;
+	COPY16(e->name, ctx, name, 0);
+	COPY16(e->name + 16, ctx, name, 16);
+	e->allocated = ctx->allocated;
+	e->rmem_alloc = ctx->rmem_alloc;
+	e->minimum = ctx->sysctl_rmem;
+	if (bpf_core_field_exists(ctx->kind)) {
+		e->sending = ctx->kind == SK_MEM_SEND;
+		e->wmem_alloc = ctx->wmem_alloc;
+		e->wmem_queued = ctx->wmem_queued;
+		if (e->sending)
+			e->minimum = ctx->sysctl_wmem;
+	}
+	if (bpf_core_field_exists(old->sysctl_mem)) {
+		bpf_probe_read_kernel(e->mem, sizeof(e->mem), old->sysctl_mem);
+	} else {
+		e->mem[0] = ctx->sysctl_mem[0];
+		e->mem[1] = ctx->sysctl_mem[1];
+		e->mem[2] = ctx->sysctl_mem[2];
+	}
+	return true;
+}
+
+static __always_inline bool read_sock_rcvqueue_full(struct seen_limit *e, struct record_sock_rcvqueue_full *ctx)
+{
+	e->seen.kind = SEEN_RCVQUEUE_FULL;
+	e->rmem_alloc = ctx->rmem_alloc;
+	e->truesize = ctx->truesize;
+	e->rcvbuf = ctx->sk_rcvbuf;
+	return true;
+}
+
+static __always_inline bool read_udp_fail_queue_rcv_skb(struct seen_limit *e, struct record_udp_fail_queue_rcv_skb *ctx)
+{
+	e->seen.kind = SEEN_UDP_FAIL;
+	e->seen.err = ctx->rc;
+	if (bpf_core_field_exists(ctx->lport))
+		e->seen.flow.lport = ctx->lport;
+	if (bpf_core_field_exists(ctx->dport))
+		e->seen.flow.lport = ctx->dport;
+	if (bpf_core_field_exists(ctx->family))
+		e->family = ctx->family;
+	return e->seen.err == -ENOMEM;
+}
+
 /* ---------------------------------------------------------------- the programs */
 
 static __always_inline void task_note(struct seen *e)
@@ -190,15 +243,16 @@ static __always_inline void task_note(struct seen *e)
 	comm_tidy((__u64 *)e->comm);
 }
 
-#define PROGRAMS(category, event)                                                                          \
+#define PROGRAMS_SENDING(type, category, event)                                                            \
 	SEC("?tracepoint/" #category "/" #event)                                                           \
 	int event##_ring(struct record_##event *ctx)                                                       \
 	{                                                                                                  \
-		struct seen e = {.at_ns = bpf_ktime_get_boot_ns()};                                        \
+		struct type e = {};                                                                        \
                                                                                                            \
+		((struct seen *)&e)->at_ns = bpf_ktime_get_boot_ns();                                      \
 		if (!read_##event(&e, ctx))                                                                \
 			return 0;                                                                          \
-		task_note(&e);                                                                             \
+		task_note((struct seen *)&e);                                                              \
 		if (bpf_ringbuf_output(&events, &e, sizeof(e), event_wakes()))                             \
 			__sync_fetch_and_add(&counters.lost, 1);                                           \
 		return 0;                                                                                  \
@@ -206,15 +260,18 @@ static __always_inline void task_note(struct seen *e)
 	SEC("?tracepoint/" #category "/" #event)                                                           \
 	int event##_perf(struct record_##event *ctx)                                                       \
 	{                                                                                                  \
-		struct seen e = {.at_ns = bpf_ktime_get_ns()};                                             \
+		struct type e = {};                                                                        \
                                                                                                            \
+		((struct seen *)&e)->at_ns = bpf_ktime_get_ns();                                           \
 		if (!read_##event(&e, ctx))                                                                \
 			return 0;                                                                          \
-		task_note(&e);                                                                             \
+		task_note((struct seen *)&e);                                                              \
 		if (bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, &e, sizeof(e)))                 \
 			__sync_fetch_and_add(&counters.lost, 1);                                           \
 		return 0;                                                                                  \
 	}
+
+#define PROGRAMS(category, event) PROGRAMS_SENDING(seen, category, event)
 
 PROGRAMS(sock, inet_sock_set_state)
 PROGRAMS(tcp, tcp_retransmit_skb)
@@ -224,3 +281,6 @@ PROGRAMS(tcp, tcp_receive_reset)
 PROGRAMS(tcp, tcp_destroy_sock)
 PROGRAMS(tcp, tcp_rcv_space_adjust)
 PROGRAMS(tcp, tcp_probe)
+PROGRAMS_SENDING(seen_limit, sock, sock_exceed_buf_limit)
+PROGRAMS_SENDING(seen_limit, sock, sock_rcvqueue_full)
+PROGRAMS_SENDING(seen_limit, udp, udp_fail_queue_rcv_skb)

@@ -102,10 +102,55 @@ struct record_tcp_probe {
 	const void *skaddr; /* since 6.10 */
 };
 
+/* sock:sock_exceed_buf_limit */
+struct record_sock_exceed_buf_limit {
+	char name[32];
+	long sysctl_mem[3];
+	long allocated;
+	int sysctl_rmem;
+	int rmem_alloc;
+	int sysctl_wmem; /* since 5.0, as all that follow */
+	int wmem_alloc;
+	int wmem_queued;
+	int kind;
+};
+
+/* The same before 5.18, and before some updates of older kernels. */
+struct record_sock_exceed_buf_limit___pointer {
+	const long *sysctl_mem;
+};
+
+/* sock:sock_rcvqueue_full */
+struct record_sock_rcvqueue_full {
+	int rmem_alloc;
+	__u32 truesize;
+	int sk_rcvbuf;
+};
+
+/* udp:udp_fail_queue_rcv_skb */
+struct record_udp_fail_queue_rcv_skb {
+	int rc;
+	__u16 lport; /* until 6.9 */
+	__u16 dport; /* since 6.10: the packet's, so the local one */
+	__u16 family;
+};
+
 #pragma clang attribute pop
 
 /* What happened. */
-enum seen_kind { SEEN_STATE, SEEN_RETRANSMIT, SEEN_SYNACK, SEEN_SEND_RESET, SEEN_RECEIVE_RESET, SEEN_DESTROY, SEEN_READ, SEEN_PROBE };
+enum seen_kind {
+	SEEN_STATE,
+	SEEN_RETRANSMIT,
+	SEEN_SYNACK,
+	SEEN_SEND_RESET,
+	SEEN_RECEIVE_RESET,
+	SEEN_DESTROY,
+	SEEN_READ,
+	SEEN_PROBE,
+	SEEN_EXCEED_BUF_LIMIT,
+	SEEN_RCVQUEUE_FULL,
+	SEEN_UDP_FAIL,
+};
 
 /* One record of any of them. What a kernel's record lacks is 0. */
 struct seen {
@@ -130,6 +175,23 @@ struct seen {
 	__u32 snd_wnd;
 	__u32 srtt_us;
 	__u32 rcv_wnd;
+};
+
+/* A record of a buffer or a limit that was met; it has no connection. */
+struct seen_limit {
+	struct seen seen; /* flow.lport of SEEN_UDP_FAIL; err: its rc */
+	__s64 allocated;  /* SEEN_EXCEED_BUF_LIMIT, as all that follow unless they say otherwise */
+	__s64 mem[3];
+	__u32 minimum; /* of the direction that was refused */
+	__u32 rmem_alloc; /* SEEN_RCVQUEUE_FULL too */
+	__u32 wmem_alloc;
+	__u32 wmem_queued;
+	__u32 rcvbuf;	/* SEEN_RCVQUEUE_FULL */
+	__u32 truesize; /* SEEN_RCVQUEUE_FULL */
+	__u16 family;	/* SEEN_UDP_FAIL, since 6.10 */
+	__u8 sending;
+	__u8 pad[5];
+	__u8 name[32];
 };
 
 #endif

@@ -12,3 +12,4 @@ EXPORT_TYPE(counters);
 EXPORT_TYPE(lacks);
 EXPORT_TYPE(filter_set);
 EXPORT_TYPE(seen);
+EXPORT_TYPE(seen_limit);

@@ -36,7 +36,8 @@ struct overflow {
 	__u8 sending;
 	__u8 rcvbuf_locked; /* SO_RCVBUF was set */
 	__u8 undecided;	    /* --pid or --comm cannot tell before the owner is looked up */
-	__u8 pad[6];
+	__u8 bare;	    /* made of a tracepoint's record, on a kernel without type information */
+	__u8 pad[5];
 	__u8 proto_name[32];
 };
 EXPORT_TYPE(overflow);

@@ -34,6 +34,7 @@ struct info {
 	__u64 sndbuf_limited_us;
 	__u64 duration_ns; /* 0: opened before the trace */
 	__u64 close_ns;	   /* the change to CLOSE */
+	__u64 delivery_rate; /* bytes/s, where it was made without this program */
 	__u32 segs_out;
 	__u32 segs_in;
 	__u32 data_segs_out;
@@ -82,7 +83,8 @@ struct info {
 	__u8 snd_wscale;
 	__u8 rcv_wscale;
 	__u8 app_limited;
-	__u8 late; /* opened before the trace */
+	/* 0, unless it was made without this program: then what is known of struct tcp_info, in words, and one more */
+	__u8 bare;
 };
 EXPORT_TYPE(info);
 
@@ -293,7 +295,6 @@ static __noinline struct info *take(struct sock *sk, struct use_state *use, int 
 	e->head.flow = flow;
 	e->close_ns = bpf_ktime_get_boot_ns();
 	e->duration_ns = use->start_ns ? e->close_ns - use->start_ns : 0;
-	e->late = !use->start_ns && use->use >= USE_ATTEMPT;
 	e->uses = use->uses;
 	return e;
 }

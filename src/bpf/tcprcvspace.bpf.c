@@ -49,7 +49,8 @@ struct adjust {
 	__u32 max_copied;
 	__u8 growth;
 	__u8 measured; /* this call ends a measurement */
-	__u8 pad[6];
+	__u8 bare;     /* made of a tracepoint's record, on a kernel without type information */
+	__u8 pad[5];
 };
 EXPORT_TYPE(adjust);
 

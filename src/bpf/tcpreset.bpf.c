@@ -33,7 +33,8 @@ struct reset {
 	__u8 trigger;  /* the TCP flags of the packet that was answered, 0: none was */
 	__u8 doubtful; /* received: a reset of ours that follows at once says that there was no RST */
 	__u8 disproves; /* sent: the record before this one of the same socket was no RST */
-	__u8 pad[6];
+	__u8 bare; /* made of a tracepoint's record, on a kernel without type information */
+	__u8 pad[5];
 	__u64 stack[STACK_DEPTH];
 };
 EXPORT_TYPE(reset);

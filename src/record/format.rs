@@ -201,7 +201,7 @@ fn tracefs() -> Result<PathBuf> {
         bail!("{trouble}");
     }
     let (why, remedy) = tracepoints::tracefs_remedy(&error);
-    let why = format!("this kernel has no type information (BTF), and {why}");
+    let why = format!("{}, and {why}", super::this_kernel());
     bail!("{}", Trouble::new(why, remedy))
 }
 

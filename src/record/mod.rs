@@ -33,9 +33,23 @@ pub fn done_without(feature: &str) -> bool {
     list.split(',').any(|word| word == feature)
 }
 
-/// Whether commands have to do without the kernel's type information.
+/// What the kernel lacks, without which nothing but tracepoints' records can be read.
+pub fn lacking() -> Option<&'static str> {
+    if done_without("btf") || !Path::new(KERNEL_BTF).exists() {
+        return Some("no type information (BTF)");
+    }
+    // Such a kernel (before 5.8) lacks more of what the commands' own programs need.
+    source::lacks_ring_buffer().then_some("no ring buffer")
+}
+
+/// Whether commands have only the records of tracepoints.
 pub fn is_needed() -> bool {
-    done_without("btf") || !Path::new(KERNEL_BTF).exists()
+    lacking().is_some()
+}
+
+/// The beginning of a sentence that says so.
+pub(crate) fn this_kernel() -> String {
+    format!("this kernel has {}", lacking().unwrap_or("little to read"))
 }
 
 /// A command's own part: makes its records of what the tracepoints' records have.
@@ -59,14 +73,27 @@ pub trait Translate {
     ) {
     }
 
+    /// Whether sockets are to be followed from their first use to their end: the command's records have sockets.
+    fn follows(&self) -> bool {
+        true
+    }
+
+    /// When every probe is attached, and there still are privileges.
+    fn attached(&mut self) {}
+
     /// One event. `out` takes records of the command's own.
     fn event(&mut self, event: Event<'_, Self::Tool>, wanted: &Wanted, out: &mut dyn FnMut(&[u8]));
+
+    /// Once, when no event will follow.
+    fn finish(&mut self, _wanted: &Wanted, _out: &mut dyn FnMut(&[u8])) {}
 }
 
 /// A record of a tracepoint, and whose it is.
 pub struct Event<'a, T> {
     /// The record.
     pub seen: &'a seen,
+    /// The same with what only its kind has, as it came.
+    pub record: &'a [u8],
     /// The socket's owner, as far as it is known.
     pub owner: owner,
     /// What is remembered of the socket; `None` if that could be several, or there was no room.
@@ -81,8 +108,11 @@ pub fn refuse(flags: &[(&str, bool)]) -> Result<()> {
     let Some((flag, _)) = flags.iter().find(|(_, given)| *given) else {
         return Ok(());
     };
-    let why = "this kernel has no type information (BTF), and the records of its tracepoints are not enough for that";
-    Err(Usage(format!("{flag}: {why}")).into())
+    let (kernel, why) = (
+        this_kernel(),
+        "and the records of its tracepoints are not enough for that",
+    );
+    Err(Usage(format!("{flag}: {kernel}, {why}")).into())
 }
 
 /// The head of a command's record: what no tracepoint's record has is unknown.
@@ -113,10 +143,12 @@ pub fn run(
 ) -> Result<()> {
     let wanted = Wanted::new(filter)?;
     refuse_lockdown()?;
-    let mut tracepoints = FOLLOW.to_vec();
-    tracepoints.extend(translate.tracepoints());
+    let mut tracepoints = translate.tracepoints();
+    if translate.follows() {
+        tracepoints.extend(FOLLOW);
+    }
     let described = format::Described::new(&tracepoints)?;
-    let ring = source::has_ring_buffer().unwrap_or(false);
+    let ring = !source::lacks_ring_buffer();
     let mut builder = bpf::RecordSkelBuilder::default();
     builder
         .object_builder_mut()
@@ -182,9 +214,10 @@ impl<T: Translate, H> Translated<'_, T, H> {
 
 impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
     fn attached(&mut self) {
-        if self.seeds {
+        if self.seeds && self.translate.follows() {
             self.sockets.seed();
         }
+        self.translate.attached();
         self.handler.attached();
     }
 
@@ -205,6 +238,7 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
         let seen = &event;
         let whose = Event {
             seen,
+            record,
             owner,
             socket,
         };
@@ -229,6 +263,9 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
     }
 
     fn finish(&mut self, out: &mut Printer) {
+        let handler = &mut *self.handler;
+        let mut tell = |record: &[u8]| handler.record(record, out);
+        self.translate.finish(&self.wanted, &mut tell);
         self.handler.finish(out);
     }
 

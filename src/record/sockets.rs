@@ -88,9 +88,9 @@ impl<T: Copy + Default> Sockets<T> {
         if event.kind == seen_kind::DESTROY {
             return self.all.get_mut(&event.skaddr);
         }
-        // It may be a listener's, that of a socket that is gone, or in answer to a segment that no full socket takes:
-        // then its memory is not followed.
-        let passing = [0, TIME_WAIT, CLOSE, LISTEN, NEW_SYN_RECV];
+        // It may be that of a socket that is gone, or in answer to a segment that no full socket takes: then its memory
+        // is not followed.
+        let passing = [0, TIME_WAIT, CLOSE, NEW_SYN_RECV];
         if event.kind == seen_kind::SEND_RESET && passing.contains(&event.state) {
             return self.all.get_mut(&event.skaddr);
         }
@@ -194,6 +194,9 @@ impl<T: Copy + Default> Sockets<T> {
                 _ if new => None,
                 (seen_kind::SYNACK, _) => Some(self.listener(&event.flow)),
                 (_, LISTEN) => self.seeds.find_listener(&event.flow, event.at_ns),
+                (seen_kind::SEND_RESET, _) if event.state == LISTEN => {
+                    self.seeds.find_listener(&event.flow, event.at_ns)
+                }
                 _ => self.seeds.find(&event.flow, event.at_ns),
             };
             if let Some(owner) = found {

@@ -21,8 +21,9 @@ impl Wanted {
             ("--uid", flags.uid.is_some()),
         ];
         if let Some((flag, _)) = hidden.iter().find(|(_, given)| *given) {
-            let why = "this kernel has no type information (BTF), without which a socket's namespace, cgroup and user are not known";
-            return Err(Usage(format!("{flag}: {why}")).into());
+            let why = "without which a socket's namespace, cgroup and user are not known";
+            let kernel = super::this_kernel();
+            return Err(Usage(format!("{flag}: {kernel}, {why}")).into());
         }
         let mut lists = Box::<config>::default();
         flags.fill(&mut lists);
@@ -44,6 +45,14 @@ impl Wanted {
     /// Whether these filters let a flow with this owner pass.
     pub fn passes(&self, flow: &flow, owner: &owner) -> bool {
         self.flow(flow) && self.owner(owner)
+    }
+
+    /// The same for what has no ends: a filter on addresses or ports is a filter for sockets that have them.
+    pub fn passes_endless(&self, flow: &flow, owner: &owner) -> bool {
+        let set = &self.0.set;
+        let by_end = [set.rport, set.port, set.laddr, set.raddr, set.addr];
+        let by_lport = set.lport != 0 && flow.lport == 0;
+        by_end == [0; 5] && !by_lport && self.passes(flow, owner)
     }
 
     fn flow(&self, flow: &flow) -> bool {

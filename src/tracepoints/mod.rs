@@ -13,7 +13,10 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-pub use tracefs::{events as tracefs_events, fields as tracefs_fields, remedy as tracefs_remedy};
+pub use tracefs::{
+    events as tracefs_events, fields as tracefs_fields, remedy as tracefs_remedy,
+    symbols as tracefs_symbols,
+};
 
 /// A field of a record.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

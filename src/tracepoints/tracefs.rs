@@ -62,6 +62,26 @@ pub fn fields(events: &Path, category: &str, event: &str) -> Option<Vec<Field>> 
     Some(parse(&fs::read_to_string(path).ok()?))
 }
 
+/// The names that a record's own description has for the values of a field.
+pub fn symbols(events: &Path, category: &str, event: &str, field: &str) -> Vec<(i64, String)> {
+    let path = events.join(category).join(event).join("format");
+    let format = fs::read_to_string(path).unwrap_or_default();
+    parse_symbols(&format, field)
+}
+
+/// As `__print_symbolic(REC->reason, { 0, "NOT_SPECIFIED" }, ...)`.
+fn parse_symbols(format: &str, field: &str) -> Vec<(i64, String)> {
+    let start = format!("__print_symbolic(REC->{field},");
+    let list = format.split_once(&start).map_or("", |(_, rest)| rest);
+    let list = list.split(')').next().unwrap_or_default();
+    let pairs = list.split('{').skip(1).filter_map(|pair| {
+        let (value, name) = pair.split_once(',')?;
+        let name = name.split('"').nth(1)?;
+        Some((value.trim().parse().ok()?, name.to_owned()))
+    });
+    pairs.collect()
+}
+
 /// Lines as `field:__u8 saddr[28]; offset:8; size:28; signed:0;`. Older kernels (5.10) spell the length of an array as in
 /// the source, blanks included: `saddr[sizeof(struct sockaddr_in6)]`.
 fn parse(format: &str) -> Vec<Field> {
@@ -120,5 +140,16 @@ mod tests {
             ("__u8[28]", 32, 28)
         );
         assert!(fields[2].signed && !fields[1].signed);
+    }
+
+    #[test]
+    fn names_of_values_are_in_the_description() {
+        let format = r#"print fmt: "%s %s", REC->state ? __print_symbolic(REC->state, { TCP_CLOSE, "TCP_CLOSE" }) : "UNKNOWN", __print_symbolic(REC->reason, { 0, "NOT_SPECIFIED" }, { 25, "MAX" })"#;
+        let names = parse_symbols(format, "reason");
+        assert_eq!(
+            names,
+            [(0, "NOT_SPECIFIED".to_owned()), (25, "MAX".to_owned())]
+        );
+        assert!(parse_symbols(format, "state").is_empty() && parse_symbols("", "x").is_empty());
     }
 }

@@ -88,7 +88,10 @@ fn main() -> ExitCode {
     .into_iter()
     .flatten()
     .collect::<Vec<_>>();
-    let mut alone = sockbuf::alone();
+    let mut alone: Vec<_> = sockbuf::alone()
+        .into_iter()
+        .chain(records::alone())
+        .collect();
     if let Some(missing) = missing_capability() {
         eprintln!(
             "live tests NOT RUN: {missing} is missing; run them with `./check.sh`, or as root"
@@ -107,8 +110,12 @@ fn main() -> ExitCode {
         alone.retain(wanted);
     }
     let together = libtest_mimic::run(&arguments, trials);
-    // What is set for the whole host while they run would disturb the others.
-    let alone = libtest_mimic::run(&arguments, alone);
+    // What is set for the whole host while they run would disturb the others, and one another.
+    let one_by_one = Arguments {
+        test_threads: Some(1),
+        ..arguments
+    };
+    let alone = libtest_mimic::run(&one_by_one, alone);
     if together.has_failed() {
         together.exit_code()
     } else {

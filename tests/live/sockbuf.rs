@@ -46,7 +46,7 @@ const HOSTS: [(&str, i32, &str); 2] = [
 ];
 
 /// The limits of UDP's memory are the whole host's: tests that set them, or would meet them, take turns.
-fn udp_turn() -> MutexGuard<'static, ()> {
+pub fn udp_turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -56,25 +56,25 @@ fn watch(net: &Netns, args: &[&str]) -> Result<Tool> {
     Tool::start("sockbuf", &[&["--json", "--netns", &inode], args].concat())
 }
 
-fn any(agent: &mut Agent, family: i32, kind: i32, protocol: i32) -> Result<u64> {
+pub fn any(agent: &mut Agent, family: i32, kind: i32, protocol: i32) -> Result<u64> {
     agent.number(&format!("any {family} {kind} {protocol}"))
 }
 
 /// A UDP socket that nobody reads, with room for a few datagrams, and its address.
-fn sink(agent: &mut Agent, host: &str, family: i32) -> Result<(u64, String)> {
+pub fn sink(agent: &mut Agent, host: &str, family: i32) -> Result<(u64, String)> {
     let fd = any(agent, family, libc::SOCK_DGRAM, 0)?;
     agent.option(fd, SOL_SOCKET, SO_RCVBUF, 4096)?;
     agent.run(&format!("bind {fd} {host}"))?;
     Ok((fd, agent.run(&format!("local {fd}"))?))
 }
 
-fn flood(agent: &mut Agent, family: i32, at: &str, bytes: usize, count: usize) -> Result<()> {
+pub fn flood(agent: &mut Agent, family: i32, at: &str, bytes: usize, count: usize) -> Result<()> {
     let fd = any(agent, family, libc::SOCK_DGRAM, 0)?;
     agent.run(&format!("sendto {fd} {at} {bytes} {count}"))?;
     agent.run(&format!("close {fd}")).map(drop)
 }
 
-fn meminfo(agent: &mut Agent, fd: u64) -> Result<HashMap<String, u64>> {
+pub fn meminfo(agent: &mut Agent, fd: u64) -> Result<HashMap<String, u64>> {
     let text = agent.run(&format!("meminfo {fd}"))?;
     let field = |word: &str| -> Result<(String, u64)> {
         let (name, value) = word.split_once('=').context("name=value")?;
@@ -84,7 +84,7 @@ fn meminfo(agent: &mut Agent, fd: u64) -> Result<HashMap<String, u64>> {
 }
 
 /// UDP's RcvbufErrors in this namespace, of either family.
-fn rcvbuf_errors(net: &Netns, family: i32) -> Result<u64> {
+pub fn rcvbuf_errors(net: &Netns, family: i32) -> Result<u64> {
     if family == libc::AF_INET {
         return Ok(net.counters()?["Udp.RcvbufErrors"]);
     }
@@ -277,10 +277,10 @@ fn packet() -> Result<()> {
 }
 
 /// A sysctl of the whole host, put back at the end, however that comes.
-struct Sysctl(&'static str, String);
+pub struct Sysctl(&'static str, String);
 
 impl Sysctl {
-    fn set(path: &'static str, value: &str) -> Result<Self> {
+    pub fn set(path: &'static str, value: &str) -> Result<Self> {
         let before = fs::read_to_string(path)?;
         fs::write(path, value)?;
         Ok(Self(path, before))
@@ -350,7 +350,7 @@ fn pages(of_4k: u64) -> Result<u64> {
 }
 
 /// TCP's sockets on the whole host, as `alloc` of /proc/net/sockstat counts them.
-fn tcp_sockets() -> Result<u64> {
+pub fn tcp_sockets() -> Result<u64> {
     let text = fs::read_to_string("/proc/net/sockstat")?;
     let words: Vec<_> = text
         .lines()

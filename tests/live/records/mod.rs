@@ -4,8 +4,12 @@
 
 mod opens;
 mod scene;
+mod sockbuf;
+mod tcpinfo;
 mod tcplife;
 mod tcpprobe;
+mod tcprcvspace;
+mod tcpreset;
 mod tcpretrans;
 mod tcpstates;
 
@@ -21,14 +25,23 @@ const MODES: [(&str, &str); 2] = [("btf", "ring"), ("btf,ringbuf,mmap", "perf")]
 pub fn tests() -> Vec<Trial> {
     [
         opens::tests(),
+        sockbuf::tests(),
+        tcpinfo::tests(),
         tcplife::tests(),
         tcpprobe::tests(),
+        tcprcvspace::tests(),
+        tcpreset::tests(),
         tcpretrans::tests(),
         tcpstates::tests(),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Tests that need the host for themselves.
+pub fn alone() -> Vec<Trial> {
+    sockbuf::alone()
 }
 
 /// One test per mode.

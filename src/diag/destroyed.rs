@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What sockets had in the end: the kernel tells it of every socket that it destroys (`ss -E`), a moment after the
+//! record of tcp:tcp_destroy_sock. Rows wait for that.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+
+use super::message::{self, BY_FAMILY, Described, messages};
+use super::{dump, in_each_namespace, open};
+
+/// SKNLGRP_INET_TCP_DESTROY (1) and SKNLGRP_INET6_TCP_DESTROY (3) of include/uapi/linux/sock_diag.h, as bits.
+const DESTROYED: u32 = 1 << 0 | 1 << 2;
+
+/// A worker of the kernel's sends the account, once nothing refers to the socket any more (net/core/sock_diag.c). What
+/// has not come by then was lost, or is not told: sockets of the kernel's own, and of namespaces that are not watched.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bytes of accounts that wait for this process, in each namespace: some ten thousand.
+const BUFFER: usize = 8 << 20;
+
+/// Rows that wait for the account of their socket, first come, first served.
+pub struct Finals<R> {
+    watch: Option<Watch>,
+    waiting: VecDeque<(u64, Instant, R)>,
+    /// By cookie; the latest, and those before them. Some are nobody's, because of filters.
+    came: [HashMap<u64, Described>; 2],
+    turned: Instant,
+}
+
+impl<R> Finals<R> {
+    /// Watches every network namespace that there is now. Where the kernel does not tell, all rows come without.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn watch() -> Result<Self> {
+        Ok(Self {
+            watch: Some(Watch::new()?),
+            ..Self::without()
+        })
+    }
+
+    /// Nothing is known of any socket.
+    pub fn without() -> Self {
+        Self {
+            watch: None,
+            waiting: VecDeque::new(),
+            came: Default::default(),
+            turned: Instant::now(),
+        }
+    }
+
+    /// Whether accounts come at all.
+    pub fn are_told(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// Accounts that were lost because this process was too slow.
+    pub fn lost(&self) -> u64 {
+        self.watch.as_ref().map_or(0, Watch::lost)
+    }
+
+    /// A row that waits for the account of the socket with this cookie, which has just been destroyed.
+    pub fn push(&mut self, cookie: u64, row: R) {
+        self.waiting.push_back((cookie, Instant::now(), row));
+    }
+
+    /// Hands over the rows that need not wait any longer. Call it once per turn of the reader.
+    pub fn release(&mut self, mut show: impl FnMut(R, Option<&Described>)) {
+        self.read();
+        while let Some((cookie, since, _)) = self.waiting.front() {
+            let found = self.came.iter_mut().find_map(|came| came.remove(cookie));
+            let waits = self.watch.is_some() && since.elapsed() < PATIENCE;
+            if found.is_none() && waits {
+                return;
+            }
+            if let Some((_, _, row)) = self.waiting.pop_front() {
+                show(row, found.as_ref());
+            }
+        }
+    }
+
+    /// The same for all rows, at the end of a run.
+    pub fn finish(&mut self, mut show: impl FnMut(R, Option<&Described>)) {
+        self.release(&mut show);
+        while !self.waiting.is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+            self.release(&mut show);
+        }
+    }
+
+    fn read(&mut self) {
+        let Some(watch) = &mut self.watch else {
+            return;
+        };
+        if self.turned.elapsed() > 2 * PATIENCE {
+            self.turned = Instant::now();
+            self.came.swap(0, 1);
+            self.came[0].clear();
+        }
+        let [came, _] = &mut self.came;
+        watch.read(|socket| {
+            came.insert(socket.cookie, socket);
+        });
+    }
+}
+
+/// Netlink sockets, one per network namespace.
+struct Watch {
+    sockets: Vec<OwnedFd>,
+    epoll: Epoll,
+    buffer: Vec<u8>,
+}
+
+impl Watch {
+    fn new() -> Result<Self> {
+        // Without the module that knows TCP nothing is sent, and nobody says so; asking loads it.
+        dump(0)?;
+        let sockets: Vec<_> = in_each_namespace(|| open(DESTROYED))
+            .into_iter()
+            .collect::<Result<_>>()?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for (index, socket) in sockets.iter().enumerate() {
+            // What is lost is counted anyway; this makes the kernel go on after the first loss.
+            let on: libc::c_int = 1;
+            // SAFETY: the option's value is an int, which outlives the call.
+            unsafe {
+                libc::setsockopt(
+                    socket.as_raw_fd(),
+                    libc::SOL_NETLINK,
+                    libc::NETLINK_NO_ENOBUFS,
+                    (&raw const on).cast(),
+                    size_of_val(&on) as libc::socklen_t,
+                );
+            }
+            // As much as may be without CAP_NET_ADMIN.
+            if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+                let _ = setsockopt(socket, sockopt::RcvBuf, &BUFFER);
+            }
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
+            epoll.add(socket, event).context("no epoll")?;
+        }
+        Ok(Self {
+            sockets,
+            epoll,
+            buffer: vec![0; 16 * 1024],
+        })
+    }
+
+    /// Takes what is there.
+    fn read(&mut self, mut each: impl FnMut(Described)) {
+        let mut ready = [EpollEvent::empty(); 64];
+        loop {
+            let count = self.epoll.wait(&mut ready, EpollTimeout::ZERO).unwrap_or(0);
+            for event in &ready[..count] {
+                if let Some(socket) = self.sockets.get(event.data() as usize) {
+                    take(socket, &mut self.buffer, &mut each);
+                }
+            }
+            if count < ready.len() {
+                return;
+            }
+        }
+    }
+
+    fn lost(&self) -> u64 {
+        self.sockets.iter().map(drops).sum()
+    }
+}
+
+fn take(socket: &OwnedFd, buffer: &mut [u8], each: &mut impl FnMut(Described)) {
+    loop {
+        match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(size) => {
+                let sockets = messages(&buffer[..size]).filter(|(kind, _)| *kind == BY_FAMILY);
+                sockets
+                    .filter_map(|(_, payload)| message::socket(payload))
+                    .for_each(&mut *each);
+            }
+            Err(Errno::EINTR | Errno::ENOBUFS) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Messages that a socket had no room for.
+fn drops(socket: &OwnedFd) -> u64 {
+    /// SO_MEMINFO, and SK_MEMINFO_DROPS in it (include/uapi/linux/sock_diag.h).
+    const SO_MEMINFO: libc::c_int = 55;
+    const DROPS: usize = 8;
+    let mut memory = [0u32; 9];
+    let mut size = size_of_val(&memory) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `size` bytes to `memory`, which outlives the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            memory.as_mut_ptr().cast(),
+            &raw mut size,
+        )
+    };
+    if result == 0 { memory[DROPS].into() } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_destroyed_socket_is_told_of() {
+        let mut watch = Watch::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let port = client.local_addr().unwrap().port();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(&[0; 1000]).unwrap();
+        server.read_exact(&mut [0; 1000]).unwrap();
+        drop(server);
+        drop(client);
+        let mut found = Vec::new();
+        let start = Instant::now();
+        while found.len() < 2 && start.elapsed() < PATIENCE * 10 {
+            watch.read(|socket| {
+                if socket.flow.lport == port || socket.flow.rport == port {
+                    found.push((socket.flow.lport == port, socket.info.bytes_received));
+                }
+            });
+        }
+        found.sort_unstable();
+        // The other end's FIN counts as a byte, if it came.
+        assert!(
+            matches!(found[..], [(false, 1000..=1001), (true, 0..=1)]),
+            "{found:?}"
+        );
+        assert_eq!(watch.lost(), 0);
+    }
+
+    #[test]
+    fn rows_without_an_account_come_in_the_end() {
+        let mut finals = Finals::without();
+        finals.push(1, 'a');
+        finals.push(2, 'b');
+        let mut rows = Vec::new();
+        finals.finish(|row, account| rows.push((row, account.is_some())));
+        assert_eq!(rows, [('a', false), ('b', false)]);
+    }
+
+    #[test]
+    fn rows_keep_their_order() {
+        let mut finals = Finals::watch().unwrap();
+        finals.push(u64::MAX - 1, 'a');
+        finals.push(u64::MAX, 'b');
+        let account = Described::default();
+        finals.came[0].insert(u64::MAX, account);
+        finals.release(|_, _| panic!("the first one waits"));
+        finals.came[1].insert(u64::MAX - 1, account);
+        let mut rows = Vec::new();
+        finals.release(|row, account| rows.push((row, account.is_some())));
+        assert_eq!(rows, [('a', true), ('b', true)]);
+    }
+}

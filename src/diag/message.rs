@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Messages of NETLINK_SOCK_DIAG: `include/uapi/linux/{netlink,inet_diag,tcp}.h`.
+
+use std::net::Ipv4Addr;
+
+use plain::Plain;
+
+use crate::types::flow;
+
+/// `struct nlmsghdr`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Header {
+    pub len: u32,
+    pub kind: u16,
+    pub flags: u16,
+    pub seq: u32,
+    pub pid: u32,
+}
+
+/// `struct inet_diag_sockid`: ports and addresses in network order.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct SocketId {
+    pub sport: [u8; 2],
+    pub dport: [u8; 2],
+    pub src: [u8; 16],
+    pub dst: [u8; 16],
+    pub interface: u32,
+    pub cookie: [u32; 2],
+}
+
+/// A request for all sockets of a family in some states: `struct nlmsghdr`, `struct inet_diag_req_v2`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Request {
+    pub header: Header,
+    pub family: u8,
+    pub protocol: u8,
+    pub ext: u8,
+    pub pad: u8,
+    pub states: u32,
+    pub id: SocketId,
+}
+
+/// `struct inet_diag_msg`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Message {
+    family: u8,
+    state: u8,
+    timer: u8,
+    retrans: u8,
+    id: SocketId,
+    expires: u32,
+    rqueue: u32,
+    wqueue: u32,
+    uid: u32,
+    inode: u32,
+}
+
+/// `struct nlattr`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Attribute {
+    len: u16,
+    kind: u16,
+}
+
+/// `struct tcp_info` as far as it is read: what a kernel does not have yet is 0.
+#[allow(missing_docs)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpInfo {
+    pub state: u8,
+    pub ca_state: u8,
+    pub retransmits: u8,
+    pub probes: u8,
+    pub backoff: u8,
+    pub options: u8,
+    /// The other end's in the lower four bits.
+    pub wscale: u8,
+    /// Bit 0: delivery_rate_app_limited.
+    pub flags: u8,
+    pub rto: u32,
+    pub ato: u32,
+    pub snd_mss: u32,
+    pub rcv_mss: u32,
+    pub unacked: u32,
+    pub sacked: u32,
+    pub lost: u32,
+    pub retrans: u32,
+    pub fackets: u32,
+    pub last_data_sent: u32,
+    pub last_ack_sent: u32,
+    pub last_data_recv: u32,
+    pub last_ack_recv: u32,
+    pub pmtu: u32,
+    pub rcv_ssthresh: u32,
+    pub rtt: u32,
+    pub rttvar: u32,
+    pub snd_ssthresh: u32,
+    pub snd_cwnd: u32,
+    pub advmss: u32,
+    pub reordering: u32,
+    pub rcv_rtt: u32,
+    pub rcv_space: u32,
+    pub total_retrans: u32,
+    pub pacing_rate: u64,
+    pub max_pacing_rate: u64,
+    pub bytes_acked: u64,
+    pub bytes_received: u64,
+    pub segs_out: u32,
+    pub segs_in: u32,
+    pub notsent_bytes: u32,
+    pub min_rtt: u32,
+    pub data_segs_in: u32,
+    pub data_segs_out: u32,
+    pub delivery_rate: u64,
+    pub busy_time: u64,
+    pub rwnd_limited: u64,
+    pub sndbuf_limited: u64,
+    pub delivered: u32,
+    pub delivered_ce: u32,
+    pub bytes_sent: u64,
+    pub bytes_retrans: u64,
+    pub dsack_dups: u32,
+    pub reord_seen: u32,
+    pub rcv_ooopack: u32,
+    pub snd_wnd: u32,
+    pub rcv_wnd: u32,
+    pub rehash: u32,
+    pub total_rto: u16,
+    pub total_rto_recoveries: u16,
+    pub total_rto_time: u32,
+}
+
+// SAFETY: `repr(C)` structs of integers and arrays of them, without padding: every bit pattern is a value.
+unsafe impl Plain for Header {}
+// SAFETY: as above.
+unsafe impl Plain for Request {}
+// SAFETY: as above.
+unsafe impl Plain for Message {}
+// SAFETY: as above.
+unsafe impl Plain for Attribute {}
+// SAFETY: as above.
+unsafe impl Plain for TcpInfo {}
+
+/// NLMSG_ERROR, NLMSG_DONE, SOCK_DIAG_BY_FAMILY.
+pub const ERROR: u16 = 2;
+pub const DONE: u16 = 3;
+pub const BY_FAMILY: u16 = 20;
+/// NLM_F_REQUEST | NLM_F_DUMP.
+pub const DUMP: u16 = 0x301;
+/// INET_DIAG_INFO.
+const INFO: u16 = 2;
+/// AF_INET6.
+const INET6: u8 = 10;
+
+/// A TCP socket, as the kernel describes it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Described {
+    /// What `sock_cookie` is in the records of tracepoints.
+    pub cookie: u64,
+    /// `TCP_ESTABLISHED` and so on.
+    pub state: u8,
+    /// Both ends.
+    pub flow: flow,
+    /// Its statistics, if they were asked for.
+    pub info: TcpInfo,
+    /// How many bytes of `info` this kernel has; 0: none were told.
+    pub info_bytes: usize,
+}
+
+/// The messages in what was received, each with its kind and its payload.
+pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let mut header = Header::default();
+        plain::copy_from_bytes(&mut header, bytes).ok()?;
+        let len = header.len as usize;
+        let payload = bytes.get(size_of::<Header>()..len)?;
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((header.kind, payload))
+    })
+}
+
+/// The error in the payload of a message of the kind [`ERROR`], and, since 4.20, of [`DONE`].
+pub fn errno(payload: &[u8]) -> i32 {
+    let number = payload
+        .first_chunk()
+        .map(|&bytes| i32::from_ne_bytes(bytes));
+    -number.unwrap_or_default()
+}
+
+/// `None` for a payload that is too short.
+pub fn socket(payload: &[u8]) -> Option<Described> {
+    let mut message = Message::default();
+    plain::copy_from_bytes(&mut message, payload).ok()?;
+    let id = &message.id;
+    let mut described = Described {
+        cookie: u64::from(id.cookie[1]) << 32 | u64::from(id.cookie[0]),
+        state: message.state,
+        flow: flow_of(&message),
+        ..Described::default()
+    };
+    let mut rest = payload.get(size_of::<Message>()..)?;
+    let mut attribute = Attribute::default();
+    while plain::copy_from_bytes(&mut attribute, rest).is_ok() {
+        let len = usize::from(attribute.len);
+        let Some(value) = rest.get(size_of::<Attribute>()..len) else {
+            break;
+        };
+        if attribute.kind == INFO {
+            described.info_bytes = value.len().min(size_of::<TcpInfo>());
+            // SAFETY: integers only, so its bytes may be written one by one.
+            let bytes = unsafe { plain::as_mut_bytes(&mut described.info) };
+            bytes[..described.info_bytes].copy_from_slice(&value[..described.info_bytes]);
+        }
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(described)
+}
+
+fn flow_of(message: &Message) -> flow {
+    let id = &message.id;
+    let addr = |bytes: [u8; 16]| match message.family {
+        INET6 => bytes,
+        _ => Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])
+            .to_ipv6_mapped()
+            .octets(),
+    };
+    let (laddr, raddr) = (addr(id.src), addr(id.dst));
+    let mapped = std::net::Ipv6Addr::from(raddr).to_ipv4_mapped().is_some();
+    flow {
+        laddr,
+        raddr,
+        lport: u16::from_be_bytes(id.sport),
+        rport: u16::from_be_bytes(id.dport),
+        family: if mapped { 4 } else { 6 },
+        ..flow::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(family: u8, info: &[u8]) -> Vec<u8> {
+        let id = SocketId {
+            sport: 80u16.to_be_bytes(),
+            dport: 50_000u16.to_be_bytes(),
+            src: [10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9],
+            dst: [10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9],
+            cookie: [7, 1],
+            ..SocketId::default()
+        };
+        let body = Message {
+            family,
+            state: 1,
+            id,
+            ..Message::default()
+        };
+        let attribute = |kind, value: &[u8]| {
+            let len = (4 + value.len()) as u16;
+            let mut bytes = [len.to_ne_bytes(), u16::to_ne_bytes(kind)].concat();
+            bytes.extend(value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes
+        };
+        // SAFETY: integers only, without padding.
+        let mut bytes = unsafe { plain::as_bytes(&body) }.to_vec();
+        bytes.extend(attribute(10, &[6])); // INET_DIAG_PROTOCOL, which is padded
+        bytes.extend(attribute(INFO, info));
+        bytes
+    }
+
+    #[test]
+    fn a_socket_is_read_from_its_message() {
+        let mut info = [0; 300];
+        info[68..72].copy_from_slice(&99u32.to_ne_bytes());
+        info[200..208].copy_from_slice(&12345u64.to_ne_bytes());
+        let socket = socket(&message(2, &info)).unwrap();
+        assert_eq!((socket.cookie, socket.state), (1 << 32 | 7, 1));
+        assert_eq!(socket.flow.local().to_string(), "10.0.0.1");
+        assert_eq!(socket.flow.remote().to_string(), "10.0.0.2");
+        assert_eq!((socket.flow.lport, socket.flow.rport), (80, 50_000));
+        assert_eq!((socket.info.rtt, socket.info.bytes_sent), (99, 12345));
+        assert_eq!(socket.info_bytes, size_of::<TcpInfo>());
+    }
+
+    #[test]
+    fn what_an_older_kernel_lacks_is_known() {
+        let socket = socket(&message(10, &[0xff; 104])).unwrap();
+        assert_eq!((socket.info_bytes, socket.flow.family), (104, 6));
+        assert_eq!(socket.info.total_retrans, u32::MAX);
+        assert_eq!(socket.info.pacing_rate, 0);
+    }
+
+    #[test]
+    fn a_datagram_has_several_messages_and_a_short_one_none() {
+        let part = |kind: u16, payload: &[u8]| {
+            let header = Header {
+                len: (16 + payload.len()) as u32,
+                kind,
+                ..Header::default()
+            };
+            // SAFETY: integers only, without padding.
+            let mut bytes = unsafe { plain::as_bytes(&header) }.to_vec();
+            bytes.extend(payload);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes
+        };
+        let error = (-2i32).to_ne_bytes();
+        let all = [part(BY_FAMILY, &[1]), part(ERROR, &error)].concat();
+        let found: Vec<_> = messages(&all).collect();
+        assert_eq!(found, [(BY_FAMILY, &[1][..]), (ERROR, &error[..])]);
+        assert_eq!(errno(found[1].1), 2);
+        assert_eq!(messages(&all[..15]).count(), 0);
+        assert!(socket(&[0; 71]).is_none());
+    }
+}
