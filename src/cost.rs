@@ -194,7 +194,6 @@ mod tests {
         lost: 1,
         untracked: 0,
         uncounted: 0,
-        nested: 0,
         filtered: 30,
     };
 

@@ -408,11 +408,11 @@ impl<'a> Session<'a> {
         }
         handler.finish(printer);
         let gone = lost.say(handler.untracked());
-        let skipped = skipped.read(gone.nested);
+        let skipped = skipped.read();
         if skipped > 0 {
             let tool = self.tool;
             eprintln!(
-                "{tool}: {skipped} events not seen: each interrupted this program on the same CPU, and the kernel skips such"
+                "{tool}: up to {skipped} events not seen: they came while this program was at work on the same CPU, and the kernel skips such"
             );
         }
         let mut fields = vec![

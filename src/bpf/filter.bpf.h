@@ -22,7 +22,6 @@ struct counters {
 	__u64 lost;      /* events for which the ring buffer had no room */
 	__u64 untracked; /* sockets for which no state could be kept: no memory, or a full table where that is needed */
 	__u64 uncounted; /* occurrences that a full table of counts or histograms had no room for */
-	__u64 nested;    /* events that a program was interrupted by, and that its twin has handled (nested.bpf.h) */
 	__u64 filtered;  /* events that a filter turned away; only with config.stats */
 };
 

@@ -11,6 +11,7 @@
 
 struct sock_state {
 	struct owner owner;
+	__u32 change; /* the last change of state that was handled; see change_taken() */
 #ifdef TOOL_STATE
 	TOOL_STATE tool;
 #endif
@@ -95,6 +96,33 @@ static __always_inline struct sock_state *state_make(struct sock *sk)
 	if (!s)
 		__sync_fetch_and_add(&counters.untracked, 1);
 	return s;
+}
+
+static __always_inline __u32 change_of(int old, int new)
+{
+	return old << 8 | new;
+}
+
+/*
+ * Whether this change of state was handled already, by a twin (nested.bpf.h); it counts as handled from now on. A
+ * socket's changes come one after another, under its lock, and two in a row are never the same. So a program that
+ * leaves some of them out must see to it that a handled one lies between any two that are the same.
+ */
+static __always_inline bool change_taken(struct sock_state *s, int old, int new)
+{
+	if (s->change == change_of(old, new))
+		return true;
+	s->change = change_of(old, new);
+	return false;
+}
+
+/* A change that lies between two others and is otherwise of no interest. */
+static __always_inline void change_pass(struct sock *sk, int old, int new)
+{
+	struct sock_state *s = state_find(sk);
+
+	if (s)
+		s->change = change_of(old, new);
 }
 
 /* ---------------------------------------------------------------- sockets without a typed pointer */

@@ -207,7 +207,7 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 		return;
 	if (new == TCP_LISTEN || (old == TCP_LISTEN && new == TCP_SYN_RECV)) {
 		s = state_make(sk);
-		if (!s)
+		if (!s || change_taken(s, old, new))
 			return;
 		owner_follow(&s->owner, sk, old, new);
 		if (new == TCP_LISTEN)
@@ -221,6 +221,8 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 		s->tool.child = 0;
 		owner_follow(&s->owner, sk, old, new);
 		passive_open(sk, s, new);
+	} else if (old == TCP_LISTEN) {
+		change_pass(sk, old, new);
 	}
 }
 

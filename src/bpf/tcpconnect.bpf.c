@@ -118,7 +118,7 @@ static __always_inline void open_end(struct sock *sk, int old, int new)
 	struct tcp_sock *tp = tcp_of(sk);
 	struct flow flow;
 
-	if (!s)
+	if (!s || change_taken(s, old, new))
 		return;
 	int error = new == TCP_CLOSE ? sk->sk_err : 0;
 	__u8 outcome = new == TCP_ESTABLISHED ? OUTCOME_ESTABLISHED : outcome_of_error(error);
@@ -161,7 +161,7 @@ static __always_inline void open_begin(struct sock *sk, int old)
 {
 	struct sock_state *s = state_make(sk);
 
-	if (!s)
+	if (!s || change_taken(s, old, TCP_SYN_SENT))
 		return;
 	owner_follow(&s->owner, sk, old, TCP_SYN_SENT);
 	__u64 now = bpf_ktime_get_boot_ns();

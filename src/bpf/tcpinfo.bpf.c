@@ -337,7 +337,7 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 	if (new != TCP_ESTABLISHED && new != TCP_CLOSE && !owner_concerned(sk, old, new))
 		return;
 	struct sock_state *s = state_make(sk);
-	if (!s)
+	if (!s || change_taken(s, old, new))
 		return;
 	owner_follow(&s->owner, sk, old, new);
 	state_changed(sk, s, old, new);

@@ -196,7 +196,7 @@ static __always_inline void on_open(struct sock *sk, int old, int new)
 {
 	struct sock_state *s = state_of(sk, old);
 
-	if (!s)
+	if (!s || change_taken(s, old, new))
 		return;
 	if (new == TCP_ESTABLISHED) {
 		s->tool.start_ns = bpf_ktime_get_boot_ns();
@@ -217,7 +217,7 @@ static __always_inline void on_fin_queued(struct sock *sk, int old, int new)
 	struct sock_state *s = state_of(sk, old);
 	struct tcp_sock *tp = tcp_of(sk);
 
-	if (!s)
+	if (!s || change_taken(s, old, new))
 		return;
 	owner_follow(&s->owner, sk, old, new);
 	if (tp)
@@ -230,7 +230,7 @@ static __always_inline void on_close(struct sock *sk, int old)
 	struct tcp_sock *tp = tcp_of(sk);
 	struct flow flow;
 
-	if (!s)
+	if (!s || change_taken(s, old, TCP_CLOSE))
 		return;
 	struct ending end = how_it_ended(sk, tp, old, &s->tool);
 	s->tool.flags |= REPORTED;
@@ -258,6 +258,8 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 	if (new == TCP_CLOSE) {
 		if (old != TCP_LISTEN)
 			on_close(sk, old);
+		else
+			change_pass(sk, old, new);
 	} else if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK) {
 		on_fin_queued(sk, old, new);
 	} else if (new == TCP_SYN_SENT || new == TCP_LISTEN || new == TCP_ESTABLISHED ||

@@ -216,16 +216,17 @@ static __always_inline void change_note(struct change *c, struct stay *stay)
 
 static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
-	/* Even: see struct stay. */
-	struct change c = {.at_ns = bpf_ktime_get_boot_ns() & ~1ULL, .old = old, .new = new};
+	struct change c = {.old = old, .new = new};
 	struct flow flow;
 
 	/* MPTCP reports changes from a state to itself. */
 	if (old == new || !protocol_wanted(sk))
 		return;
 	struct sock_state *s = state_make(sk);
-	if (!s)
+	if (!s || change_taken(s, old, new))
 		return;
+	/* Even: see struct stay. */
+	c.at_ns = bpf_ktime_get_boot_ns() & ~1ULL;
 	change_note(&c, &s->tool);
 	owner_follow(&s->owner, sk, old, new);
 	flow_of(&flow, sk, tcp_of(sk));
