@@ -13,7 +13,7 @@
 //! | a picture, a sparkline, what they are made of | [`plot`], [`spark`], [`trace`] |
 //! | how a command starts, waits, stops | [`session`] |
 //! | what a run has cost (`--stats`) | [`cost`] |
-//! | how it runs on a kernel without BTF | [`record`], `bpf/record.bpf.c` |
+//! | how it runs on a kernel without BTF | [`mod@record`], `bpf/record.bpf.c` |
 //! | a sentence about why it cannot run | [`preflight`] |
 //! | a check of the host | [`host`] |
 //! | a new command | a line in [`suite`], for `tcptools list`, `tplist` and the tests |
