@@ -139,7 +139,7 @@ mod tests {
             (fields[1].kind.as_str(), fields[1].offset, fields[1].size),
             ("__u8[28]", 32, 28)
         );
-        assert!(fields[2].signed && !fields[1].signed);
+        assert!(fields[3].signed && !fields[1].signed);
     }
 
     #[test]
