@@ -8,6 +8,22 @@ use libbpf_rs::btf::types::Enum;
 
 use crate::tracepoints::{tracefs_events, tracefs_symbols};
 
+/// TCP states, as `include/net/tcp_states.h` numbers them.
+#[allow(missing_docs)] // the names say it
+pub mod state {
+    pub const ESTABLISHED: u8 = 1;
+    pub const SYN_SENT: u8 = 2;
+    pub const SYN_RECV: u8 = 3;
+    pub const FIN_WAIT1: u8 = 4;
+    pub const FIN_WAIT2: u8 = 5;
+    pub const TIME_WAIT: u8 = 6;
+    pub const CLOSE: u8 = 7;
+    pub const LAST_ACK: u8 = 9;
+    pub const LISTEN: u8 = 10;
+    pub const CLOSING: u8 = 11;
+    pub const NEW_SYN_RECV: u8 = 12;
+}
+
 /// TCP states by their numbers in `include/net/tcp_states.h`: ABI, so a table is right.
 pub const TCP_STATES: [&str; 14] = [
     "UNKNOWN",

@@ -7,10 +7,8 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::clock::boot_ns;
 use crate::host::pid_namespace;
+use crate::names::state::{CLOSE, LISTEN};
 use crate::types::{flow, owner, pid_source, seen};
-
-const CLOSE: u8 = 7;
-const LISTEN: u8 = 10;
 
 /// The changes of state that only a system call on the socket makes, in the process that makes it: connect(), listen(),
 /// and close(), shutdown() or exit (net/ipv4/tcp.c: tcp_close_state). All others may come with a segment or a timer,

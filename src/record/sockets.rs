@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::owners::{Key, Listener, Processes, Seeds, acts, key};
+use crate::names::state::{
+    CLOSE, ESTABLISHED, LISTEN, NEW_SYN_RECV, SYN_RECV, SYN_SENT, TIME_WAIT,
+};
 use crate::types::{flow, owner, pid_source, seen, seen_kind};
 
 /// Sockets that are remembered at the most; what is beyond is counted.
@@ -13,14 +16,6 @@ const MOST: usize = 128 * 1024;
 /// A change of state is told right after the one to ESTABLISHED when both were made by one segment: a connection that
 /// was shut down before it was established (net/ipv4/tcp_input.c: tcp_rcv_state_process, `sk_shutdown`).
 const AT_ONCE_NS: u64 = 1_000_000;
-
-const ESTABLISHED: u8 = 1;
-const SYN_SENT: u8 = 2;
-const SYN_RECV: u8 = 3;
-const CLOSE: u8 = 7;
-const TIME_WAIT: u8 = 6;
-const LISTEN: u8 = 10;
-const NEW_SYN_RECV: u8 = 12;
 
 /// One socket.
 #[derive(Clone, Copy, Default)]

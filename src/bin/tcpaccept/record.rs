@@ -2,14 +2,12 @@
 //! Passive opens from records alone, on a kernel without type information.
 
 use anyhow::Result;
+use tcptools::names::state::{LISTEN, SYN_RECV};
 use tcptools::record::{Event, Translate, Wanted, head, refuse};
 use tcptools::types::{Record, bytes_of, seen_kind};
 
 use super::bpf::types::accept;
 use super::{Args, UNKNOWN};
-
-const SYN_RECV: u8 = 3;
-const LISTEN: u8 = 10;
 
 /// Makes the rows.
 pub struct Opens;

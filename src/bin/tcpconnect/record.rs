@@ -5,15 +5,12 @@ use std::collections::VecDeque;
 
 use anyhow::Result;
 use nix::errno::Errno;
+use tcptools::names::state::{ESTABLISHED, SYN_RECV, SYN_SENT};
 use tcptools::record::{Event, Sockets, Translate, Wanted, head, refuse};
 use tcptools::types::{Record, bytes_of, flow, owner, seen, seen_kind};
 
 use super::bpf::types::connect;
 use super::{Args, PENDING, SYN_UNTOLD, UNTOLD, shows_pending};
-
-const ESTABLISHED: u8 = 1;
-const SYN_SENT: u8 = 2;
-const SYN_RECV: u8 = 3;
 
 /// `enum outcome` of tcpconnect.bpf.c.
 const OUTCOME_ESTABLISHED: u8 = 0;

@@ -4,20 +4,14 @@
 
 use tcptools::clock::jiffy_us;
 use tcptools::diag::{Described, Finals};
+use tcptools::names::state::{
+    CLOSE, CLOSING, ESTABLISHED, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
+};
 use tcptools::record::{self, Event, Socket, Translate, Wanted, head};
 use tcptools::types::{Record, bytes_of, flow, seen, seen_kind};
 
 use super::bpf::types::info;
 use super::{ATTEMPT, Args, CONNECTION, LISTENER, UNUSED};
-
-const ESTABLISHED: u8 = 1;
-const SYN_SENT: u8 = 2;
-const SYN_RECV: u8 = 3;
-const FIN_WAIT2: u8 = 5;
-const CLOSE: u8 = 7;
-const LAST_ACK: u8 = 9;
-const LISTEN: u8 = 10;
-const CLOSING: u8 = 11;
 
 /// `struct use_state` of tcpinfo.bpf.c, and what is known at CLOSE.
 #[derive(Clone, Copy, Default)]

@@ -7,21 +7,14 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
+use tcptools::names::state::{
+    CLOSE, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
+};
 use tcptools::record::{Event, Sockets, Translate, Wanted, head, refuse};
 use tcptools::types::{Record, bytes_of, owner, seen, seen_kind};
 
 use super::bpf::types::session;
 use super::{Args, SESSION_AMENDED, SESSION_CLOSED};
-
-const ESTABLISHED: u8 = 1;
-const SYN_SENT: u8 = 2;
-const SYN_RECV: u8 = 3;
-const FIN_WAIT1: u8 = 4;
-const FIN_WAIT2: u8 = 5;
-const CLOSE: u8 = 7;
-const LAST_ACK: u8 = 9;
-const LISTEN: u8 = 10;
-const CLOSING: u8 = 11;
 
 /// `enum close_reason` of tcplife.bpf.c.
 const NONE: u8 = 0;

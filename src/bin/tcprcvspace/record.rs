@@ -5,15 +5,13 @@
 //! columns stay blank.
 
 use anyhow::Result;
+use tcptools::names::state::{SYN_RECV, SYN_SENT};
 use tcptools::record::{Event, Translate, Wanted, head, refuse};
 use tcptools::sample::Sampling;
 use tcptools::types::{Record, bytes_of, seen_kind};
 
 use super::Args;
 use super::bpf::types::adjust;
-
-const SYN_SENT: u8 = 2;
-const SYN_RECV: u8 = 3;
 
 /// What is remembered of a socket: `struct rcv_state` of tcprcvspace.bpf.c.
 #[derive(Clone, Copy, Default)]

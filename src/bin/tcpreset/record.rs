@@ -5,18 +5,13 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use tcptools::diag;
+use tcptools::names::state::{CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT};
 use tcptools::record::{Event, Socket, Translate, Wanted, head, refuse};
 use tcptools::resets;
 use tcptools::types::{Record, bytes_of, pid_source, seen, seen_kind};
 
 use super::bpf::types::reset;
 use super::{Args, RECEIVED, SENT};
-
-const ESTABLISHED: u8 = 1;
-const SYN_SENT: u8 = 2;
-const SYN_RECV: u8 = 3;
-const CLOSE: u8 = 7;
-const LISTEN: u8 = 10;
 
 /// `struct life` of tcpreset.bpf.c, and what the kernel half asks the socket itself.
 #[derive(Clone, Copy, Default)]

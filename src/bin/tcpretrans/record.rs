@@ -2,14 +2,12 @@
 //! Retransmissions from records alone, on a kernel without type information.
 
 use anyhow::Result;
+use tcptools::names::state::{SYN_RECV, SYN_SENT};
 use tcptools::record::{Event, Translate, Wanted, head, refuse};
 use tcptools::types::{Record, bytes_of, owner, pid_source, seen_kind};
 
 use super::bpf::types::retrans;
 use super::{Args, SYN, SYNACK, UNTOLD};
-
-const SYN_SENT: u8 = 2;
-const SYN_RECV: u8 = 3;
 
 /// Makes the rows.
 pub struct Retransmits {

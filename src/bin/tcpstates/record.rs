@@ -3,16 +3,12 @@
 
 use anyhow::Result;
 use tcptools::filter::States;
+use tcptools::names::state::{CLOSE, LISTEN, SYN_RECV, SYN_SENT};
 use tcptools::record::{Event, Socket, Translate, Wanted, head, refuse};
 use tcptools::types::{Record, bytes_of, seen, seen_kind};
 
 use super::bpf::types::transition;
 use super::{Args, TIME_UNKNOWN};
-
-const SYN_SENT: u8 = 2;
-const SYN_RECV: u8 = 3;
-const CLOSE: u8 = 7;
-const LISTEN: u8 = 10;
 
 /// The stay in a state: `struct stay` of tcpstates.bpf.c.
 #[derive(Clone, Copy, Default)]
