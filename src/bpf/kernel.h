@@ -32,7 +32,6 @@ enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 enum { BPF_SK_STORAGE_GET_F_CREATE = 1 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum { BPF_RINGBUF_HDR_SZ = 8 };
-enum { BPF_RB_AVAIL_DATA = 0 };
 #define BPF_F_CURRENT_CPU 0xffffffffULL
 
 /* include/linux/socket.h, include/uapi/linux/in.h */
@@ -372,7 +371,6 @@ struct tcp_skb_cb {
 	__u16 tcp_flags;
 };
 
-/* include/linux/sched.h */
 /* include/linux/pid.h, include/linux/pid_namespace.h, include/linux/sched/signal.h */
 struct pid_namespace {
 	struct ns_common ns;
@@ -394,6 +392,7 @@ struct signal_struct {
 	struct pid *pids[PIDTYPE_MAX];
 };
 
+/* include/linux/sched.h */
 struct task_struct {
 	unsigned int flags;
 	int pid;

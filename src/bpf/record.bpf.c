@@ -253,8 +253,11 @@ static __always_inline void task_note(struct seen *e)
 		if (!read_##event(&e, ctx))                                                                \
 			return 0;                                                                          \
 		task_note((struct seen *)&e);                                                              \
-		if (bpf_ringbuf_output(&events, &e, sizeof(e), event_wakes()))                             \
-			__sync_fetch_and_add(&counters.lost, 1);                                           \
+		struct type *event = event_reserve(sizeof(e));                                             \
+		if (!event)                                                                                \
+			return 0;                                                                          \
+		*event = e;                                                                                \
+		event_submit(event, sizeof(e));                                                            \
 		return 0;                                                                                  \
 	}                                                                                                  \
 	SEC("?tracepoint/" #category "/" #event)                                                           \
