@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 
 use crate::preflight::{self, Trouble};
-use crate::{iter, record, suite, tracepoints};
+use crate::{iter, lacks, record, suite, tracepoints};
 
 crate::skeleton!("check");
 
@@ -76,6 +76,8 @@ impl Check {
 pub fn checks() -> Vec<Check> {
     // libbpf's own words about a refusal are longer than ours.
     libbpf_rs::set_print(None);
+    // What a command asks only when it is refused.
+    let _ = lacks::explains_refusal();
     let mut all = vec![
         kernel(),
         Check::of("btf", Status::Note, only_records(), preflight::KERNEL_BTF),

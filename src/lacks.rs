@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
+use crate::source;
 use crate::types::lacks;
 
 crate::skeleton!("lacks");
@@ -39,13 +40,17 @@ pub fn explains_refusal() -> bool {
         return false;
     }
     let found = FOUND.get_or_init(find);
-    found.sk_storage | found.socket_cookie | found.task_btf != 0
+    found.sk_storage | found.socket_cookie | found.task_btf | found.ring_buffer != 0
 }
 
 /// Asks the kernel. Where everything is there one question is enough.
 fn find() -> lacks {
+    let ring_buffer = source::lacks_ring_buffer().into();
     if loads(None) {
-        return lacks::default();
+        return lacks {
+            ring_buffer,
+            ..lacks::default()
+        };
     }
     let lacking = |program| u8::from(!loads(Some(program)));
     lacks {
@@ -53,6 +58,7 @@ fn find() -> lacks {
         sk_storage: lacking("sk_storage") | lacking("sock_from_file"),
         socket_cookie: lacking("socket_cookie"),
         task_btf: lacking("task_btf"),
+        ring_buffer,
         ..lacks::default()
     }
 }

@@ -111,15 +111,12 @@ pub fn user_namespace() -> Option<Trouble> {
 
 /// Whether the kernel lacks its type information.
 pub fn btf() -> Option<Trouble> {
-    (!Path::new(KERNEL_BTF).exists()).then(without_btf)
-}
-
-/// That there is no type information, for what cannot do without.
-pub fn without_btf() -> Trouble {
-    Trouble::new(
-        format!("this kernel has no {KERNEL_BTF}"),
-        "it needs CONFIG_DEBUG_INFO_BTF=y, as distribution kernels have since about 5.10",
-    )
+    (!Path::new(KERNEL_BTF).exists()).then(|| {
+        Trouble::new(
+            format!("this kernel has no {KERNEL_BTF}"),
+            "it needs CONFIG_DEBUG_INFO_BTF=y, as distribution kernels have since about 5.10",
+        )
+    })
 }
 
 /// That a tracepoint is missing.

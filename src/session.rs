@@ -161,11 +161,6 @@ impl<'a> Session<'a> {
         eprintln!("{tool}: {}: {blank}", record::this_kernel());
     }
 
-    /// As [`Session::load`], for programs that need no type information.
-    pub(crate) fn load_records<'o, O: OpenSkel<'o>>(&self, open: O) -> Result<O::Output> {
-        open.load().map_err(|e| self.explain(e.into()))
-    }
-
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         match self.records {
             true => preflight::explain_record(error),
@@ -268,14 +263,12 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Why this host cannot run them, in a sentence; or [`lacks::Anew`](crate::lacks::Anew).
     pub fn load<'o, O: OpenSkel<'o>>(&self, open: O) -> Result<O::Output> {
-        if self.records {
-            anyhow::bail!("{}", preflight::without_btf());
-        }
-        open.load()
-            .map_err(|e| match crate::lacks::explains_refusal() {
+        open.load().map_err(
+            |e| match !self.records && crate::lacks::explains_refusal() {
                 true => crate::lacks::Anew.into(),
                 false => self.explain(e.into()),
-            })
+            },
+        )
     }
 
     /// Attaches everything, and shows records until it is time to stop.

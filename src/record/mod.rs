@@ -22,8 +22,8 @@ use crate::clock::{boot_ns, monotonic_ns};
 use crate::filter::Filter;
 use crate::preflight::{KERNEL_BTF, Trouble};
 use crate::session::{Figures, Handler, Printer, Session};
-use crate::source;
 use crate::types::{decode, head, owner, seen, seen_kind};
+use crate::{lacks, source};
 
 crate::skeleton!("record");
 
@@ -39,7 +39,8 @@ pub fn lacking() -> Option<&'static str> {
         return Some("no type information (BTF)");
     }
     // Such a kernel (before 5.8) lacks more of what the commands' own programs need.
-    source::lacks_ring_buffer().then_some("no ring buffer")
+    let no_ring_buffer = done_without("ringbuf") || lacks::known().ring_buffer != 0;
+    no_ring_buffer.then_some("no ring buffer")
 }
 
 /// Whether commands have only the records of tracepoints.
@@ -164,7 +165,7 @@ pub fn run(
         let chosen = |t: &&str| event.is_some() && t.split(':').nth(1) == event;
         program.set_autoload(tracepoints.iter().any(chosen));
     }
-    let mut skel = session.load_records(open)?;
+    let mut skel = session.load(open)?;
     session.say(translate.blank());
     let probes = tracepoints.contains(&"tcp:tcp_probe");
     let by_flow = probes && !described.has("tcp_probe", "skaddr");

@@ -13,22 +13,8 @@ use serde_json::Value;
 use crate::{
     tcplife::scene::{HOSTS, Scene},
     tool::{Run, Tool},
-    trial,
+    tools, trial,
 };
-
-/// Every command that traces.
-const ALL: [&str; 10] = [
-    "sockbuf",
-    "tcpaccept",
-    "tcpconnect",
-    "tcpinfo",
-    "tcplife",
-    "tcpprobe",
-    "tcprcvspace",
-    "tcpreset",
-    "tcpretrans",
-    "tcpstates",
-];
 
 /// Commands whose rows the traffic of these tests causes on both sides, and a filter of the command's own.
 const FILTERED: [(&str, &[&str]); 8] = [
@@ -202,7 +188,8 @@ fn every_command() -> Result<()> {
     let start = |tool, stats: &[&'static str]| {
         Tool::start(tool, &[&["--json", "--netns", &inodes], stats].concat())
     };
-    let tools = ALL.map(|tool| (tool, start(tool, &["--stats"]), start(tool, &[])));
+    let both = |&tool: &&'static str| (tool, start(tool, &["--stats"]), start(tool, &[]));
+    let tools: Vec<_> = tools::ALL.iter().map(both).collect();
     traffic(&mut scene)?;
     for (tool, with, without) in tools {
         let with = with?.stop()?;
