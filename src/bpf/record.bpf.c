@@ -85,6 +85,26 @@ static __always_inline bool protocol_seen(__u16 protocol)
 	return protocol == IPPROTO_TCP || (config.set.mptcp && protocol == IPPROTO_MPTCP);
 }
 
+/* ---------------------------------------------------------------- what called */
+
+/* Note the calls where records have room for them. */
+const volatile bool calls = false;
+
+/*
+ * Whether a socket is destroyed by the very call that closed it tells whether a process still had it (tcplife's
+ * record mode). The lower halves of the addresses do: they are compared, and not looked up.
+ */
+static __always_inline void calls_note(struct seen *e, void *ctx)
+{
+	__u64 stack[CALLS] = {};
+
+	if (!calls)
+		return;
+	bpf_get_stack(ctx, stack, sizeof(stack), 0);
+	for (int i = 0; i < CALLS; i++)
+		e->calls[i] = stack[i];
+}
+
 /* ---------------------------------------------------------------- the records */
 
 /*
@@ -106,7 +126,11 @@ static __always_inline bool read_inet_sock_set_state(struct seen *e, struct reco
 	e->old_state = ctx->oldstate;
 	e->state = ctx->newstate;
 	FLOW(e, ctx);
-	return e->old_state != e->state && protocol_seen(e->protocol) && state_wanted(&e->flow);
+	if (e->old_state == e->state || !protocol_seen(e->protocol) || !state_wanted(&e->flow))
+		return false;
+	if (e->old_state == TCP_FIN_WAIT2 && e->state == TCP_CLOSE)
+		calls_note(e, ctx);
+	return true;
 }
 
 static __always_inline bool read_tcp_retransmit_skb(struct seen *e, struct record_tcp_retransmit_skb *ctx)
@@ -156,6 +180,8 @@ static __always_inline bool read_tcp_send_reset(struct seen *e, struct record_tc
 		if (bpf_core_field_exists(ctx->sock_cookie))                                               \
 			e->cookie = ctx->sock_cookie;                                                      \
 		FLOW(e, ctx);                                                                              \
+		if (what == SEEN_DESTROY)                                                                  \
+			calls_note(e, ctx);                                                                \
 		return true;                                                                               \
 	}
 READ_SOCK_EVENT(tcp_receive_reset, SEEN_RECEIVE_RESET)

@@ -152,6 +152,9 @@ enum seen_kind {
 	SEEN_UDP_FAIL,
 };
 
+/* Functions of the kernel that were under way, the innermost first. */
+enum { CALLS = 8 };
+
 /* One record of any of them. What a kernel's record lacks is 0. */
 struct seen {
 	__u64 at_ns;  /* CLOCK_BOOTTIME; CLOCK_MONOTONIC in a perf buffer */
@@ -175,6 +178,7 @@ struct seen {
 	__u32 snd_wnd;
 	__u32 srtt_us;
 	__u32 rcv_wnd;
+	__u32 calls[CALLS]; /* if asked for, of SEEN_STATE from FIN_WAIT2 to CLOSE, and of SEEN_DESTROY: return addresses */
 };
 
 /* A record of a buffer or a limit that was met; it has no connection. */

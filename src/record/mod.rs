@@ -79,6 +79,11 @@ pub trait Translate {
         true
     }
 
+    /// Whether records are to have [`seen::calls`].
+    fn notes_calls(&self) -> bool {
+        false
+    }
+
     /// When every probe is attached, and there still are privileges.
     fn attached(&mut self) {}
 
@@ -156,6 +161,9 @@ pub fn run(
         .btf_custom_path(described.path())?;
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(builder, &mut storage, filter)?;
+    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+        rodata.calls = translate.notes_calls();
+    }
     if !ring {
         source::use_perf(open.open_object_mut())?;
     }
