@@ -105,7 +105,7 @@ fn columns() -> Vec<C> {
         })
         .shown(wide),
         C::new("errno", "", (0, 0), |r| match r.body.bare {
-            0 => Value::Int(r.body.errno_.into()),
+            0 | 3 => Value::Int(r.body.errno_.into()),
             _ => Value::Unknown,
         })
         .shown(Shown::JSON),
@@ -153,8 +153,8 @@ fn columns() -> Vec<C> {
 /// A field of the socket that inet_diag tells, too.
 fn told(body: &session, value: u32) -> Value<'static> {
     match body.bare {
-        1 => Value::Unknown,
-        _ => Value::Int(value.into()),
+        0 | 2 => Value::Int(value.into()),
+        _ => Value::Unknown,
     }
 }
 

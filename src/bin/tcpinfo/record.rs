@@ -126,7 +126,7 @@ impl Sockets {
 
 /// Completes a row with the statistics, unless tcp_disconnect() has cleared them, with the remote end.
 fn complete(row: &mut info, socket: Option<&Described>) {
-    row.head.netns = socket.map_or(0, |s| s.netns);
+    row.head.netns = socket.map_or(row.head.netns, |s| s.netns);
     let Some(socket) = socket.filter(|s| s.flow.rport == row.head.flow.rport) else {
         return;
     };
@@ -216,9 +216,16 @@ impl Translate for Sockets {
     fn blank(&self) -> &'static str {
         match self.finals.are_told() {
             true => {
-                "the statistics are those of the socket when it is destroyed, from network namespaces that there are now, and blank where a reset or disconnection has cleared them; CA, errno, unacked, backoff and last_* stay blank, as does uid"
+                "the statistics are those of the socket when it is destroyed, from network namespaces that there are now, and blank where a reset or disconnection has cleared them; CA, errno, unacked, backoff and last_* stay blank"
             }
-            false => "the statistics stay blank, as do netns and uid",
+            false => "the statistics stay blank",
+        }
+    }
+
+    fn blank_of_sockets(&self) -> &'static str {
+        match self.finals.are_told() {
+            true => "uid",
+            false => "netns and uid",
         }
     }
 

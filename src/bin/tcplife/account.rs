@@ -2,8 +2,9 @@
 //! What inet_diag tells of a session's socket once it is destroyed. Between the change to CLOSE and then nothing of it
 //! changes, unless tcp_disconnect() clears it.
 
-use tcptools::diag::Described;
+use tcptools::diag::{Described, TcpInfo};
 use tcptools::names::state::{CLOSE_WAIT, CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_SENT};
+use tcptools::types::{known, seen_end};
 
 use super::super::bpf::types::session;
 use super::{FIN_BOTH, FIN_REMOTE, NONE};
@@ -24,6 +25,8 @@ pub struct Ended {
     pub calls: Calls,
     /// Whether the call that closed the socket also destroyed it: no process had it any more.
     pub at_once: Option<bool>,
+    /// Whether the other end's FIN has come, where the socket itself tells.
+    pub fin_came: Option<bool>,
 }
 
 /// Whether two events came about within one call. Of the functions that close and destroy a socket at once, some that
@@ -77,6 +80,7 @@ impl Ended {
     /// and keeps a small one to wait for the FIN. Then nothing is unread, or close() would have reset the session.
     fn fin_came(&self, unread: u32) -> Option<bool> {
         match self.old {
+            _ if self.fin_came.is_some() => self.fin_came,
             CLOSE_WAIT | LAST_ACK | CLOSING => Some(true),
             FIN_WAIT2 if self.reset => Some(false),
             FIN_WAIT2 => match (unread, self.at_once) {
@@ -107,7 +111,9 @@ pub fn is_attempt(old: u8) -> bool {
 
 /// Completes a row, unless tcp_disconnect() has cleared the account, with the remote end.
 pub fn complete(row: &mut session, ended: &Ended, told: &Described) {
-    row.head.netns = told.netns;
+    if told.netns != 0 {
+        row.head.netns = told.netns;
+    }
     if told.flow.rport != row.head.flow.rport || told.info_bytes == 0 {
         return;
     }
@@ -127,13 +133,54 @@ pub fn complete(row: &mut session, ended: &Ended, told: &Described) {
     };
 }
 
+/// Completes a row with what the socket itself has at CLOSE, with `--btf`.
+pub fn complete_at_close(row: &mut session, ended: &Ended, end: &seen_end) {
+    row.bare = BARE_ERROR;
+    if end.known & known::TCP == 0 {
+        return;
+    }
+    let ended = Ended {
+        fin_came: Some(end.fin_received != 0),
+        ..*ended
+    };
+    let told = Described {
+        wqueue: end.wqueue,
+        info: TcpInfo {
+            bytes_acked: end.bytes_acked,
+            bytes_received: end.bytes_received,
+            bytes_sent: end.bytes_sent,
+            bytes_retrans: end.bytes_retrans,
+            notsent_bytes: end.notsent,
+            ..TcpInfo::default()
+        },
+        info_bytes: size_of::<TcpInfo>(),
+        ..Described::default()
+    };
+    *row = session {
+        tx_bytes: ended.sent(&told).unwrap_or(u64::MAX),
+        rx_bytes: ended.received(&told).unwrap_or(u64::MAX),
+        srtt_us: end.srtt_us,
+        min_rtt_us: end.min_rtt_us,
+        total_retrans: end.total_retrans,
+        snd_cwnd: end.snd_cwnd,
+        mss: end.mss,
+        rate_delivered: end.rate_delivered,
+        rate_interval_us: end.rate_interval_us,
+        ca_name: end.ca_name,
+        mptcp: end.mptcp,
+        bare: 0,
+        ..*row
+    };
+}
+
 /// [`session::bare`]: all from records, and the same with the account.
 pub const BARE: u8 = 1;
 pub const BARE_TOLD: u8 = 2;
+/// The error alone is known.
+pub const BARE_ERROR: u8 = 3;
 
 #[cfg(test)]
 mod tests {
-    use tcptools::diag::TcpInfo;
     use tcptools::names::state::ESTABLISHED;
 
     use super::*;

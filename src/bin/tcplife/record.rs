@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
+use nix::errno::Errno;
 use tcptools::diag::Accounts;
 use tcptools::names::state::{
     CLOSE, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
 };
 use tcptools::record::{Event, Sockets, Translate, Wanted, head, refuse};
-use tcptools::types::{Record, bytes_of, flow, owner, seen, seen_kind};
+use tcptools::types::{Record, bytes_of, flow, known, owner, seen, seen_end, seen_kind};
 
 use self::account::{BARE, Ended, is_attempt};
 use self::waiting::Waiting;
@@ -31,6 +32,9 @@ const FIN_BOTH: u8 = 3;
 const RST_SENT: u8 = 4;
 const RST_RECEIVED: u8 = 5;
 const REFUSED: u8 = 6;
+const TIMEOUT: u8 = 7;
+const UNREACHABLE: u8 = 8;
+const ABORTED: u8 = 9;
 
 /// `struct life` of tcplife.bpf.c.
 #[derive(Clone, Copy, Default)]
@@ -50,6 +54,8 @@ pub struct Life {
 
 /// Makes the rows.
 pub struct Sessions {
+    /// The sockets themselves are read (`--btf`).
+    sockets: bool,
     /// Rows so far.
     rows: u64,
     waiting: Waiting,
@@ -63,11 +69,18 @@ impl Sessions {
     /// A sentence, if the arguments ask for what records do not have.
     pub fn new(args: &Args) -> Result<Self> {
         refuse(&[("--active", args.active.is_some())])?;
-        let accounts = Accounts::watch().unwrap_or_else(|error| {
+        // At CLOSE the socket itself tells more, and sooner.
+        let sockets = args.common.run.btf.is_some();
+        let watch = || match sockets {
+            true => Ok(Accounts::without()),
+            false => Accounts::watch(),
+        };
+        let accounts = watch().unwrap_or_else(|error| {
             eprintln!("tcplife: bytes and round-trip times are not known: {error:#}");
             Accounts::without()
         });
         Ok(Self {
+            sockets,
             rows: 0,
             waiting: Waiting::new(accounts),
             gone: Default::default(),
@@ -97,6 +110,27 @@ fn ending(old: u8, life: &Life) -> (u8, bool) {
         LAST_ACK => (FIN_REMOTE, true),
         CLOSING => (FIN_BOTH, true),
         _ => (NONE, true),
+    }
+}
+
+/// how_it_ended() of tcplife.bpf.c, where the socket's error is known.
+fn reason_by_error(old: u8, life: &Life, err: u8) -> u8 {
+    match Errno::from_raw(err.into()) {
+        Errno::ETIMEDOUT => TIMEOUT,
+        Errno::ECONNABORTED => ABORTED,
+        _ if life.rst_received && old == SYN_SENT => REFUSED,
+        _ if life.rst_received => RST_RECEIVED,
+        Errno::ECONNREFUSED => REFUSED,
+        Errno::ECONNRESET | Errno::EPIPE => RST_RECEIVED,
+        _ if err != 0 => UNREACHABLE,
+        _ if matches!(old, SYN_SENT | SYN_RECV) => ABORTED,
+        _ if life.rst_sent => RST_SENT,
+        _ => match old {
+            FIN_WAIT1 | FIN_WAIT2 => FIN_LOCAL,
+            LAST_ACK => FIN_REMOTE,
+            CLOSING => FIN_BOTH,
+            _ => RST_SENT,
+        },
     }
 }
 
@@ -187,17 +221,25 @@ impl Translate for Sessions {
 
     fn blank(&self) -> &'static str {
         match self.waiting.accounts().are_told() {
+            _ if self.sockets => "the cookies of most sessions stay blank",
             true => {
-                "a row comes when its socket is destroyed, and TX_KB, RX_KB, round-trip times and the like are blank where SO_LINGER 0 or a disconnection cleared them before, in network namespaces that there are not now, and where the process keeps the socket for 5 s; CA, errno, uid and mptcp stay blank, and how a session ended where only its error tells"
+                "a row comes when its socket is destroyed, and TX_KB, RX_KB, round-trip times and the like are blank where SO_LINGER 0 or a disconnection cleared them before, in network namespaces that there are not now, and where the process keeps the socket for 5 s; how a session ended is blank where only its error tells, and CA, errno and mptcp stay blank"
             }
             false => {
-                "TX_KB, RX_KB, the round-trip times and what else describes the connection stay blank, as do in JSON netns and uid, and how a session ended where only its error tells"
+                "how a session ended is blank where only its error tells, and TX_KB, RX_KB, the round-trip times and what else describes the connection stay blank"
             }
         }
     }
 
+    fn blank_of_sockets(&self) -> &'static str {
+        match self.waiting.accounts().are_told() {
+            true => "uid",
+            false => "netns and uid",
+        }
+    }
+
     fn notes_calls(&self) -> bool {
-        self.waiting.accounts().are_told()
+        !self.sockets && self.waiting.accounts().are_told()
     }
 
     fn tick(
@@ -246,7 +288,8 @@ impl Translate for Sessions {
             seen_kind::DESTROY => {
                 if let Some((number, flow)) = life.closed {
                     self.gone[0].insert(seen.skaddr, (number, flow));
-                    self.waiting.destroyed(number, seen.cookie, &seen.calls);
+                    let calls = event.end.map(|end| end.calls).unwrap_or_default();
+                    self.waiting.destroyed(number, seen.cookie, &calls);
                 }
             }
             seen_kind::SEND_RESET => life.rst_sent = seen.state != LISTEN,
@@ -254,7 +297,7 @@ impl Translate for Sessions {
                 let number = self.rows;
                 self.rows += 1;
                 if wanted.passes(&seen.flow, &socket.owner) {
-                    self.close(number, seen, &socket.owner, life);
+                    self.close(number, seen, event.end, &socket.owner, life);
                 }
                 life.closed = Some((number, seen.flow));
             }
@@ -271,12 +314,19 @@ impl Translate for Sessions {
 
 impl Sessions {
     /// The change to CLOSE.
-    fn close(&mut self, number: u64, seen: &seen, owner: &owner, life: &Life) {
+    fn close(
+        &mut self,
+        number: u64,
+        seen: &seen,
+        end: Option<&seen_end>,
+        owner: &owner,
+        life: &Life,
+    ) {
         let (reason, parked) = ending(seen.old_state, life);
         let start_ns = life.start_ns.unwrap_or(seen.at_ns);
         let attempt = is_attempt(seen.old_state);
         let bytes = if attempt { 0 } else { u64::MAX };
-        let closed = session {
+        let mut closed = session {
             tx_bytes: bytes,
             rx_bytes: bytes,
             duration_ns: seen.at_ns.saturating_sub(start_ns),
@@ -290,11 +340,17 @@ impl Sessions {
             old: seen.old_state,
             opened_here: life.opened_here,
             reset: life.rst_received || life.rst_sent,
-            calls: seen.calls,
-            at_once: None,
+            calls: end.map(|end| end.calls).unwrap_or_default(),
+            ..Ended::default()
         };
+        if let Some(end) = end.filter(|end| end.known & known::ERROR != 0) {
+            closed.reason = reason_by_error(seen.old_state, life, end.err);
+            closed.errno_ = end.err;
+            closed.mptcp = if seen.protocol == TCP { 0 } else { 2 };
+            account::complete_at_close(&mut closed, &ended, end);
+        }
         // An MPTCP connection's own socket does not pass tcp:tcp_destroy_sock.
-        let last = attempt || seen.protocol != TCP;
+        let last = attempt || seen.protocol != TCP || closed.bare == 0;
         self.waiting.push(number, closed, ended, last);
     }
 }

@@ -51,10 +51,10 @@ struct Sent {
     server: u64,
 }
 
-type Way = fn(&mut Scene, Session) -> Result<(u64, u64)>;
+pub type Way = fn(&mut Scene, Session) -> Result<(u64, u64)>;
 
 /// The first few do not wait until all is quiet.
-const WAYS: [Way; 9] = [
+pub const WAYS: [Way; 9] = [
     client_first,
     server_first,
     half_closed,
