@@ -48,8 +48,9 @@ pub fn explain(error: Error, tracepoints: &[&str]) -> Error {
 /// As [`explain`], where a command reads tracepoints' records and needs no type information.
 pub fn explain_record(error: Error) -> Error {
     let refused = has_errno(&error, &[libc_errno::EPERM, libc_errno::EACCES]);
-    let trouble = || capabilities().or_else(user_namespace).or_else(lockdown);
-    match refused.then(trouble).flatten() {
+    let trouble = || capabilities().or_else(user_namespace);
+    let trouble = refused.then(trouble).flatten();
+    match trouble.or_else(|| locked_down(&error)) {
         Some(trouble) => anyhow!("{trouble}"),
         None => error,
     }
@@ -63,7 +64,7 @@ pub fn reason(error: &Error, tracepoints: &[&str]) -> Option<String> {
         .or_else(|| when(refused, user_namespace))
         .or_else(btf)
         .or_else(|| missing(tracepoints).map(tracepoint))
-        .or_else(|| when(refused, lockdown));
+        .or_else(|| locked_down(error));
     if let Some(trouble) = trouble {
         return Some(trouble.to_string());
     }
@@ -72,10 +73,18 @@ pub fn reason(error: &Error, tracepoints: &[&str]) -> Option<String> {
     })
 }
 
+/// Lockdown takes helpers away: a program that calls them is not refused but wrong (EINVAL, kernel/bpf/verifier.c).
+fn locked_down(error: &Error) -> Option<Trouble> {
+    use libc_errno::{EACCES, EINVAL, EPERM};
+    let refused = has_errno(error, &[EPERM, EACCES, EINVAL]);
+    refused.then(lockdown).flatten()
+}
+
 /// The numbers of `include/uapi/asm-generic/errno-base.h`.
 mod libc_errno {
     pub const EPERM: i32 = nix::errno::Errno::EPERM as i32;
     pub const EACCES: i32 = nix::errno::Errno::EACCES as i32;
+    pub const EINVAL: i32 = nix::errno::Errno::EINVAL as i32;
 }
 
 /// libbpf-rs keeps the error number in the text of its error only.

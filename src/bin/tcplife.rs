@@ -203,6 +203,11 @@ impl Life {
         out.row(|buf| self.rows.row(buf, event, &body.into()));
     }
 
+    /// Later ends do not overtake those that wait.
+    fn waits(&self, body: &session) -> bool {
+        body.parked != 0 || !self.parked.is_empty() || !self.held.is_empty()
+    }
+
     /// The reset that explains a row leaves within microseconds of it, but the reader may have looked between the two.
     fn release(&mut self, out: &mut Printer) {
         for body in std::mem::take(&mut self.held) {
@@ -238,9 +243,9 @@ impl Handler for Life {
         };
         if body.head.event == SESSION_AMENDED {
             let rows = self.parked.iter_mut().chain(&mut self.held);
-            rows.filter(|row| row.sock == body.sock)
+            rows.filter(|row| row.parked != 0 && row.sock == body.sock)
                 .for_each(|row| row.reason = body.reason);
-        } else if body.parked != 0 && body.head.event == SESSION_CLOSED {
+        } else if body.head.event == SESSION_CLOSED && self.waits(body) {
             self.parked.push(*body);
         } else {
             self.print(body, out);

@@ -30,27 +30,36 @@ const BUFFER: usize = 8 << 20;
 /// Accounts of destroyed sockets, for those who know the cookie.
 pub struct Accounts {
     watch: Option<Watch>,
+    untold: Option<String>,
     /// By cookie; the latest, and those before them. Some are nobody's, because of filters.
     came: [HashMap<u64, Described>; 2],
     turned: Instant,
 }
 
 impl Accounts {
-    /// Watches every network namespace that there is now.
-    ///
-    /// # Errors
-    /// The kernel does not tell.
-    pub fn watch() -> Result<Self> {
-        Ok(Self {
-            watch: Some(Watch::new()?),
+    /// Watches every network namespace that there is now. Where the kernel does not tell, none will come.
+    pub fn watch() -> Self {
+        let (watch, untold) = match Watch::new() {
+            Ok(watch) => (Some(watch), None),
+            Err(error) => (None, Some(format!("{error:#}"))),
+        };
+        Self {
+            watch,
+            untold,
             ..Self::without()
-        })
+        }
+    }
+
+    /// Why none will come, if the kernel does not tell.
+    pub fn untold(&self) -> Option<&str> {
+        self.untold.as_deref()
     }
 
     /// None will come.
     pub fn without() -> Self {
         Self {
             watch: None,
+            untold: None,
             came: Default::default(),
             turned: Instant::now(),
         }

@@ -26,6 +26,11 @@ impl<R> Finals<R> {
         self.accounts.are_told()
     }
 
+    /// Why none will come, if the kernel does not tell.
+    pub fn untold(&self) -> Option<&str> {
+        self.accounts.untold()
+    }
+
     /// Accounts that were lost because this process was too slow.
     pub fn lost(&self) -> u64 {
         self.accounts.lost()
@@ -77,7 +82,7 @@ mod tests {
 
     #[test]
     fn rows_keep_their_order() {
-        let mut finals = Finals::new(Accounts::watch().unwrap());
+        let mut finals = Finals::new(Accounts::watch());
         finals.push(u64::MAX - 1, 'a');
         finals.push(u64::MAX, 'b');
         let account = Described::default();

@@ -189,8 +189,11 @@ impl Described {
 /// Fields that commands can do without.
 const OPTIONAL: [&str; 5] = ["err", "reason", "skaddr", "sock_cookie", "state"];
 
-/// tracefs, mounted where only this process sees it if it is mounted nowhere.
-fn tracefs() -> Result<PathBuf> {
+/// tracefs's events, mounted where only this process sees them if it is mounted nowhere.
+///
+/// # Errors
+/// A sentence: it may not be read, or not be mounted.
+pub fn tracefs() -> Result<PathBuf> {
     let error = match tracepoints::tracefs_events() {
         Ok(path) => return Ok(path),
         Err(error) => error,

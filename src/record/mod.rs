@@ -191,7 +191,7 @@ pub fn run(
     let mut skel = session.load(open)?;
     let blank = translate.blank();
     match (file, translate.follows()) {
-        (None, true) => session.say(&format!("{blank}, as do {}", translate.blank_of_sockets())),
+        (None, true) => session.say(&format!("{blank}; {} too", translate.blank_of_sockets())),
         _ => session.say(blank),
     }
     let mut translated = Translated {
@@ -213,7 +213,7 @@ pub fn run(
 /// # Errors
 /// A sentence: it is no BTF, or not this kernel's.
 pub(crate) fn check_unused(file: &Path) -> Result<()> {
-    let events = crate::tracepoints::tracefs_events().ok();
+    let events = format::tracefs().ok();
     external::checked(file, events.as_deref()).map(drop)
 }
 

@@ -77,13 +77,9 @@ pub struct Sockets {
 
 impl Sockets {
     pub fn new(args: &Args) -> Self {
-        let accounts = Accounts::watch().unwrap_or_else(|error| {
-            eprintln!("tcpinfo: only who and when is known of a socket: {error:#}");
-            Accounts::without()
-        });
         Self {
             all: args.all,
-            finals: Finals::new(accounts),
+            finals: Finals::new(Accounts::watch()),
         }
     }
 
@@ -226,6 +222,12 @@ impl Translate for Sockets {
         match self.finals.are_told() {
             true => "uid",
             false => "netns and uid",
+        }
+    }
+
+    fn attached(&mut self) {
+        if let Some(why) = self.finals.untold() {
+            eprintln!("tcpinfo: only who and when is known of a socket: {why}");
         }
     }
 

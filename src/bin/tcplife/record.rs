@@ -71,14 +71,10 @@ impl Sessions {
         refuse(&[("--active", args.active.is_some())])?;
         // At CLOSE the socket itself tells more, and sooner.
         let sockets = args.common.run.btf.is_some();
-        let watch = || match sockets {
-            true => Ok(Accounts::without()),
+        let accounts = match sockets {
+            true => Accounts::without(),
             false => Accounts::watch(),
         };
-        let accounts = watch().unwrap_or_else(|error| {
-            eprintln!("tcplife: bytes and round-trip times are not known: {error:#}");
-            Accounts::without()
-        });
         Ok(Self {
             sockets,
             rows: 0,
@@ -240,6 +236,12 @@ impl Translate for Sessions {
 
     fn notes_calls(&self) -> bool {
         !self.sockets && self.waiting.accounts().are_told()
+    }
+
+    fn attached(&mut self) {
+        if let Some(why) = self.waiting.accounts().untold() {
+            eprintln!("tcplife: bytes and round-trip times are not known: {why}");
+        }
     }
 
     fn tick(

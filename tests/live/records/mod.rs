@@ -4,6 +4,7 @@
 
 mod btf;
 mod bytes;
+mod lockdown;
 mod opens;
 mod scene;
 mod sockbuf;
@@ -28,6 +29,7 @@ pub fn tests() -> Vec<Trial> {
     [
         btf::tests(),
         bytes::tests(),
+        lockdown::tests(),
         opens::tests(),
         sockbuf::tests(),
         tcpinfo::tests(),
