@@ -43,13 +43,9 @@ const CATEGORIES: [&str; 20] = [
 /// So many records must be there and alike. Any kernel that has these commands' tracepoints has more.
 const LEAST: usize = 20;
 
-/// Sockets' structs, and the allocator's cache of each, which tells its size. Others round it, or add to it.
-const CACHES: [(&str, &str); 4] = [
-    ("tcp_sock", "TCP"),
-    ("tcp6_sock", "TCPv6"),
-    ("udp_sock", "UDP"),
-    ("socket_alloc", "sock_inode_cache"),
-];
+/// Sockets' structs, and the allocator's cache of each, which tells its size. These are never merged with others (their
+/// flag SLAB_TYPESAFE_BY_RCU forbids it), which would make them seem larger.
+const CACHES: [(&str, &str); 2] = [("tcp_sock", "TCP"), ("tcp6_sock", "TCPv6")];
 
 /// The file, or the one for this kernel in a directory, once it is known to be of this kernel. `events`: tracefs's, to
 /// compare with; without it only what the file says of itself is looked at.
