@@ -37,6 +37,7 @@ pub mod lacks;
 pub mod names;
 mod namespaces;
 pub mod output;
+pub mod packed;
 pub mod pending;
 pub mod plot;
 pub mod preflight;
