@@ -113,6 +113,9 @@ pub struct Run {
     /// Do not look at sockets that exist already: starts faster, knows fewer owners
     #[arg(long)]
     pub no_seed: bool,
+    /// Type information (BTF) of exactly this kernel, for one that has none of its own: a file, or a directory with RELEASE.btf
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
     /// Create this file when every probe is attached
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,

@@ -18,6 +18,7 @@ pub mod state {
     pub const FIN_WAIT2: u8 = 5;
     pub const TIME_WAIT: u8 = 6;
     pub const CLOSE: u8 = 7;
+    pub const CLOSE_WAIT: u8 = 8;
     pub const LAST_ACK: u8 = 9;
     pub const LISTEN: u8 = 10;
     pub const CLOSING: u8 = 11;

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -150,6 +151,11 @@ impl<'a> Session<'a> {
         self.records
     }
 
+    /// The user's type information.
+    pub fn btf(&self) -> Option<&Path> {
+        self.run.btf.as_deref()
+    }
+
     /// Whether sockets that exist already are to be looked at.
     pub fn seeds(&self) -> bool {
         !self.run.no_seed
@@ -182,6 +188,9 @@ impl<'a> Session<'a> {
         B: SkelBuilder<'o>,
         B::Output: OpenSkel<'o>,
     {
+        if let Some(file) = self.btf().filter(|_| !self.records) {
+            record::check_unused(file)?;
+        }
         let mut open = builder.open(storage)?;
         let object = open.open_object_mut();
         if !self.run.no_seed {

@@ -25,7 +25,7 @@ skeleton!("shared");
 
 pub use bpf::types::{
     cidr, cidr_list, comm_list, config, count_key, counters, filter, filter_set, flow, head, hist,
-    hist_key, id_list, lacks, owner, port_set, range, range_list, seen, seen_limit,
+    hist_key, id_list, lacks, owner, port_set, range, range_list, seen, seen_end, seen_limit,
 };
 
 /// `enum` of the owner's origin in `src/bpf/tcp.bpf.h`.
@@ -56,6 +56,13 @@ pub mod seen_kind {
     pub const UDP_FAIL: u32 = 10;
 }
 
+/// `seen_end.known` of `src/bpf/record.bpf.h`.
+pub mod known {
+    #![allow(missing_docs)]
+    pub const ERROR: u8 = 1;
+    pub const TCP: u8 = 2;
+}
+
 /// How many elements a list in the kernel half's configuration holds.
 macro_rules! capacity {
     ($list:ty, $field:ident, $element:ty) => {
@@ -78,6 +85,8 @@ unsafe impl Plain for head {}
 unsafe impl Plain for config {}
 // SAFETY: as above.
 unsafe impl Plain for seen {}
+// SAFETY: as above.
+unsafe impl Plain for seen_end {}
 // SAFETY: as above.
 unsafe impl Plain for seen_limit {}
 // SAFETY: as above.

@@ -103,7 +103,11 @@ fn columns() -> Vec<C> {
             Value::Text(tcp_state(r.body.state))
         })
         .shown(wide),
-        C::new("errno", "", (0, 0), |r| told(r.body, r.body.errno_.into())).shown(Shown::JSON),
+        C::new("errno", "", (0, 0), |r| match r.body.bare {
+            0 | 3 => Value::Int(r.body.errno_.into()),
+            _ => Value::Unknown,
+        })
+        .shown(Shown::JSON),
         C::new("mptcp", "", (0, 0), |r| match r.body.mptcp {
             0 => Value::Unknown,
             1 => Value::Text("subflow"),
@@ -138,19 +142,25 @@ fn columns() -> Vec<C> {
         })
         .shown(wide),
         C::new("delivery_rate_bytes_per_s", "MBIT/S", (6, 6), |r| {
-            delivery_rate(r.body.rate_delivered, r.body.mss, r.body.rate_interval_us)
-                .map_or(Value::Unknown, Value::Rate)
+            rate(r.body).map_or(Value::Unknown, Value::Rate)
         })
         .right()
         .shown(wide),
     ]
 }
 
-/// A field of the socket.
+/// A field of the socket that inet_diag tells, too.
 fn told(body: &session, value: u32) -> Value<'static> {
     match body.bare {
-        0 => Value::Int(value.into()),
+        0 | 2 => Value::Int(value.into()),
         _ => Value::Unknown,
+    }
+}
+
+fn rate(body: &session) -> Option<u64> {
+    match body.bare {
+        0 => delivery_rate(body.rate_delivered, body.mss, body.rate_interval_us),
+        _ => Some(body.told_rate).filter(|&rate| rate != 0),
     }
 }
 

@@ -12,6 +12,7 @@
 #include <bpf/bpf_core_read.h>
 
 EXPORT_TYPE(seen);
+EXPORT_TYPE(seen_end);
 EXPORT_TYPE(seen_limit);
 
 /* ---------------------------------------------------------------- reading a record */
@@ -85,6 +86,115 @@ static __always_inline bool protocol_seen(__u16 protocol)
 	return protocol == IPPROTO_TCP || (config.set.mptcp && protocol == IPPROTO_MPTCP);
 }
 
+/* ---------------------------------------------------------------- what called */
+
+/* Note the calls where records have room for them. */
+const volatile bool calls = false;
+
+/*
+ * Whether a socket is destroyed by the very call that closed it tells whether a process still had it (tcplife's
+ * record mode). The lower halves of the addresses do: they are compared, and not looked up.
+ */
+static __always_inline void calls_note(struct seen_end *e, void *ctx)
+{
+	__u64 stack[CALLS] = {};
+
+	if (!calls)
+		return;
+	bpf_get_stack(ctx, stack, sizeof(stack), 0);
+	for (int i = 0; i < CALLS; i++)
+		e->calls[i] = stack[i];
+}
+
+/* ---------------------------------------------------------------- what --btf adds */
+
+/*
+ * A field of the kernel's own structs, where the user's file describes them. Otherwise there is none, and this is no
+ * code. A helper must read it: before 5.5 it is bpf_probe_read(), which libbpf puts in its place.
+ */
+#define HAS(ptr, field) bpf_core_field_exists((ptr)->field)
+#define TAKE(to, ptr, field)                                       \
+	do {                                                       \
+		if (HAS(ptr, field))                               \
+			(to) = BPF_CORE_READ(ptr, field);          \
+	} while (0)
+
+/* Whether it looks like the socket that the record is of: the last guard against a file that is not this kernel's. */
+static __always_inline bool is_socket(struct sock *sk)
+{
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	return family == AF_INET || family == AF_INET6;
+}
+
+/* Functions of their own, shared by the programs: every command carries all of these. */
+static __noinline void sock_note(struct seen *e)
+{
+	struct sock *sk = (struct sock *)e->skaddr;
+
+	e->uid = ~0U;
+	if (!HAS(sk, sk_uid) || !HAS(sk, __sk_common.skc_family) || !sk || !is_socket(sk))
+		return;
+	TAKE(e->uid, sk, sk_uid.val);
+	if (HAS(sk, __sk_common.skc_net))
+		e->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	if (!e->cookie)
+		TAKE(e->cookie, sk, __sk_common.skc_cookie.counter);
+}
+
+static __always_inline void connection_note(struct seen_end *e, struct tcp_sock *tp)
+{
+	struct inet_connection_sock *icsk = (void *)tp;
+
+	e->min_rtt_us = ~0U;
+	TAKE(e->bytes_acked, tp, bytes_acked);
+	TAKE(e->bytes_received, tp, bytes_received);
+	TAKE(e->bytes_sent, tp, bytes_sent);
+	TAKE(e->bytes_retrans, tp, bytes_retrans);
+	TAKE(e->wqueue, tp, write_seq);
+	e->notsent = e->wqueue;
+	if (HAS(tp, snd_una))
+		e->wqueue -= BPF_CORE_READ(tp, snd_una);
+	if (HAS(tp, snd_nxt))
+		e->notsent -= BPF_CORE_READ(tp, snd_nxt);
+	TAKE(e->srtt_us, tp, srtt_us);
+	e->srtt_us >>= 3;
+	if (HAS(tp, rtt_min.s))
+		e->min_rtt_us = BPF_CORE_READ(tp, rtt_min.s[0].v);
+	TAKE(e->total_retrans, tp, total_retrans);
+	TAKE(e->snd_cwnd, tp, snd_cwnd);
+	TAKE(e->mss, tp, mss_cache);
+	TAKE(e->rate_delivered, tp, rate_delivered);
+	TAKE(e->rate_interval_us, tp, rate_interval_us);
+	TAKE(e->segs_out, tp, segs_out);
+	if (HAS(tp, is_mptcp))
+		e->mptcp = BPF_CORE_READ_BITFIELD_PROBED(tp, is_mptcp);
+	if (HAS(icsk, icsk_ca_ops)) {
+		const struct tcp_congestion_ops *ops = BPF_CORE_READ(icsk, icsk_ca_ops);
+		bpf_probe_read_kernel(e->ca_name, sizeof(e->ca_name), ops->name);
+	}
+	e->known |= KNOWN_TCP;
+}
+
+/* The change to CLOSE. The state is not written yet. */
+static __noinline void close_note(struct seen_end *e)
+{
+	struct sock *sk = (struct sock *)e->seen.skaddr;
+	struct tcp_sock *tp = (void *)sk;
+
+	if (!HAS(sk, sk_err) || !HAS(sk, __sk_common.skc_state) || !HAS(sk, __sk_common.skc_family) || !is_socket(sk))
+		return;
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) != e->seen.old_state ||
+	    BPF_CORE_READ(sk, __sk_common.skc_dport) != bpf_htons(e->seen.flow.rport))
+		return;
+	e->err = BPF_CORE_READ(sk, sk_err);
+	e->known = KNOWN_ERROR;
+	if (!HAS(sk, __sk_common.skc_flags) || !HAS(tp, bytes_acked) || e->seen.protocol != IPPROTO_TCP)
+		return;
+	e->fin_received = BPF_CORE_READ(sk, __sk_common.skc_flags) >> SOCK_DONE & 1;
+	connection_note(e, tp);
+}
+
 /* ---------------------------------------------------------------- the records */
 
 /*
@@ -98,15 +208,23 @@ static __always_inline bool state_wanted(const struct flow *flow)
 	return flow_wanted(flow);
 }
 
-static __always_inline bool read_inet_sock_set_state(struct seen *e, struct record_inet_sock_set_state *ctx)
+static __always_inline bool read_inet_sock_set_state(struct seen_end *end, struct record_inet_sock_set_state *ctx)
 {
+	struct seen *e = &end->seen;
+
 	e->kind = SEEN_STATE;
 	e->protocol = ctx->protocol;
 	e->skaddr = (__u64)ctx->skaddr;
 	e->old_state = ctx->oldstate;
 	e->state = ctx->newstate;
 	FLOW(e, ctx);
-	return e->old_state != e->state && protocol_seen(e->protocol) && state_wanted(&e->flow);
+	if (e->old_state == e->state || !protocol_seen(e->protocol) || !state_wanted(&e->flow))
+		return false;
+	if (e->state == TCP_CLOSE)
+		close_note(end);
+	if (e->old_state == TCP_FIN_WAIT2 && e->state == TCP_CLOSE)
+		calls_note(end, ctx);
+	return true;
 }
 
 static __always_inline bool read_tcp_retransmit_skb(struct seen *e, struct record_tcp_retransmit_skb *ctx)
@@ -159,8 +277,14 @@ static __always_inline bool read_tcp_send_reset(struct seen *e, struct record_tc
 		return true;                                                                               \
 	}
 READ_SOCK_EVENT(tcp_receive_reset, SEEN_RECEIVE_RESET)
-READ_SOCK_EVENT(tcp_destroy_sock, SEEN_DESTROY)
 READ_SOCK_EVENT(tcp_rcv_space_adjust, SEEN_READ)
+READ_SOCK_EVENT(tcp_destroy_sock, SEEN_DESTROY)
+
+static __always_inline bool read_destruction(struct seen_end *end, struct record_tcp_destroy_sock *ctx)
+{
+	calls_note(end, ctx);
+	return read_tcp_destroy_sock(&end->seen, ctx);
+}
 
 static __always_inline bool read_tcp_probe(struct seen *e, struct record_tcp_probe *ctx)
 {
@@ -243,16 +367,17 @@ static __always_inline void task_note(struct seen *e)
 	comm_tidy((__u64 *)e->comm);
 }
 
-#define PROGRAMS_SENDING(type, category, event)                                                            \
+#define PROGRAMS_OF(type, read, category, event)                                                            \
 	SEC("?tracepoint/" #category "/" #event)                                                           \
 	int event##_ring(struct record_##event *ctx)                                                       \
 	{                                                                                                  \
 		struct type e = {};                                                                        \
                                                                                                            \
 		((struct seen *)&e)->at_ns = bpf_ktime_get_boot_ns();                                      \
-		if (!read_##event(&e, ctx))                                                                \
+		if (!read(&e, ctx))                                                                        \
 			return 0;                                                                          \
 		task_note((struct seen *)&e);                                                              \
+		sock_note((struct seen *)&e);                                                              \
 		struct type *event = event_reserve(sizeof(e));                                             \
 		if (!event)                                                                                \
 			return 0;                                                                          \
@@ -266,24 +391,25 @@ static __always_inline void task_note(struct seen *e)
 		struct type e = {};                                                                        \
                                                                                                            \
 		((struct seen *)&e)->at_ns = bpf_ktime_get_ns();                                           \
-		if (!read_##event(&e, ctx))                                                                \
+		if (!read(&e, ctx))                                                                        \
 			return 0;                                                                          \
 		task_note((struct seen *)&e);                                                              \
+		sock_note((struct seen *)&e);                                                              \
 		if (bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, &e, sizeof(e)))                 \
 			__sync_fetch_and_add(&counters.lost, 1);                                           \
 		return 0;                                                                                  \
 	}
 
-#define PROGRAMS(category, event) PROGRAMS_SENDING(seen, category, event)
+#define PROGRAMS(category, event) PROGRAMS_OF(seen, read_##event, category, event)
 
-PROGRAMS(sock, inet_sock_set_state)
+PROGRAMS_OF(seen_end, read_inet_sock_set_state, sock, inet_sock_set_state)
 PROGRAMS(tcp, tcp_retransmit_skb)
 PROGRAMS(tcp, tcp_retransmit_synack)
 PROGRAMS(tcp, tcp_send_reset)
 PROGRAMS(tcp, tcp_receive_reset)
-PROGRAMS(tcp, tcp_destroy_sock)
+PROGRAMS_OF(seen_end, read_destruction, tcp, tcp_destroy_sock)
 PROGRAMS(tcp, tcp_rcv_space_adjust)
 PROGRAMS(tcp, tcp_probe)
-PROGRAMS_SENDING(seen_limit, sock, sock_exceed_buf_limit)
-PROGRAMS_SENDING(seen_limit, sock, sock_rcvqueue_full)
-PROGRAMS_SENDING(seen_limit, udp, udp_fail_queue_rcv_skb)
+PROGRAMS_OF(seen_limit, read_sock_exceed_buf_limit, sock, sock_exceed_buf_limit)
+PROGRAMS_OF(seen_limit, read_sock_rcvqueue_full, sock, sock_rcvqueue_full)
+PROGRAMS_OF(seen_limit, read_udp_fail_queue_rcv_skb, udp, udp_fail_queue_rcv_skb)

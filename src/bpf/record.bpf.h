@@ -152,6 +152,9 @@ enum seen_kind {
 	SEEN_UDP_FAIL,
 };
 
+/* Functions of the kernel that were under way, the innermost first. */
+enum { CALLS = 8 };
+
 /* One record of any of them. What a kernel's record lacks is 0. */
 struct seen {
 	__u64 at_ns;  /* CLOCK_BOOTTIME; CLOCK_MONOTONIC in a perf buffer */
@@ -175,7 +178,39 @@ struct seen {
 	__u32 snd_wnd;
 	__u32 srtt_us;
 	__u32 rcv_wnd;
+	__u32 netns; /* of any kind that has a socket, with --btf; 0: not known */
+	__u32 uid;   /* the same; ~0: not known */
 };
+
+/* What a socket's end has besides: SEEN_STATE and SEEN_DESTROY. */
+struct seen_end {
+	struct seen seen;
+	__u32 calls[CALLS]; /* if asked for, from FIN_WAIT2 to CLOSE, and of SEEN_DESTROY: return addresses */
+	/* With --btf, of SEEN_STATE to CLOSE, and 0 otherwise; what `known` does not have is 0. */
+	__u64 bytes_acked;
+	__u64 bytes_received;
+	__u64 bytes_sent;
+	__u64 bytes_retrans;
+	__u32 wqueue;  /* write_seq - snd_una */
+	__u32 notsent; /* write_seq - snd_nxt */
+	__u32 srtt_us;
+	__u32 min_rtt_us; /* ~0: none measured */
+	__u32 total_retrans;
+	__u32 snd_cwnd;
+	__u32 mss;
+	__u32 rate_delivered;
+	__u32 rate_interval_us;
+	__u32 segs_out;
+	__u8 ca_name[16];
+	__u8 known;
+	__u8 err; /* sk_err */
+	__u8 fin_received;
+	__u8 mptcp; /* a subflow */
+	__u8 pad[4];
+};
+
+/* seen_end.known: err; and all of the connection. */
+enum { KNOWN_ERROR = 1, KNOWN_TCP = 2 };
 
 /* A record of a buffer or a limit that was met; it has no connection. */
 struct seen_limit {

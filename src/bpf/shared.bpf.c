@@ -12,4 +12,5 @@ EXPORT_TYPE(counters);
 EXPORT_TYPE(lacks);
 EXPORT_TYPE(filter_set);
 EXPORT_TYPE(seen);
+EXPORT_TYPE(seen_end);
 EXPORT_TYPE(seen_limit);

@@ -54,9 +54,10 @@ struct session {
 	__u8 mptcp;   /* 0 no, 1 subflow, 2 the connection above its subflows */
 	__u8 parked;  /* a reset that follows within microseconds may still change the reason */
 	__u8 errno_;
-	__u8 bare; /* made of tracepoints' records: no field of the socket is known (src/bin/tcplife/record.rs) */
+	__u8 bare; /* made of tracepoints' records (src/bin/tcplife/record.rs): 0: every field is known; 1: none; 2: what inet_diag has; 3: errno_ */
 	__u8 pad;
 	__u32 pad2;
+	__u64 told_rate; /* bytes/s, where `bare` */
 	__u64 sock; /* its address: which record an amendment is of, also where cookies are unknown */
 };
 EXPORT_TYPE(session);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What sockets had in the end: the kernel tells it of every socket that it destroys (`ss -E`), a moment after the
-//! record of tcp:tcp_destroy_sock. Rows wait for that.
+//! record of tcp:tcp_destroy_sock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -21,22 +23,21 @@ const DESTROYED: u32 = 1 << 0 | 1 << 2;
 
 /// A worker of the kernel's sends the account, once nothing refers to the socket any more (net/core/sock_diag.c). What
 /// has not come by then was lost, or is not told: sockets of the kernel's own, and of namespaces that are not watched.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Bytes of accounts that wait for this process, in each namespace: some ten thousand.
 const BUFFER: usize = 8 << 20;
 
-/// Rows that wait for the account of their socket, first come, first served.
-pub struct Finals<R> {
+/// Accounts of destroyed sockets, for those who know the cookie.
+pub struct Accounts {
     watch: Option<Watch>,
-    waiting: VecDeque<(u64, Instant, R)>,
     /// By cookie; the latest, and those before them. Some are nobody's, because of filters.
     came: [HashMap<u64, Described>; 2],
     turned: Instant,
 }
 
-impl<R> Finals<R> {
-    /// Watches every network namespace that there is now. Where the kernel does not tell, all rows come without.
+impl Accounts {
+    /// Watches every network namespace that there is now.
     ///
     /// # Errors
     /// The kernel does not tell.
@@ -47,11 +48,10 @@ impl<R> Finals<R> {
         })
     }
 
-    /// Nothing is known of any socket.
+    /// None will come.
     pub fn without() -> Self {
         Self {
             watch: None,
-            waiting: VecDeque::new(),
             came: Default::default(),
             turned: Instant::now(),
         }
@@ -67,36 +67,8 @@ impl<R> Finals<R> {
         self.watch.as_ref().map_or(0, Watch::lost)
     }
 
-    /// A row that waits for the account of the socket with this cookie, which has just been destroyed.
-    pub fn push(&mut self, cookie: u64, row: R) {
-        self.waiting.push_back((cookie, Instant::now(), row));
-    }
-
-    /// Hands over the rows that need not wait any longer. Call it once per turn of the reader.
-    pub fn release(&mut self, mut show: impl FnMut(R, Option<&Described>)) {
-        self.read();
-        while let Some((cookie, since, _)) = self.waiting.front() {
-            let found = self.came.iter_mut().find_map(|came| came.remove(cookie));
-            let waits = self.watch.is_some() && since.elapsed() < PATIENCE;
-            if found.is_none() && waits {
-                return;
-            }
-            if let Some((_, _, row)) = self.waiting.pop_front() {
-                show(row, found.as_ref());
-            }
-        }
-    }
-
-    /// The same for all rows, at the end of a run.
-    pub fn finish(&mut self, mut show: impl FnMut(R, Option<&Described>)) {
-        self.release(&mut show);
-        while !self.waiting.is_empty() {
-            std::thread::sleep(Duration::from_millis(5));
-            self.release(&mut show);
-        }
-    }
-
-    fn read(&mut self) {
+    /// Takes what has come since the last call. Call it once per turn of the reader.
+    pub fn read(&mut self) {
         let Some(watch) = &mut self.watch else {
             return;
         };
@@ -110,11 +82,23 @@ impl<R> Finals<R> {
             came.insert(socket.cookie, socket);
         });
     }
+
+    /// The account of the socket with this cookie, once it has come. It is handed over once.
+    pub fn take(&mut self, cookie: u64) -> Option<Described> {
+        self.came.iter_mut().find_map(|came| came.remove(&cookie))
+    }
+
+    /// As if it had come.
+    #[cfg(test)]
+    pub(super) fn insert(&mut self, cookie: u64, account: Described) {
+        self.came[0].insert(cookie, account);
+    }
 }
 
 /// Netlink sockets, one per network namespace.
 struct Watch {
-    sockets: Vec<OwnedFd>,
+    /// Each with the inode number of its namespace.
+    sockets: Vec<(OwnedFd, u32)>,
     epoll: Epoll,
     buffer: Vec<u8>,
 }
@@ -123,11 +107,12 @@ impl Watch {
     fn new() -> Result<Self> {
         // Without the module that knows TCP nothing is sent, and nobody says so; asking loads it.
         dump(0)?;
-        let sockets: Vec<_> = namespaces::in_each(|| open(DESTROYED))
+        let here = || Ok((open(DESTROYED)?, namespace()));
+        let sockets: Vec<_> = namespaces::in_each(here)
             .into_iter()
             .collect::<Result<_>>()?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for (index, socket) in sockets.iter().enumerate() {
+        for (index, (socket, _)) in sockets.iter().enumerate() {
             // What is lost is counted anyway; this makes the kernel go on after the first loss.
             let on: libc::c_int = 1;
             // SAFETY: the option's value is an int, which outlives the call.
@@ -160,8 +145,13 @@ impl Watch {
         loop {
             let count = self.epoll.wait(&mut ready, EpollTimeout::ZERO).unwrap_or(0);
             for event in &ready[..count] {
-                if let Some(socket) = self.sockets.get(event.data() as usize) {
-                    take(socket, &mut self.buffer, &mut each);
+                if let Some((socket, netns)) = self.sockets.get(event.data() as usize) {
+                    take(socket, &mut self.buffer, &mut |told| {
+                        each(Described {
+                            netns: *netns,
+                            ..told
+                        });
+                    });
                 }
             }
             if count < ready.len() {
@@ -171,8 +161,14 @@ impl Watch {
     }
 
     fn lost(&self) -> u64 {
-        self.sockets.iter().map(drops).sum()
+        self.sockets.iter().map(|(socket, _)| drops(socket)).sum()
     }
+}
+
+/// The inode number of this thread's network namespace; 0 if /proc does not tell.
+fn namespace() -> u32 {
+    let inode = fs::metadata("/proc/thread-self/ns/net").map(|m| m.ino());
+    inode.unwrap_or_default().try_into().unwrap_or_default()
 }
 
 fn take(socket: &OwnedFd, buffer: &mut [u8], each: &mut impl FnMut(Described)) {
@@ -234,6 +230,7 @@ mod tests {
             watch.read(|socket| {
                 if socket.flow.lport == port || socket.flow.rport == port {
                     found.push((socket.flow.lport == port, socket.info.bytes_received));
+                    assert_eq!(socket.netns, namespace());
                 }
             });
         }
@@ -244,29 +241,5 @@ mod tests {
             "{found:?}"
         );
         assert_eq!(watch.lost(), 0);
-    }
-
-    #[test]
-    fn rows_without_an_account_come_in_the_end() {
-        let mut finals = Finals::without();
-        finals.push(1, 'a');
-        finals.push(2, 'b');
-        let mut rows = Vec::new();
-        finals.finish(|row, account| rows.push((row, account.is_some())));
-        assert_eq!(rows, [('a', false), ('b', false)]);
-    }
-
-    #[test]
-    fn rows_keep_their_order() {
-        let mut finals = Finals::watch().unwrap();
-        finals.push(u64::MAX - 1, 'a');
-        finals.push(u64::MAX, 'b');
-        let account = Described::default();
-        finals.came[0].insert(u64::MAX, account);
-        finals.release(|_, _| panic!("the first one waits"));
-        finals.came[1].insert(u64::MAX - 1, account);
-        let mut rows = Vec::new();
-        finals.release(|row, account| rows.push((row, account.is_some())));
-        assert_eq!(rows, [('a', true), ('b', true)]);
     }
 }

@@ -166,6 +166,12 @@ pub struct Described {
     pub state: u8,
     /// Both ends.
     pub flow: flow,
+    /// Inode number of its network namespace; 0: not known.
+    pub netns: u32,
+    /// Not a listener's: bytes of sequence space that have come and were not read, a FIN among them.
+    pub rqueue: u32,
+    /// The same of those that are written and not acknowledged: `write_seq - snd_una`.
+    pub wqueue: u32,
     /// Its statistics, if they were asked for.
     pub info: TcpInfo,
     /// How many bytes of `info` this kernel has; 0: none were told.
@@ -201,6 +207,8 @@ pub fn socket(payload: &[u8]) -> Option<Described> {
         cookie: u64::from(id.cookie[1]) << 32 | u64::from(id.cookie[0]),
         state: message.state,
         flow: flow_of(&message),
+        rqueue: message.rqueue,
+        wqueue: message.wqueue,
         ..Described::default()
     };
     let mut rest = payload.get(size_of::<Message>()..)?;

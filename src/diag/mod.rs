@@ -2,6 +2,7 @@
 //! The kernel's own account of TCP sockets (NETLINK_SOCK_DIAG, as `ss` asks it): what tracepoints' records do not have.
 
 mod destroyed;
+mod finals;
 mod message;
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,7 +13,8 @@ use nix::sys::socket::{
     socket,
 };
 
-pub use self::destroyed::Finals;
+pub use self::destroyed::{Accounts, PATIENCE};
+pub use self::finals::Finals;
 use self::message::{BY_FAMILY, DONE, DUMP, ERROR, Header, Request, errno, messages};
 pub use self::message::{Described, TcpInfo};
 use crate::namespaces;

@@ -8,6 +8,7 @@ use std::ffi::{CString, c_char};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 
@@ -17,6 +18,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::external;
 use crate::preflight::{self, Trouble};
 use crate::tracepoints::{self, Field};
 
@@ -32,6 +34,17 @@ impl Types {
         // SAFETY: takes nothing; what it returns is ours.
         let btf = unsafe { libbpf_sys::btf__new_empty() };
         NonNull::new(btf).map(Self).context("no memory for BTF")
+    }
+
+    /// The types of a kernel, which records are to be added to.
+    ///
+    /// # Errors
+    /// When there are none in the file.
+    pub fn of(path: &Path) -> Result<Self> {
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        // SAFETY: the path outlives the call; what it returns is ours.
+        let btf = unsafe { libbpf_sys::btf__parse(path.as_ptr(), std::ptr::null_mut()) };
+        NonNull::new(btf).map(Self).context("no BTF")
     }
 
     /// Adds `struct record_<event>` with these fields.
@@ -137,13 +150,16 @@ pub struct Described {
 }
 
 impl Described {
-    /// Describes the records of these tracepoints (`tcp:tcp_probe`).
+    /// Describes the records of these tracepoints (`tcp:tcp_probe`), and what a file of the user's describes.
     ///
     /// # Errors
-    /// A sentence, when there is no tracefs or no such tracepoint.
-    pub fn new(tracepoints: &[&str]) -> Result<Self> {
+    /// A sentence, when there is no tracefs or no such tracepoint, or the file is not of this kernel.
+    pub fn new(tracepoints: &[&str], file: Option<&Path>) -> Result<Self> {
         let events = tracefs()?;
-        let mut types = Types::new()?;
+        let mut types = match file {
+            Some(path) => Types::of(&external::checked(path, Some(&events))?)?,
+            None => Types::new()?,
+        };
         let mut lacks = Vec::new();
         for name in tracepoints {
             let (category, event) = name.split_once(':').context("no category")?;

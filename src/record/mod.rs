@@ -4,6 +4,7 @@
 //! The kernel half (`src/bpf/record.bpf.c`) hands over what the records have. A command translates that into the
 //! records that its own kernel half would send, so that everything behind them is the same.
 
+mod external;
 mod format;
 mod owners;
 mod sockets;
@@ -22,7 +23,7 @@ use crate::clock::{boot_ns, monotonic_ns};
 use crate::filter::Filter;
 use crate::preflight::{KERNEL_BTF, Trouble};
 use crate::session::{Figures, Handler, Printer, Session};
-use crate::types::{decode, head, owner, seen, seen_kind};
+use crate::types::{decode, head, owner, seen, seen_end, seen_kind};
 use crate::{lacks, source};
 
 crate::skeleton!("record");
@@ -80,6 +81,16 @@ pub trait Translate {
         true
     }
 
+    /// What [`Self::blank`] does not name, as it is known with `--btf`.
+    fn blank_of_sockets(&self) -> &'static str {
+        "netns and uid"
+    }
+
+    /// Whether records are to have [`seen_end::calls`].
+    fn notes_calls(&self) -> bool {
+        false
+    }
+
     /// When every probe is attached, and there still are privileges.
     fn attached(&mut self) {}
 
@@ -98,6 +109,8 @@ pub struct Event<'a, T> {
     pub record: &'a [u8],
     /// The socket's owner, as far as it is known.
     pub owner: owner,
+    /// What only the kinds STATE and DESTROY have.
+    pub end: Option<&'a seen_end>,
     /// What is remembered of the socket; `None` if that could be several, or there was no room.
     pub socket: Option<&'a mut Socket<T>>,
 }
@@ -124,7 +137,8 @@ pub fn head(event: &seen, owner: &owner, kind: u32) -> head {
         cookie: event.cookie,
         flow: event.flow,
         owner: *owner,
-        uid: u32::MAX,
+        netns: event.netns,
+        uid: event.uid,
         event: kind,
         ..head::default()
     }
@@ -143,13 +157,19 @@ pub fn run(
     translate: impl Translate,
     handler: &mut impl Handler,
 ) -> Result<()> {
-    let wanted = Wanted::new(filter)?;
+    let file = session.btf();
+    let wanted = Wanted::new(filter, file.is_some() && translate.follows())?;
     refuse_lockdown()?;
     let mut tracepoints = translate.tracepoints();
     if translate.follows() {
         tracepoints.extend(FOLLOW);
     }
-    let described = format::Described::new(&tracepoints)?;
+    let described = format::Described::new(&tracepoints, file)?;
+    let probes = tracepoints.contains(&"tcp:tcp_probe");
+    let by_flow = probes && !described.has("tcp_probe", "skaddr");
+    if by_flow {
+        wanted.refuse_sockets()?;
+    }
     let ring = !source::lacks_ring_buffer();
     let mut builder = bpf::RecordSkelBuilder::default();
     builder
@@ -157,6 +177,9 @@ pub fn run(
         .btf_custom_path(described.path())?;
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(builder, &mut storage, filter)?;
+    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+        rodata.calls = translate.notes_calls();
+    }
     if !ring {
         source::use_perf(open.open_object_mut())?;
     }
@@ -167,9 +190,11 @@ pub fn run(
         program.set_autoload(tracepoints.iter().any(chosen));
     }
     let mut skel = session.load(open)?;
-    session.say(translate.blank());
-    let probes = tracepoints.contains(&"tcp:tcp_probe");
-    let by_flow = probes && !described.has("tcp_probe", "skaddr");
+    let blank = translate.blank();
+    match (file, translate.follows()) {
+        (None, true) => session.say(&format!("{blank}, as do {}", translate.blank_of_sockets())),
+        _ => session.say(blank),
+    }
     let mut translated = Translated {
         sockets: Sockets::new(by_flow),
         seeds: session.seeds(),
@@ -182,6 +207,15 @@ pub fn run(
     };
     translated.measure();
     session.run(skel.object_mut(), &mut translated)
+}
+
+/// Looks at the user's type information where the kernel's own serves.
+///
+/// # Errors
+/// A sentence: it is no BTF, or not this kernel's.
+pub(crate) fn check_unused(file: &Path) -> Result<()> {
+    let events = crate::tracepoints::tracefs_events().ok();
+    external::checked(file, events.as_deref()).map(drop)
 }
 
 /// Before 5.15 such a kernel loads programs, but hides what they read.
@@ -241,10 +275,15 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
         let whose = Event {
             seen,
             record,
+            end: matches!(seen.kind, seen_kind::STATE | seen_kind::DESTROY)
+                .then(|| decode(record))
+                .flatten(),
             owner,
             socket,
         };
-        self.translate.event(whose, &self.wanted, &mut tell);
+        if self.wanted.socket(seen) {
+            self.translate.event(whose, &self.wanted, &mut tell);
+        }
         if event.kind == seen_kind::DESTROY {
             self.sockets.destroy(event.skaddr);
         }

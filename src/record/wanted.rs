@@ -6,28 +6,47 @@ use anyhow::Result;
 
 use crate::cli::Usage;
 use crate::filter::Filter;
-use crate::types::{cidr_list, comm_list, config, flow, owner, pid_source, port_set, range_list};
+use crate::types::{
+    cidr_list, comm_list, config, flow, id_list, owner, pid_source, port_set, range_list, seen,
+};
 
 /// The filters, as the kernel half would have them.
 pub struct Wanted(Box<config>);
 
 impl Wanted {
+    /// `sockets`: records tell namespace and user of a socket (`--btf`).
+    ///
     /// # Errors
     /// A sentence, if a filter needs what no record has.
-    pub fn new(flags: &Filter) -> Result<Self> {
+    pub fn new(flags: &Filter, sockets: bool) -> Result<Self> {
         let hidden = [
-            ("--netns", flags.netns.is_some()),
+            ("--netns", flags.netns.is_some() && !sockets),
             ("--cgroup", flags.cgroup.is_some()),
-            ("--uid", flags.uid.is_some()),
+            ("--uid", flags.uid.is_some() && !sockets),
         ];
         if let Some((flag, _)) = hidden.iter().find(|(_, given)| *given) {
-            let why = "without which a socket's namespace, cgroup and user are not known";
-            let kernel = super::this_kernel();
-            return Err(Usage(format!("{flag}: {kernel}, {why}")).into());
+            return Err(untold(flag));
         }
         let mut lists = Box::<config>::default();
         flags.fill(&mut lists);
         Ok(Self(lists))
+    }
+
+    /// # Errors
+    /// A sentence, if a filter asks of sockets what records without their addresses do not tell.
+    pub fn refuse_sockets(&self) -> Result<()> {
+        match (self.0.set.netns, self.0.set.uid) {
+            (0, 0) => Ok(()),
+            (0, _) => Err(untold("--uid")),
+            _ => Err(untold("--netns")),
+        }
+    }
+
+    /// Whether the filters of namespace and user let an event's socket pass. One that is not known passes none.
+    pub fn socket(&self, event: &seen) -> bool {
+        let f = &self.0.filter;
+        (f.netns.n == 0 || event.netns != 0 && id(&f.netns, event.netns.into()))
+            && (f.uid.n == 0 || event.uid != u32::MAX && range(&f.uid, event.uid))
     }
 
     /// Whether ports at the local end, or at either end, decide.
@@ -75,6 +94,16 @@ impl Wanted {
         }
         range(&f.pid, owner.pid) && comm(&f.comm, &owner.comm)
     }
+}
+
+fn untold(flag: &str) -> anyhow::Error {
+    let why = "without which a socket's namespace, cgroup and user are not known";
+    let kernel = super::this_kernel();
+    Usage(format!("{flag}: {kernel}, {why}")).into()
+}
+
+fn id(list: &id_list, value: u64) -> bool {
+    list.id[..list.n as usize].contains(&value) != (list.negate != 0)
 }
 
 fn has_port(set: &port_set, port: u16) -> bool {
@@ -127,7 +156,7 @@ mod tests {
 
     fn wanted(args: &[&str]) -> Wanted {
         let flags = Flags::parse_from([&["tool"], args].concat());
-        Wanted::new(&flags.filter).unwrap()
+        Wanted::new(&flags.filter, true).unwrap()
     }
 
     fn flow() -> flow {
@@ -193,10 +222,30 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_is_not_known_passes_no_filter() {
+        let event = |netns, uid| seen {
+            netns,
+            uid,
+            ..seen::default()
+        };
+        assert!(wanted(&[]).socket(&event(0, u32::MAX)));
+        for (args, uid, passes) in [
+            (["-u", "0-9"], 5, true),
+            (["-u", "0-9"], 10, false),
+            (["-u", "!7"], 5, true),
+            (["-u", "!7"], u32::MAX, false),
+            (["--netns", "!self"], 5, true),
+        ] {
+            assert_eq!(wanted(&args).socket(&event(1, uid)), passes, "{args:?}");
+        }
+        assert!(!wanted(&["--netns", "!self"]).socket(&event(0, 5)));
+    }
+
+    #[test]
     fn a_filter_that_no_record_can_answer_is_refused() {
         for args in [["--uid", "0"], ["--netns", "self"], ["--cgroup", "id:1"]] {
             let flags = Flags::parse_from([&["tool"], &args[..]].concat());
-            let error = Wanted::new(&flags.filter).err().unwrap();
+            let error = Wanted::new(&flags.filter, false).err().unwrap();
             assert!(error.is::<Usage>() && error.to_string().starts_with(args[0]));
         }
     }

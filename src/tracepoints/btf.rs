@@ -27,7 +27,11 @@ impl Types {
     /// # Errors
     /// When the kernel has none.
     pub fn load() -> Result<Self> {
-        let btf = Btf::from_vmlinux()?;
+        Ok(Self::of(Btf::from_vmlinux()?))
+    }
+
+    /// A kernel's, of this one or of another.
+    pub fn of(btf: Btf<'static>) -> Self {
         let (mut typedefs, mut iterators, mut records) =
             (BTreeMap::new(), HashMap::new(), HashMap::new());
         for t in btf.type_by_kind::<BtfType<'_>>() {
@@ -51,12 +55,18 @@ impl Types {
                 _ => {}
             }
         }
-        Ok(Self {
+        Self {
             btf,
             typedefs,
             iterators,
             records,
-        })
+        }
+    }
+
+    /// Bytes of a struct, if there is one of this name.
+    pub fn size_of(&self, name: &str) -> Option<usize> {
+        let id = self.btf.type_by_name::<Struct<'_>>(name)?.type_id();
+        usize::try_from(self.size(id)).ok()
     }
 
     /// Every tracepoint's event.

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+pub(crate) use btf::Types as KernelTypes;
+pub(crate) use category::class as class_of;
 pub use tracefs::{
     events as tracefs_events, fields as tracefs_fields, remedy as tracefs_remedy,
     symbols as tracefs_symbols,

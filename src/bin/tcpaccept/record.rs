@@ -30,7 +30,7 @@ impl Translate for Opens {
     }
 
     fn blank(&self) -> &'static str {
-        "QLEN, QMAX and, in JSON, cookies, netns and uid stay blank, as does the owner where several processes listen on a port"
+        "the owner stays blank where several processes listen on a port, and so do always QLEN, QMAX and the cookie"
     }
 
     fn event(&mut self, event: Event<'_, bool>, wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 
 use anyhow::Result;
 use nix::errno::Errno;
-use tcptools::names::state::{ESTABLISHED, SYN_RECV, SYN_SENT};
+use tcptools::names::state::{CLOSE, ESTABLISHED, SYN_RECV, SYN_SENT};
 use tcptools::record::{Event, Sockets, Translate, Wanted, head, refuse};
-use tcptools::types::{Record, bytes_of, flow, owner, seen, seen_kind};
+use tcptools::types::{Record, bytes_of, flow, known, owner, seen, seen_kind};
 
 use super::bpf::types::connect;
 use super::{Args, PENDING, SYN_UNTOLD, UNTOLD, shows_pending};
@@ -16,6 +16,8 @@ use super::{Args, PENDING, SYN_UNTOLD, UNTOLD, shows_pending};
 const OUTCOME_ESTABLISHED: u8 = 0;
 const OUTCOME_REFUSED: u8 = 1;
 const OUTCOME_RESET: u8 = 2;
+const OUTCOME_TIMEOUT: u8 = 3;
+const OUTCOME_UNREACHABLE: u8 = 4;
 const OUTCOME_ABORTED: u8 = 5;
 
 /// An open that is under way: `struct opening` of tcpconnect.bpf.c.
@@ -28,10 +30,15 @@ pub struct Opening {
     pending: bool,
     syn_retrans: u32,
     flow: flow,
+    cookie: u64,
+    netns: u32,
+    uid: u32,
 }
 
 /// Makes the rows.
 pub struct Opens {
+    /// The sockets' errors are known (`--btf`).
+    errors: bool,
     failed_only: bool,
     min_ns: u64,
     pending_ns: Option<u64>,
@@ -43,13 +50,15 @@ impl Opens {
     /// # Errors
     /// A sentence, if the arguments ask for what records do not have.
     pub fn new(args: &Args) -> Result<Self> {
+        let errors = args.common.run.btf.is_some();
         refuse(&[
             ("--count", args.count.is_some()),
             ("--hist", args.hist.is_some()),
-            ("--print-uid", args.print_uid),
+            ("--print-uid", args.print_uid && !errors),
         ])?;
         let pending_ns = args.pending.as_nanos() as u64;
         Ok(Self {
+            errors,
             failed_only: args.failed,
             min_ns: args.min_ms.unwrap_or_default().as_nanos() as u64,
             pending_ns: shows_pending(args).then_some(pending_ns),
@@ -68,6 +77,9 @@ impl Opens {
         *opening = Opening {
             start_ns: Some(seen.at_ns),
             flow: seen.flow,
+            cookie: seen.cookie,
+            netns: seen.netns,
+            uid: seen.uid,
             ..Opening::default()
         };
         if self.pending_ns.is_some() {
@@ -89,6 +101,20 @@ fn outcome(seen: &seen, opening: &Opening) -> (u8, Errno) {
         (_, SYN_RECV) if opening.reset => (OUTCOME_RESET, Errno::ECONNRESET),
         _ => (UNTOLD, Errno::UnknownErrno),
     }
+}
+
+/// `outcome_of_error()` of tcpconnect.bpf.c.
+fn outcome_of_error(err: u8) -> (u8, Errno) {
+    let errno = Errno::from_raw(err.into());
+    let outcome = match errno {
+        _ if err == 0 => OUTCOME_ABORTED,
+        Errno::ECONNABORTED => OUTCOME_ABORTED,
+        Errno::ECONNREFUSED => OUTCOME_REFUSED,
+        Errno::ECONNRESET => OUTCOME_RESET,
+        Errno::ETIMEDOUT => OUTCOME_TIMEOUT,
+        _ => OUTCOME_UNREACHABLE,
+    };
+    (outcome, errno)
 }
 
 fn row(opening: &Opening, at_ns: u64, outcome: u8, errno: Errno) -> connect {
@@ -117,7 +143,10 @@ impl Translate for Opens {
     }
 
     fn blank(&self) -> &'static str {
-        "OUTCOME stays blank for an open that fails without an RST, and in JSON cookie, netns and uid"
+        match self.errors {
+            true => "the cookies of most opens stay blank",
+            false => "OUTCOME, for an open that fails without an RST, and the cookie stay blank",
+        }
     }
 
     fn event(&mut self, event: Event<'_, Opening>, wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {
@@ -148,8 +177,16 @@ impl Translate for Opens {
         if seen.kind != seen_kind::STATE || !ends {
             return;
         }
-        let (outcome, errno) = outcome(seen, opening);
+        let end = event.end.filter(|end| end.known & known::ERROR != 0);
+        let (outcome, errno) = match end.filter(|_| seen.state == CLOSE) {
+            Some(end) => outcome_of_error(end.err),
+            None => outcome(seen, opening),
+        };
         let mut row = row(opening, seen.at_ns, outcome, errno);
+        if let Some(end) = event.end.filter(|end| end.known & known::TCP != 0) {
+            row.syn_retrans = end.total_retrans;
+            row.syn_sent = (end.segs_out != 0).into();
+        }
         row.partial = (opening.start_ns.is_none() || opening.partial).into();
         *opening = Opening::default();
         if self.wanted(&row, &seen.flow, &socket.owner, wanted) {
@@ -182,13 +219,23 @@ impl Translate for Opens {
             }
             opening.pending = true;
             let row = row(opening, until_ns, PENDING, Errno::UnknownErrno);
-            let (flow, owner) = (opening.flow, socket.owner);
+            let Opening {
+                flow,
+                cookie,
+                netns,
+                uid,
+                ..
+            } = *opening;
+            let owner = socket.owner;
             if !self.wanted(&row, &flow, &owner, wanted) {
                 continue;
             }
             let seen = seen {
                 at_ns: until_ns,
                 flow,
+                cookie,
+                netns,
+                uid,
                 ..seen::default()
             };
             out(bytes_of(&row.with_head(&head(&seen, &owner, 0))));

@@ -3,7 +3,7 @@
 //! has the statistics of each socket that is destroyed.
 
 use tcptools::clock::jiffy_us;
-use tcptools::diag::{Described, Finals};
+use tcptools::diag::{Accounts, Described, Finals};
 use tcptools::names::state::{
     CLOSE, CLOSING, ESTABLISHED, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
 };
@@ -77,13 +77,13 @@ pub struct Sockets {
 
 impl Sockets {
     pub fn new(args: &Args) -> Self {
-        let finals = Finals::watch().unwrap_or_else(|error| {
+        let accounts = Accounts::watch().unwrap_or_else(|error| {
             eprintln!("tcpinfo: only who and when is known of a socket: {error:#}");
-            Finals::without()
+            Accounts::without()
         });
         Self {
             all: args.all,
-            finals,
+            finals: Finals::new(accounts),
         }
     }
 
@@ -126,6 +126,7 @@ impl Sockets {
 
 /// Completes a row with the statistics, unless tcp_disconnect() has cleared them, with the remote end.
 fn complete(row: &mut info, socket: Option<&Described>) {
+    row.head.netns = socket.map_or(row.head.netns, |s| s.netns);
     let Some(socket) = socket.filter(|s| s.flow.rport == row.head.flow.rport) else {
         return;
     };
@@ -215,9 +216,16 @@ impl Translate for Sockets {
     fn blank(&self) -> &'static str {
         match self.finals.are_told() {
             true => {
-                "the statistics are those of the socket when it is destroyed, from network namespaces that there are now, and blank where a reset or disconnection has cleared them; CA, errno, unacked, backoff and last_* stay blank, as do netns and uid"
+                "the statistics are those of the socket when it is destroyed, from network namespaces that there are now, and blank where a reset or disconnection has cleared them; CA, errno, unacked, backoff and last_* stay blank"
             }
-            false => "the statistics stay blank, as do netns and uid",
+            false => "the statistics stay blank",
+        }
+    }
+
+    fn blank_of_sockets(&self) -> &'static str {
+        match self.finals.are_told() {
+            true => "uid",
+            false => "netns and uid",
         }
     }
 

@@ -1,20 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sessions from records alone, on a kernel without type information: what tcplife.bpf.c does, done here.
 //!
-//! Bytes and round-trip times are in no record. SOCK_DIAG's groups of destroyed sockets have them: a message carries
-//! the cookie that the record of tcp:tcp_destroy_sock has (`Event` of kind `DESTROY`).
+//! Bytes and round-trip times are in no record. inet_diag tells them of each socket that is destroyed: rows wait for that.
 
 use std::collections::HashMap;
 
 use anyhow::Result;
+use nix::errno::Errno;
+use tcptools::diag::Accounts;
 use tcptools::names::state::{
     CLOSE, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
 };
 use tcptools::record::{Event, Sockets, Translate, Wanted, head, refuse};
-use tcptools::types::{Record, bytes_of, owner, seen, seen_kind};
+use tcptools::types::{Record, bytes_of, flow, known, owner, seen, seen_end, seen_kind};
 
+use self::account::{BARE, Ended, is_attempt};
+use self::waiting::Waiting;
 use super::bpf::types::session;
 use super::{Args, SESSION_AMENDED, SESSION_CLOSED};
+
+#[path = "account.rs"]
+mod account;
+#[path = "waiting.rs"]
+mod waiting;
 
 /// `enum close_reason` of tcplife.bpf.c.
 const NONE: u8 = 0;
@@ -24,28 +32,36 @@ const FIN_BOTH: u8 = 3;
 const RST_SENT: u8 = 4;
 const RST_RECEIVED: u8 = 5;
 const REFUSED: u8 = 6;
+const TIMEOUT: u8 = 7;
+const UNREACHABLE: u8 = 8;
+const ABORTED: u8 = 9;
 
 /// `struct life` of tcplife.bpf.c.
 #[derive(Clone, Copy, Default)]
 pub struct Life {
     start_ns: Option<u64>,
+    /// Whether it was opened from here; `None`: not seen.
+    opened_here: Option<bool>,
     /// It was open before the trace.
     partial: bool,
     rst_sent: bool,
     rst_received: bool,
     /// Something was sent again after the last change of state.
     retransmitted: bool,
-    /// The number of its row, once it has ended. A reset that follows would be the true ending.
-    closed: Option<u64>,
+    /// The number of its row and its ends, once it has ended. A reset that follows would be the true ending.
+    closed: Option<(u64, flow)>,
 }
 
 /// Makes the rows.
 pub struct Sessions {
+    /// The sockets themselves are read (`--btf`).
+    sockets: bool,
     /// Rows so far.
     rows: u64,
+    waiting: Waiting,
     /// Rows whose sockets are destroyed, by their addresses: in this turn of the reader, and in the one before. The
     /// reset that answers late data is sent after that (net/ipv4/tcp_ipv4.c: tcp_v4_do_rcv).
-    gone: [HashMap<u64, u64>; 2],
+    gone: [HashMap<u64, (u64, flow)>; 2],
 }
 
 impl Sessions {
@@ -53,8 +69,20 @@ impl Sessions {
     /// A sentence, if the arguments ask for what records do not have.
     pub fn new(args: &Args) -> Result<Self> {
         refuse(&[("--active", args.active.is_some())])?;
+        // At CLOSE the socket itself tells more, and sooner.
+        let sockets = args.common.run.btf.is_some();
+        let watch = || match sockets {
+            true => Ok(Accounts::without()),
+            false => Accounts::watch(),
+        };
+        let accounts = watch().unwrap_or_else(|error| {
+            eprintln!("tcplife: bytes and round-trip times are not known: {error:#}");
+            Accounts::without()
+        });
         Ok(Self {
+            sockets,
             rows: 0,
+            waiting: Waiting::new(accounts),
             gone: Default::default(),
         })
     }
@@ -85,14 +113,34 @@ fn ending(old: u8, life: &Life) -> (u8, bool) {
     }
 }
 
+/// how_it_ended() of tcplife.bpf.c, where the socket's error is known.
+fn reason_by_error(old: u8, life: &Life, err: u8) -> u8 {
+    match Errno::from_raw(err.into()) {
+        Errno::ETIMEDOUT => TIMEOUT,
+        Errno::ECONNABORTED => ABORTED,
+        _ if life.rst_received && old == SYN_SENT => REFUSED,
+        _ if life.rst_received => RST_RECEIVED,
+        Errno::ECONNREFUSED => REFUSED,
+        Errno::ECONNRESET | Errno::EPIPE => RST_RECEIVED,
+        _ if err != 0 => UNREACHABLE,
+        _ if matches!(old, SYN_SENT | SYN_RECV) => ABORTED,
+        _ if life.rst_sent => RST_SENT,
+        _ => match old {
+            FIN_WAIT1 | FIN_WAIT2 => FIN_LOCAL,
+            LAST_ACK => FIN_REMOTE,
+            CLOSING => FIN_BOTH,
+            _ => RST_SENT,
+        },
+    }
+}
+
 impl Life {
     /// A session whose begin was not seen; one that was there at the start has been there since then at the least.
+    /// A reset may have been seen already.
     fn begin_late(&mut self, seen: &seen, seeded_ns: Option<u64>) {
-        *self = Self {
-            start_ns: Some(seeded_ns.unwrap_or(seen.at_ns)),
-            partial: true,
-            ..Self::default()
-        };
+        self.start_ns = Some(seeded_ns.unwrap_or(seen.at_ns));
+        self.opened_here = (seen.old_state == SYN_SENT).then_some(true);
+        self.partial = true;
     }
 
     fn change(&mut self, seen: &seen) {
@@ -100,6 +148,7 @@ impl Life {
             (_, SYN_SENT) | (LISTEN, SYN_RECV) => {
                 *self = Self {
                     start_ns: Some(seen.at_ns),
+                    opened_here: Some(seen.state == SYN_SENT),
                     ..Self::default()
                 };
             }
@@ -120,10 +169,14 @@ fn row(seen: &seen, owner: &owner, kind: u32) -> session {
         rx_bytes: u64::MAX,
         min_rtt_us: u32::MAX,
         state: seen.old_state,
-        bare: 1,
+        bare: BARE,
         ..session::default()
     };
     row.with_head(&head(seen, owner, kind))
+}
+
+fn ends(flow: &flow) -> ([u8; 16], [u8; 16], u16, u16) {
+    (flow.laddr, flow.raddr, flow.lport, flow.rport)
 }
 
 impl Sessions {
@@ -132,15 +185,19 @@ impl Sessions {
         let life = event.socket.as_ref().map(|socket| socket.tool);
         let closed = match life {
             Some(life) => life.closed,
-            // Its memory is nobody else's yet.
+            // Its memory may be another socket's, which a filter hides.
             None => {
                 let address = &event.seen.skaddr;
-                self.gone.iter().find_map(|gone| gone.get(address).copied())
+                let gone = self.gone.iter().find_map(|gone| gone.get(address).copied());
+                gone.filter(|(_, flow)| ends(flow) == ends(&event.seen.flow))
             }
         };
-        let Some(number) = closed else {
+        let Some((number, _)) = closed else {
             return false;
         };
+        if self.waiting.amend(number, RST_SENT) {
+            return true;
+        }
         let amended = session {
             reason: RST_SENT,
             sock: number,
@@ -163,7 +220,26 @@ impl Translate for Sessions {
     }
 
     fn blank(&self) -> &'static str {
-        "TX_KB, RX_KB, the round-trip times and what else describes the connection stay blank, as do in JSON cookie, netns and uid, and how a session ended where only its error tells"
+        match self.waiting.accounts().are_told() {
+            _ if self.sockets => "the cookies of most sessions stay blank",
+            true => {
+                "a row comes when its socket is destroyed, and TX_KB, RX_KB, round-trip times and the like are blank where SO_LINGER 0 or a disconnection cleared them before, in network namespaces that there are not now, and where the process keeps the socket for 5 s; how a session ended is blank where only its error tells, and CA, errno and mptcp stay blank"
+            }
+            false => {
+                "how a session ended is blank where only its error tells, and TX_KB, RX_KB, the round-trip times and what else describes the connection stay blank"
+            }
+        }
+    }
+
+    fn blank_of_sockets(&self) -> &'static str {
+        match self.waiting.accounts().are_told() {
+            true => "uid",
+            false => "netns and uid",
+        }
+    }
+
+    fn notes_calls(&self) -> bool {
+        !self.sockets && self.waiting.accounts().are_told()
     }
 
     fn tick(
@@ -171,10 +247,21 @@ impl Translate for Sessions {
         _until_ns: u64,
         _sockets: &mut Sockets<Life>,
         _wanted: &Wanted,
-        _out: &mut dyn FnMut(&[u8]),
+        out: &mut dyn FnMut(&[u8]),
     ) {
         self.gone.swap(0, 1);
         self.gone[0].clear();
+        self.waiting.release(|row| out(bytes_of(row)));
+    }
+
+    fn finish(&mut self, _wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {
+        self.waiting.finish(|row| out(bytes_of(row)));
+        let lost = self.waiting.accounts().lost();
+        if lost > 0 {
+            eprintln!(
+                "tcplife: the bytes of {lost} sockets were lost: they came faster than they were read"
+            );
+        }
     }
 
     fn event(&mut self, event: Event<'_, Life>, wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {
@@ -199,30 +286,74 @@ impl Translate for Sessions {
             seen_kind::RECEIVE_RESET => life.rst_received = true,
             seen_kind::RETRANSMIT => life.retransmitted = true,
             seen_kind::DESTROY => {
-                if let Some(number) = life.closed {
-                    self.gone[0].insert(seen.skaddr, number);
+                if let Some((number, flow)) = life.closed {
+                    self.gone[0].insert(seen.skaddr, (number, flow));
+                    let calls = event.end.map(|end| end.calls).unwrap_or_default();
+                    self.waiting.destroyed(number, seen.cookie, &calls);
                 }
             }
             seen_kind::SEND_RESET => life.rst_sent = seen.state != LISTEN,
             seen_kind::STATE if seen.state == CLOSE && seen.old_state != LISTEN => {
-                let (reason, parked) = ending(seen.old_state, life);
-                let start_ns = life.start_ns.unwrap_or(seen.at_ns);
-                let closed = session {
-                    duration_ns: seen.at_ns.saturating_sub(start_ns),
-                    partial: life.partial.into(),
-                    reason,
-                    parked: parked.into(),
-                    sock: self.rows,
-                    ..row(seen, &socket.owner, SESSION_CLOSED)
-                };
-                life.closed = Some(self.rows);
+                let number = self.rows;
                 self.rows += 1;
                 if wanted.passes(&seen.flow, &socket.owner) {
-                    out(bytes_of(&closed));
+                    self.close(number, seen, event.end, &socket.owner, life);
                 }
+                life.closed = Some((number, seen.flow));
             }
-            seen_kind::STATE => life.change(seen),
+            seen_kind::STATE => {
+                if let Some((number, _)) = life.closed {
+                    self.waiting.reused(number);
+                }
+                life.change(seen);
+            }
             _ => {}
         }
     }
 }
+
+impl Sessions {
+    /// The change to CLOSE.
+    fn close(
+        &mut self,
+        number: u64,
+        seen: &seen,
+        end: Option<&seen_end>,
+        owner: &owner,
+        life: &Life,
+    ) {
+        let (reason, parked) = ending(seen.old_state, life);
+        let start_ns = life.start_ns.unwrap_or(seen.at_ns);
+        let attempt = is_attempt(seen.old_state);
+        let bytes = if attempt { 0 } else { u64::MAX };
+        let mut closed = session {
+            tx_bytes: bytes,
+            rx_bytes: bytes,
+            duration_ns: seen.at_ns.saturating_sub(start_ns),
+            partial: life.partial.into(),
+            reason,
+            parked: parked.into(),
+            sock: number,
+            ..row(seen, owner, SESSION_CLOSED)
+        };
+        let ended = Ended {
+            old: seen.old_state,
+            opened_here: life.opened_here,
+            reset: life.rst_received || life.rst_sent,
+            calls: end.map(|end| end.calls).unwrap_or_default(),
+            ..Ended::default()
+        };
+        if let Some(end) = end.filter(|end| end.known & known::ERROR != 0) {
+            closed.reason = reason_by_error(seen.old_state, life, end.err);
+            closed.errno_ = end.err;
+            closed.mptcp = if seen.protocol == TCP { 0 } else { 2 };
+            account::complete_at_close(&mut closed, &ended, end);
+        }
+        // An MPTCP connection's own socket does not pass tcp:tcp_destroy_sock.
+        let last = attempt || seen.protocol != TCP || closed.bare == 0;
+        self.waiting.push(number, closed, ended, last);
+    }
+}
+
+/// IPPROTO_TCP
+const TCP: u16 = 6;

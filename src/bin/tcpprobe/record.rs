@@ -92,7 +92,7 @@ impl Translate for Samples {
     }
 
     fn blank(&self) -> &'static str {
-        "INFL, RTX, CA, the state of congestion control, MBIT/S and PACE_MBIT/S stay blank, as do netns and uid, and SSTHR below three quarters of CWND"
+        "INFL, RTX, CA, the state of congestion control, MBIT/S and PACE_MBIT/S and SSTHR below three quarters of CWND stay blank"
     }
 
     fn event(&mut self, event: Event<'_, ()>, wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {

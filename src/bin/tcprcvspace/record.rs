@@ -60,7 +60,7 @@ impl Translate for Samples {
     }
 
     fn blank(&self) -> &'static str {
-        "only who reads, from which connection and how often (calls) is known, and every column of the receive buffer stays blank, as do netns and uid"
+        "only who reads, from which connection and how often (calls) is known, and every column of the receive buffer stays blank"
     }
 
     fn event(&mut self, event: Event<'_, Reads>, wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {

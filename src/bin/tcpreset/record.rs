@@ -143,7 +143,7 @@ impl Translate for Resets {
     }
 
     fn blank(&self) -> &'static str {
-        "TX_KB, RX_KB and TRIGGER stay blank, as do netns and uid, and cookie of what is sent; before Linux 6.10, resets that no socket sends are not shown"
+        "before Linux 6.10, resets that no socket sends are not shown; TX_KB, RX_KB, TRIGGER and the cookie of what is sent stay blank"
     }
 
     fn attached(&mut self) {

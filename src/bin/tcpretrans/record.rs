@@ -50,7 +50,7 @@ impl Translate for Retransmits {
     }
 
     fn blank(&self) -> &'static str {
-        "only SYN and SYNACK are known of KIND, and what describes the segment and its connection stays blank, as do cookie, netns and uid"
+        "only SYN and SYNACK are known of KIND, and what describes the segment and its connection and the cookie stay blank"
     }
 
     fn event(&mut self, event: Event<'_, ()>, wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {

@@ -127,7 +127,7 @@ impl Translate for Changes {
     }
 
     fn blank(&self) -> &'static str {
-        "COOKIE and, in JSON, netns and uid stay blank, as do owners that no system call has told"
+        "owners that no system call has told stay blank, and so does COOKIE"
     }
 
     fn event(&mut self, event: Event<'_, Stay>, wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {

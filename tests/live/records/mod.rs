@@ -2,6 +2,8 @@
 //! The commands on a kernel without type information (BTF): each runs twice at once on the same traffic, with BTF and
 //! without, and whatever the second run knows must be what the first one says.
 
+mod btf;
+mod bytes;
 mod opens;
 mod scene;
 mod sockbuf;
@@ -24,6 +26,8 @@ const MODES: [(&str, &str); 2] = [("btf", "ring"), ("btf,ringbuf,mmap", "perf")]
 
 pub fn tests() -> Vec<Trial> {
     [
+        btf::tests(),
+        bytes::tests(),
         opens::tests(),
         sockbuf::tests(),
         tcpinfo::tests(),

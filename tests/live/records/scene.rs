@@ -61,7 +61,7 @@ impl Scene {
     }
 
     /// The filter for this scene's addresses.
-    fn addresses(&self) -> String {
+    pub fn addresses(&self) -> String {
         let [v4, v6] = &self.networks;
         format!("{v4}0/24,{v6}/64")
     }

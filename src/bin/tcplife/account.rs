@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What inet_diag tells of a session's socket once it is destroyed. Between the change to CLOSE and then nothing of it
+//! changes, unless tcp_disconnect() clears it.
+
+use tcptools::diag::{Described, TcpInfo};
+use tcptools::names::state::{CLOSE_WAIT, CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_SENT};
+use tcptools::types::{known, seen_end};
+
+use super::super::bpf::types::session;
+use super::{FIN_BOTH, FIN_REMOTE, NONE};
+
+/// `CALLS` of record.bpf.h.
+pub type Calls = [u32; 8];
+
+/// How a session ended, as far as its account is to be read by it.
+#[derive(Clone, Copy, Default)]
+pub struct Ended {
+    /// The state before CLOSE.
+    pub old: u8,
+    /// Whether this end sent the first SYN, which `bytes_acked` counts; `None`: not seen.
+    pub opened_here: Option<bool>,
+    /// An RST ended it, sent or received.
+    pub reset: bool,
+    /// What was under way at CLOSE.
+    pub calls: Calls,
+    /// Whether the call that closed the socket also destroyed it: no process had it any more.
+    pub at_once: Option<bool>,
+    /// Whether the other end's FIN has come, where the socket itself tells.
+    pub fin_came: Option<bool>,
+}
+
+/// Whether two events came about within one call. Of the functions that close and destroy a socket at once, some that
+/// called them are in both lists; a process that closes it later has come another way. `None`: no calls are known.
+pub fn within_one(calls: &Calls, later: &Calls) -> Option<bool> {
+    let known = |calls: &Calls| calls[0] != 0;
+    let shared = |call: &u32| *call != 0 && later.contains(call);
+    (known(calls) && known(later)).then(|| calls.iter().any(shared))
+}
+
+fn is_closing(state: u8) -> bool {
+    matches!(state, FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK)
+}
+
+impl Ended {
+    /// `opened_here()` of bytes.bpf.h: the SYN is in `bytes_acked`, if that is more than the payload, and no FIN is.
+    /// What is neither tells nothing: where the own host drops segments they are in `bytes_sent` twice.
+    fn has_syn(&self, told: &Described) -> Option<bool> {
+        /// `tcpi_bytes_sent` and `tcpi_bytes_retrans`, since 4.19, end here.
+        const LEAST: usize = 216;
+        let info = &told.info;
+        let in_flight = told.wqueue.checked_sub(info.notsent_bytes)?;
+        let fin = u64::from(is_closing(self.old) && info.notsent_bytes == 0);
+        let payload = info.bytes_sent.checked_sub(info.bytes_retrans)?;
+        let told_all = told.info_bytes >= LEAST;
+        let rest = (info.bytes_acked + u64::from(in_flight)).checked_sub(payload + fin);
+        match rest.filter(|_| told_all) {
+            Some(0) => Some(false),
+            Some(1) => Some(true),
+            _ => None,
+        }
+    }
+
+    /// `app_bytes()` of bytes.bpf.h: `bytes_acked` has our SYN and FIN as one each.
+    fn sent(&self, told: &Described) -> Option<u64> {
+        let syn = self.opened_here.or_else(|| self.has_syn(told))?;
+        let fin = is_closing(self.old) && told.wqueue == 0;
+        let acked = told.info.bytes_acked.saturating_sub(syn.into());
+        Some(acked.saturating_sub(fin.into()))
+    }
+
+    /// `bytes_received` has the other end's FIN as one.
+    fn received(&self, told: &Described) -> Option<u64> {
+        let fin = self.fin_came(told.rqueue)?;
+        Some(told.info.bytes_received.saturating_sub(fin.into()))
+    }
+
+    /// Whether the other end's FIN has come. `unread`: of what has come, the FIN included.
+    ///
+    /// Only FIN_WAIT2 does not tell: a FIN closes it, but so does the kernel when no process has the socket any more,
+    /// and keeps a small one to wait for the FIN. Then nothing is unread, or close() would have reset the session.
+    fn fin_came(&self, unread: u32) -> Option<bool> {
+        match self.old {
+            _ if self.fin_came.is_some() => self.fin_came,
+            CLOSE_WAIT | LAST_ACK | CLOSING => Some(true),
+            FIN_WAIT2 if self.reset => Some(false),
+            FIN_WAIT2 => match (unread, self.at_once) {
+                (1, _) | (_, Some(false)) => Some(true),
+                (0, Some(true)) => Some(false),
+                _ => None,
+            },
+            _ => Some(false),
+        }
+    }
+
+    /// Whether our FIN was the last thing to be acknowledged tells these endings better than the records do.
+    fn reason(&self, told: &Described) -> Option<u8> {
+        match (self.old, told.wqueue) {
+            _ if self.reset => None,
+            (LAST_ACK, 0) => Some(FIN_REMOTE),
+            (CLOSING, 0) => Some(FIN_BOTH),
+            (LAST_ACK | CLOSING, _) => Some(NONE),
+            _ => None,
+        }
+    }
+}
+
+/// Of an attempt no byte was acknowledged, and none has come: SYN_SENT ends with the first segment that is acceptable.
+pub fn is_attempt(old: u8) -> bool {
+    old == SYN_SENT
+}
+
+/// Completes a row, unless tcp_disconnect() has cleared the account, with the remote end.
+pub fn complete(row: &mut session, ended: &Ended, told: &Described) {
+    if told.netns != 0 {
+        row.head.netns = told.netns;
+    }
+    if told.flow.rport != row.head.flow.rport || told.info_bytes == 0 {
+        return;
+    }
+    let info = &told.info;
+    *row = session {
+        tx_bytes: ended.sent(told).unwrap_or(u64::MAX),
+        rx_bytes: ended.received(told).unwrap_or(u64::MAX),
+        srtt_us: info.rtt,
+        min_rtt_us: info.min_rtt,
+        total_retrans: info.total_retrans,
+        snd_cwnd: info.snd_cwnd,
+        mss: info.snd_mss,
+        told_rate: info.delivery_rate,
+        reason: ended.reason(told).unwrap_or(row.reason),
+        bare: BARE_TOLD,
+        ..*row
+    };
+}
+
+/// Completes a row with what the socket itself has at CLOSE, with `--btf`.
+pub fn complete_at_close(row: &mut session, ended: &Ended, end: &seen_end) {
+    row.bare = BARE_ERROR;
+    if end.known & known::TCP == 0 {
+        return;
+    }
+    let ended = Ended {
+        fin_came: Some(end.fin_received != 0),
+        ..*ended
+    };
+    let told = Described {
+        wqueue: end.wqueue,
+        info: TcpInfo {
+            bytes_acked: end.bytes_acked,
+            bytes_received: end.bytes_received,
+            bytes_sent: end.bytes_sent,
+            bytes_retrans: end.bytes_retrans,
+            notsent_bytes: end.notsent,
+            ..TcpInfo::default()
+        },
+        info_bytes: size_of::<TcpInfo>(),
+        ..Described::default()
+    };
+    *row = session {
+        tx_bytes: ended.sent(&told).unwrap_or(u64::MAX),
+        rx_bytes: ended.received(&told).unwrap_or(u64::MAX),
+        srtt_us: end.srtt_us,
+        min_rtt_us: end.min_rtt_us,
+        total_retrans: end.total_retrans,
+        snd_cwnd: end.snd_cwnd,
+        mss: end.mss,
+        rate_delivered: end.rate_delivered,
+        rate_interval_us: end.rate_interval_us,
+        ca_name: end.ca_name,
+        mptcp: end.mptcp,
+        bare: 0,
+        ..*row
+    };
+}
+
+/// [`session::bare`]: all from records, and the same with the account.
+pub const BARE: u8 = 1;
+pub const BARE_TOLD: u8 = 2;
+/// The error alone is known.
+pub const BARE_ERROR: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use tcptools::names::state::ESTABLISHED;
+
+    use super::*;
+
+    fn told(bytes_acked: u64, bytes_received: u64, rqueue: u32, wqueue: u32) -> Described {
+        Described {
+            rqueue,
+            wqueue,
+            info: TcpInfo {
+                bytes_acked,
+                bytes_received,
+                bytes_sent: 1000,
+                ..TcpInfo::default()
+            },
+            info_bytes: 248,
+            ..Described::default()
+        }
+    }
+
+    fn ended(old: u8, opened_here: Option<bool>) -> Ended {
+        Ended {
+            old,
+            opened_here,
+            ..Ended::default()
+        }
+    }
+
+    #[test]
+    fn syn_and_fin_are_no_bytes_of_the_application() {
+        for (old, opened_here, acked, wqueue) in [
+            (ESTABLISHED, Some(false), 1000, 0),
+            (ESTABLISHED, Some(true), 1001, 0),
+            (FIN_WAIT2, Some(true), 1002, 0),
+            (LAST_ACK, Some(false), 1001, 0),
+            (LAST_ACK, Some(false), 1000, 1),
+            // Open before the trace: the payload tells.
+            (ESTABLISHED, None, 1000, 0),
+            (ESTABLISHED, None, 1001, 0),
+            (CLOSING, None, 1002, 0),
+            (LAST_ACK, None, 1001, 0),
+            (FIN_WAIT1, None, 1001, 1),
+        ] {
+            let sent = ended(old, opened_here).sent(&told(acked, 0, 0, wqueue));
+            assert_eq!(sent, Some(1000), "{old} {opened_here:?} {acked} {wqueue}");
+        }
+        // Data in flight.
+        let part = ended(ESTABLISHED, None).sent(&told(401, 0, 0, 600));
+        assert_eq!(part, Some(400));
+        // The own host has dropped a segment.
+        assert_eq!(ended(ESTABLISHED, None).sent(&told(900, 0, 0, 0)), None);
+    }
+
+    #[test]
+    fn what_an_old_kernel_does_not_count_tells_nothing() {
+        let told = Described {
+            info_bytes: 160,
+            ..told(1000, 0, 0, 0)
+        };
+        assert_eq!(ended(ESTABLISHED, None).sent(&told), None);
+        assert_eq!(ended(ESTABLISHED, Some(false)).sent(&told), Some(1000));
+    }
+
+    #[test]
+    fn the_other_ends_fin_is_told_by_state_queue_and_calls() {
+        let came = |old, unread, at_once| {
+            let ended = Ended {
+                at_once,
+                ..ended(old, None)
+            };
+            ended.fin_came(unread)
+        };
+        assert_eq!(came(LAST_ACK, 0, None), Some(true));
+        assert_eq!(came(FIN_WAIT1, 0, None), Some(false));
+        assert_eq!(came(ESTABLISHED, 7, None), Some(false));
+        // Orphaned: the FIN lies unread, or there is none yet.
+        assert_eq!(came(FIN_WAIT2, 1, Some(true)), Some(true));
+        assert_eq!(came(FIN_WAIT2, 0, Some(true)), Some(false));
+        // The process has read to the end, or not all of it.
+        assert_eq!(came(FIN_WAIT2, 0, Some(false)), Some(true));
+        assert_eq!(came(FIN_WAIT2, 8, Some(false)), Some(true));
+        // Nothing tells.
+        assert_eq!(came(FIN_WAIT2, 0, None), None);
+        let reset = Ended {
+            reset: true,
+            ..ended(FIN_WAIT2, None)
+        };
+        assert_eq!(reset.fin_came(5), Some(false));
+    }
+
+    #[test]
+    fn calls_that_have_a_caller_in_common_are_one() {
+        let calls = |list: &[u32]| {
+            let mut calls = Calls::default();
+            calls[..list.len()].copy_from_slice(list);
+            calls
+        };
+        let (none, closed) = (calls(&[]), calls(&[1, 2, 3, 4]));
+        assert_eq!(within_one(&closed, &calls(&[8, 9, 3, 4])), Some(true));
+        assert_eq!(within_one(&closed, &calls(&[8, 9])), Some(false));
+        assert_eq!(within_one(&closed, &none), None);
+        assert_eq!(within_one(&none, &closed), None);
+    }
+
+    #[test]
+    fn a_session_that_was_killed_in_its_last_state_has_no_fin_to_end_it() {
+        assert_eq!(
+            ended(LAST_ACK, None).reason(&told(1, 0, 0, 0)),
+            Some(FIN_REMOTE)
+        );
+        assert_eq!(ended(CLOSING, None).reason(&told(1, 0, 0, 1)), Some(NONE));
+        assert_eq!(ended(FIN_WAIT2, None).reason(&told(1, 0, 0, 0)), None);
+    }
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The user's type information (`--btf`), for kernels that have none of their own, and whether it is this kernel's.
+//!
+//! BTF of another kernel is believed without an error, and what is read by it is wrong. So a file is refused that says
+//! it is of another release, and any that does not describe what this kernel itself shows: how the records of its
+//! tracepoints lie in memory, and how large its sockets are.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use libbpf_rs::btf::Btf;
+
+use crate::cli::Usage;
+use crate::tracepoints::{self, Field, KernelTypes};
+
+/// Categories of tracepoints whose records are compared: the network's, and others for a fingerprint. A record of a
+/// module's is not in the kernel's types, and is passed over.
+const CATEGORIES: [&str; 20] = [
+    "tcp",
+    "sock",
+    "skb",
+    "net",
+    "udp",
+    "fib",
+    "napi",
+    "qdisc",
+    "sched",
+    "timer",
+    "irq",
+    "signal",
+    "task",
+    "workqueue",
+    "writeback",
+    "kmem",
+    "block",
+    "oom",
+    "vmscan",
+    "filemap",
+];
+
+/// So many records must be there and alike. Any kernel that has these commands' tracepoints has more.
+const LEAST: usize = 20;
+
+/// Sockets' structs, and the allocator's cache of each, which tells its size. Others round it, or add to it.
+const CACHES: [(&str, &str); 4] = [
+    ("tcp_sock", "TCP"),
+    ("tcp6_sock", "TCPv6"),
+    ("udp_sock", "UDP"),
+    ("socket_alloc", "sock_inode_cache"),
+];
+
+/// The file, or the one for this kernel in a directory, once it is known to be of this kernel. `events`: tracefs's, to
+/// compare with; without it only what the file says of itself is looked at.
+///
+/// # Errors
+/// A sentence: it is no BTF, or not this kernel's.
+pub fn checked(path: &Path, events: Option<&Path>) -> Result<PathBuf> {
+    let refused = |why: String| Usage(format!("--btf: {why}"));
+    let release = release()?;
+    let path = found(path, &release).map_err(refused)?;
+    said(&path, &release).map_err(refused)?;
+    let named = path.display();
+    let btf = Btf::from_path(&path).map_err(|_| {
+        let packed = path.extension().is_some_and(|e| e == "xz" || e == "gz");
+        let hint = if packed { ": unpack it" } else { "" };
+        refused(format!("{named} has no type information (BTF){hint}"))
+    })?;
+    let types = KernelTypes::of(btf);
+    if let Some(events) = events {
+        compare(&types, events)
+            .and_then(|()| sizes(&types))
+            .map_err(|why| refused(format!("{named} is not of this kernel: {why}")))?;
+    }
+    Ok(path)
+}
+
+fn release() -> Result<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").context("no /proc")?;
+    Ok(text.trim().to_owned())
+}
+
+fn found(path: &Path, release: &str) -> Result<PathBuf, String> {
+    let path = match path.is_dir() {
+        true => path.join(format!("{release}.btf")),
+        false => path.to_owned(),
+    };
+    match File::open(&path) {
+        Ok(_) => Ok(path),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+/// That the file's name, or the kernel that it is, says another release.
+fn said(path: &Path, release: &str) -> Result<(), String> {
+    let named = path.display();
+    let other = |says: &str| format!("{named} is of Linux {says}, and this is {release}");
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if let Some(says) = release_in(&name).filter(|says| *says != release) {
+        return Err(other(says));
+    }
+    match banner(path).map_err(|error| format!("{named}: {error}"))? {
+        Some(says) if says != release => Err(other(&says)),
+        _ => Ok(()),
+    }
+}
+
+/// `5.4.0-72-generic.btf`, `vmlinux-5.4.0-72-generic`: the release in a name of this kind.
+fn release_in(name: &str) -> Option<&str> {
+    let bare = name.strip_prefix("vmlinux-");
+    let says = bare.unwrap_or(name);
+    let says = match says.strip_suffix(".btf") {
+        Some(says) => says,
+        None => bare?,
+    };
+    let number = says.split('.').next()?;
+    let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    (is_number && says.contains('.')).then_some(says)
+}
+
+/// The release in a kernel's banner (init/version.c: linux_banner), if the file is an ELF file that has one.
+fn banner(path: &Path) -> std::io::Result<Option<String>> {
+    const BANNER: &[u8] = b"Linux version ";
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    if !file.fill_buf()?.starts_with(b"\x7fELF") {
+        return Ok(None);
+    }
+    // What may be the beginning of a banner is kept for the next look.
+    let mut text = Vec::new();
+    loop {
+        let more = file.by_ref().take(1 << 20).read_to_end(&mut text)?;
+        if let Some(says) = banner_in(&text, BANNER) {
+            return Ok(Some(says));
+        }
+        if more == 0 {
+            return Ok(None);
+        }
+        text.drain(..text.len().saturating_sub(256));
+    }
+}
+
+/// The word after the first banner that goes on with a number.
+fn banner_in(text: &[u8], banner: &[u8]) -> Option<String> {
+    let at = |i: &usize| text[*i..].starts_with(banner);
+    let starts = (0..text.len()).filter(|&i| text[i] == banner[0]).filter(at);
+    starts
+        .map(|i| &text[i + banner.len()..])
+        .filter(|rest| rest.first().is_some_and(u8::is_ascii_digit))
+        .find_map(|rest| {
+            let end = rest.iter().position(|&b| b == b' ')?;
+            Some(String::from_utf8_lossy(&rest[..end]).into_owned())
+        })
+}
+
+/// Whether the records of tracepoints lie as tracefs shows them.
+fn compare(types: &KernelTypes, events: &Path) -> Result<(), String> {
+    let mut same = 0;
+    for category in CATEGORIES {
+        let directory = fs::read_dir(events.join(category));
+        for event in directory.into_iter().flatten().flatten() {
+            let event = event.file_name().to_string_lossy().into_owned();
+            let Some(shown) = tracepoints::tracefs_fields(events, category, &event) else {
+                continue;
+            };
+            let class = || types.fields(tracepoints::class_of(&event)?);
+            let Some(told) = types.fields(&event).or_else(class) else {
+                continue;
+            };
+            if !alike(&shown, &told) {
+                return Err(format!(
+                    "the record of {category}:{event} lies otherwise in it"
+                ));
+            }
+            same += 1;
+        }
+    }
+    match same {
+        LEAST.. => Ok(()),
+        _ => Err(format!(
+            "it describes {same} of its tracepoints' records, too few to tell (a file reduced by bpftool will not do)"
+        )),
+    }
+}
+
+/// Every field, at its place and as large. BTF's name of a string that lies elsewhere in the record says that.
+fn alike(shown: &[Field], told: &[Field]) -> bool {
+    let bare = |name: &str| {
+        let own = name.strip_prefix("__data_loc_");
+        let own = own.or_else(|| name.strip_prefix("__rel_loc_"));
+        own.unwrap_or(name).to_owned()
+    };
+    let is = |field: &Field| {
+        let same = |t: &&Field| bare(&t.name) == field.name;
+        let here = |t: &Field| (t.offset, t.size) == (field.offset, field.size);
+        told.iter().find(same).is_some_and(here)
+    };
+    shown.len() == told.len() && shown.iter().all(is)
+}
+
+/// Whether sockets are as large as those that the kernel allocates (not known in all configurations).
+fn sizes(types: &KernelTypes) -> Result<(), String> {
+    for (name, cache) in CACHES {
+        let size = fs::read_to_string(format!("/sys/kernel/slab/{cache}/object_size"));
+        let size = size.ok().and_then(|text| text.trim().parse::<usize>().ok());
+        let (Some(size), Some(told)) = (size, types.size_of(name)) else {
+            continue;
+        };
+        if size != told {
+            return Err(format!("struct {name} has {told} bytes in it, not {size}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_say_a_release() {
+        for (name, says) in [
+            ("5.4.0-72-generic.btf", Some("5.4.0-72-generic")),
+            ("vmlinux-6.1.0-13-amd64", Some("6.1.0-13-amd64")),
+            ("vmlinux-6.1.0-13-amd64.btf", Some("6.1.0-13-amd64")),
+            ("vmlinux", None),
+            ("vmlinux.btf", None),
+            ("my.btf", None),
+            ("20240101.btf", None),
+            ("5.4.0-72-generic.txt", None),
+        ] {
+            assert_eq!(release_in(name), says, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_says_its_release() {
+        let text = b"Linux version %s\0 ... Linux version 5.4.0-72-generic (buildd@x) #80";
+        let says = banner_in(text, b"Linux version ");
+        assert_eq!(says.as_deref(), Some("5.4.0-72-generic"));
+        assert_eq!(banner_in(b"Linux version 5", b"Linux version "), None);
+    }
+
+    #[test]
+    fn records_are_alike_if_every_field_is() {
+        let field = |name: &str, offset, size| Field {
+            name: name.into(),
+            kind: "int".into(),
+            offset,
+            size,
+            signed: false,
+        };
+        let shown = [field("skaddr", 8, 8), field("name", 16, 4)];
+        let told = [field("skaddr", 8, 8), field("__data_loc_name", 16, 4)];
+        assert!(alike(&shown, &told));
+        assert!(!alike(&shown, &told[..1]));
+        assert!(!alike(
+            &shown,
+            &[field("skaddr", 8, 8), field("name", 20, 4)]
+        ));
+        assert!(!alike(
+            &shown,
+            &[field("skaddr", 8, 4), field("name", 16, 4)]
+        ));
+    }
+}

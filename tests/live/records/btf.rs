@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `--btf FILE`: the type information of this kernel, given by hand, as where it has none of its own; and files that are
+//! not of this kernel.
+
+use std::ffi::CStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use libbpf_rs::libbpf_sys;
+use libtest_mimic::Trial;
+use nix::libc;
+
+use super::scene::{Both, Scene};
+use super::{bytes, tcpstates, trials};
+use crate::scratch::Scratch;
+use crate::tool::{self, Tool};
+use crate::{missing::needs_btf, trial};
+
+const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+pub fn tests() -> Vec<Trial> {
+    [
+        trials("btf::tcplife", tcplife),
+        trials("btf::tcplife_given_up", tcplife_given_up),
+        trials("btf::tcpconnect", tcpconnect),
+        trials("btf::heads", heads),
+        trials("btf::filters", filters),
+        vec![trial("records::btf::refused", refused)],
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn release() -> Result<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(text.trim().to_owned())
+}
+
+/// A directory that is gone with this.
+struct Files {
+    directory: PathBuf,
+    _path: Scratch,
+}
+
+impl Files {
+    fn new() -> Result<Self> {
+        let path = Scratch::path("btf");
+        let directory = PathBuf::from(path.text());
+        fs::create_dir(&directory)?;
+        Ok(Self {
+            directory,
+            _path: path,
+        })
+    }
+
+    /// With this kernel's types, by its release.
+    fn right() -> Result<Self> {
+        let files = Self::new()?;
+        files.add(&format!("{}.btf", release()?), &fs::read(KERNEL_BTF)?)?;
+        Ok(files)
+    }
+
+    fn add(&self, name: &str, bytes: &[u8]) -> Result<String> {
+        let path = self.directory.join(name);
+        fs::write(&path, bytes)?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
+    fn text(&self) -> String {
+        self.directory.to_string_lossy().into_owned()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // Only a directory for temporary files.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The command with the kernel's own types, and without, but with the file. The directory may go once both are ready.
+fn watch(scene: &Scene, name: &str, args: &[&str]) -> Result<Both> {
+    let files = Files::right()?;
+    let addresses = scene.addresses();
+    let args = [&["--json", "--addr", &addresses], args].concat();
+    Ok(Both {
+        full: Tool::start(name, &args)?,
+        bare: Tool::start_reduced(
+            scene.without,
+            name,
+            &[&args[..], &["--btf", &files.text()]].concat(),
+        )?,
+    })
+}
+
+/// Every field but the cookie, which nobody may have asked for yet.
+fn all_but_cookie(scene: &mut Scene, both: Both, by: &[&str]) -> Result<Vec<serde_json::Value>> {
+    scene.net.quiet()?;
+    let probe = both.full.seen()?;
+    let keys: Vec<String> = probe
+        .iter()
+        .filter_map(|row| row.as_object())
+        .flat_map(|row| row.keys().cloned())
+        .filter(|key| key != "cookie")
+        .collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    ensure!(!keys.is_empty(), "no row");
+    both.agree(by, &keys)
+}
+
+/// Everything that tcplife says, of every ending.
+fn tcplife(mut scene: Scene) -> Result<()> {
+    let host = scene.hosts()[0].clone();
+    let early = scene.session(&host)?;
+    let both = watch(&scene, "tcplife", &[])?;
+    for host in scene.hosts() {
+        // The others wait until no session is left.
+        for way in &bytes::WAYS[..5] {
+            let session = scene.session(&host)?;
+            scene.exchange(session, 2000)?;
+            way(&mut scene, session)?;
+        }
+        tcpstates::reset(&mut scene, &host)?;
+        tcpstates::refused(&mut scene, &host)?;
+    }
+    // It was there before.
+    scene.close(early)?;
+    let rows = all_but_cookie(&mut scene, both, &tcpstates::ends())?;
+    ensure!(
+        rows.iter()
+            .all(|row| row["tx_bytes"].is_u64() && row["rx_bytes"].is_u64()),
+        "{rows:#?}"
+    );
+    Ok(())
+}
+
+/// What only the socket's error tells.
+fn tcplife_given_up(mut scene: Scene) -> Result<()> {
+    scene.net.a.sysctl("ipv4/tcp_orphan_retries", "1")?;
+    let both = watch(&scene, "tcplife", &[])?;
+    let host = scene.hosts()[0].clone();
+    let session = scene.session(&host)?;
+    crate::pair::filter(&scene.net.b, "prerouting", "meta l4proto tcp drop")?;
+    scene.c.run(&format!("close {}", session.c))?;
+    scene.net.a.quiet()?;
+    crate::pair::pass(&scene.net.b)?;
+    scene.s.run(&format!("linger0 {}", session.s))?;
+    scene.s.run(&format!("close {}", session.s))?;
+    let rows = all_but_cookie(&mut scene, both, &tcpstates::ends())?;
+    let timeout = rows.iter().any(|row| row["close_reason"] == "timeout");
+    ensure!(timeout, "{rows:#?}");
+    Ok(())
+}
+
+/// Opens that fail without an RST.
+fn tcpconnect(mut scene: Scene) -> Result<()> {
+    scene.net.a.sysctl("ipv4/tcp_syn_retries", "1")?;
+    let files = Files::right()?;
+    let addresses = scene.addresses();
+    let bare = Tool::start_reduced(
+        scene.without,
+        "tcpconnect",
+        &["--json", "--addr", &addresses, "--btf", &files.text()],
+    )?;
+    let host = scene.hosts()[0].clone();
+    let session = scene.session(&host)?;
+    scene.close(session)?;
+    tcpstates::refused(&mut scene, &host)?;
+    crate::pair::filter(&scene.net.b, "prerouting", "meta l4proto tcp drop")?;
+    let to = format!("{}:9", host.1);
+    let fd = scene.c.open(&to)?;
+    scene
+        .c
+        .fails(&format!("connect {fd} {to}"), libc::ETIMEDOUT)?;
+    scene.c.run(&format!("close {fd}"))?;
+    scene.net.quiet()?;
+    let rows = bare.stop()?.rows()?;
+    let found: Vec<_> = rows
+        .iter()
+        .filter(|row| row["event"] != "pending")
+        .map(|row| (row["outcome"].as_str(), row["errno"].as_i64()))
+        .collect();
+    let refused = (Some("refused"), Some(libc::ECONNREFUSED.into()));
+    let timeout = (Some("timeout"), Some(libc::ETIMEDOUT.into()));
+    ensure!(
+        found.len() == 4 && found[1..] == [refused, refused, timeout],
+        "{rows:#?}"
+    );
+    let known = |row: &serde_json::Value| row["netns"] == scene.net.a.inode && row["uid"] == 0;
+    ensure!(rows.iter().all(known), "{rows:#?}");
+    Ok(())
+}
+
+/// Whose namespace and user it is, in commands that know nothing else of a socket.
+fn heads(mut scene: Scene) -> Result<()> {
+    let commands = ["tcpstates", "tcpaccept", "tcpreset", "tcpinfo", "tcpprobe"];
+    let watches: Result<Vec<_>> = commands
+        .iter()
+        .map(|name| watch(&scene, name, &[]))
+        .collect();
+    for host in scene.hosts() {
+        tcpstates::client_first(&mut scene, &host)?;
+        tcpstates::reset(&mut scene, &host)?;
+    }
+    scene.net.quiet()?;
+    for (both, name) in watches?.into_iter().zip(commands) {
+        let by: &[&str] = match name {
+            "tcpinfo" | "tcpprobe" => &["cookie"],
+            "tcpstates" => &["laddr", "lport", "raddr", "rport", "new_state"],
+            _ => &["laddr", "lport", "raddr", "rport"],
+        };
+        let rows = both.agree(by, &["netns", "uid"]).context(name)?;
+        let known = rows.iter().filter(|row| row["netns"].is_u64()).count();
+        ensure!(known > 0, "{name}: {rows:#?}");
+    }
+    Ok(())
+}
+
+/// Filters that ask of a socket.
+fn filters(mut scene: Scene) -> Result<()> {
+    let (a, user) = (scene.net.a.inode.to_string(), "1-65535");
+    let not_a = format!("!{a}");
+    let lists: [(&[&str], usize); 5] = [
+        (&["--netns", &a], 3),
+        (&["--netns", &not_a], 3),
+        (&["-u", "0"], 6),
+        (&["-u", user], 0),
+        (&["--netns", &a, "-u", "!0"], 0),
+    ];
+    let watches: Result<Vec<_>> = lists
+        .iter()
+        .map(|(args, _)| watch(&scene, "tcplife", args))
+        .collect();
+    for host in scene.hosts() {
+        tcpstates::client_first(&mut scene, &host)?;
+    }
+    scene.net.quiet()?;
+    for (both, (args, count)) in watches?.into_iter().zip(lists) {
+        let rows = both.agree(&tcpstates::ends(), &["netns", "uid", "tx_bytes"])?;
+        ensure!(rows.len() == count, "{args:?}: {rows:#?}");
+    }
+    Ok(())
+}
+
+/// A file that is none, or of another kernel: one sentence, and the exit code of a wrong argument.
+fn refused() -> Result<()> {
+    needs_btf()?;
+    let files = Files::right()?;
+    let own = format!("{}.btf", release()?);
+    let bytes = fs::read(KERNEL_BTF)?;
+    let elsewhere = Files::new()?;
+    let cases = [
+        (elsewhere.text(), "No such file"),
+        (
+            elsewhere.add("short.btf", &bytes[..bytes.len() / 2])?,
+            "has no type information",
+        ),
+        (
+            elsewhere.add("text.btf", b"struct sock { int a; };\n")?,
+            "has no type information",
+        ),
+        (elsewhere.add("empty.btf", b"")?, "has no type information"),
+        (
+            elsewhere.add("5.4.0-72-generic.btf", &bytes)?,
+            "is of Linux 5.4.0-72-generic",
+        ),
+        (
+            elsewhere.add("vmlinux-5.4.0-72-generic", &bytes)?,
+            "is of Linux 5.4.0-72-generic",
+        ),
+        (
+            elsewhere.add("banner", b"\x7fELF Linux version 5.4.0-72-generic (x)")?,
+            "is of Linux 5.4",
+        ),
+        (
+            elsewhere.add("moved.btf", &moved(&files.directory.join(&own))?)?,
+            "is not of this kernel: the record of tcp:tcp_",
+        ),
+        (elsewhere.add("few.btf", &few()?)?, "too few"),
+    ];
+    for (file, why) in &cases {
+        for without in ["btf", "btf,ringbuf,mmap", ""] {
+            let run = tool::run_without(without, "tcplife", &["--btf", file, "-d", "1ms"])?;
+            let sentence = run.stderr.trim_end();
+            let one = sentence.lines().count() == 1 && sentence.starts_with("tcplife: --btf: ");
+            let right = run.status.code() == Some(2) && sentence.contains(why);
+            ensure!(one && right, "{file}, without {without:?}: {run:?}");
+        }
+    }
+    // With types of its own, the kernel does not need those of the file, which are right.
+    for file in [
+        files.text(),
+        files.directory.join(own).to_string_lossy().into_owned(),
+    ] {
+        let run = tool::run("tcplife", &["--btf", &file, "-d", "1ms"])?;
+        ensure!(run.status.success() && run.stderr.is_empty(), "{run:?}");
+    }
+    Ok(())
+}
+
+/// The same types, but for a record whose fields lie elsewhere.
+fn moved(own: &Path) -> Result<Vec<u8>> {
+    let mut bytes = fs::read(own)?;
+    let types = Types::parse(own)?;
+    let at = types.struct_at(c"trace_event_raw_tcp_event_sk", &bytes)?;
+    // `struct btf_type`, then its members (name, type, offset in bits): the second one's offset.
+    let offset = at + 12 + 12 + 8;
+    let bits = u32::from_ne_bytes(bytes[offset..offset + 4].try_into()?);
+    bytes[offset..offset + 4].copy_from_slice(&(bits + 64).to_ne_bytes());
+    Ok(bytes)
+}
+
+/// Types of no kernel.
+fn few() -> Result<Vec<u8>> {
+    let types = Types::new()?;
+    // SAFETY: the types are valid, and the name is static.
+    unsafe { libbpf_sys::btf__add_int(types.0, c"int".as_ptr(), 4, 0) };
+    Ok(types.bytes().to_vec())
+}
+
+struct Types(*mut libbpf_sys::btf);
+
+impl Types {
+    fn new() -> Result<Self> {
+        // SAFETY: takes nothing; what it returns is ours.
+        let types = unsafe { libbpf_sys::btf__new_empty() };
+        ensure!(!types.is_null(), "no memory");
+        Ok(Self(types))
+    }
+
+    fn parse(path: &Path) -> Result<Self> {
+        let path = std::ffi::CString::new(path.to_string_lossy().as_bytes())?;
+        // SAFETY: the path outlives the call; what it returns is ours.
+        let types = unsafe { libbpf_sys::btf__parse(path.as_ptr(), std::ptr::null_mut()) };
+        ensure!(!types.is_null(), "no BTF");
+        Ok(Self(types))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let mut size = 0;
+        // SAFETY: the types are valid, and what is returned lives as long as they do, unchanged.
+        unsafe {
+            let data = libbpf_sys::btf__raw_data(self.0, &raw mut size);
+            std::slice::from_raw_parts(data.cast(), size as usize)
+        }
+    }
+
+    /// Where a struct is described in these types, as a file has them.
+    fn struct_at(&self, name: &CStr, bytes: &[u8]) -> Result<usize> {
+        const BTF_KIND_STRUCT: u32 = 4;
+        // SAFETY: the types are valid, and the name outlives the call.
+        let id =
+            unsafe { libbpf_sys::btf__find_by_name_kind(self.0, name.as_ptr(), BTF_KIND_STRUCT) };
+        let id = u32::try_from(id).context("no such record")?;
+        // SAFETY: the id was found in them; its description lives as long as they do.
+        let described = unsafe { *libbpf_sys::btf__type_by_id(self.0, id) };
+        // SAFETY: integers only.
+        let described: [u8; 12] = unsafe { std::mem::transmute(described) };
+        let mut found = bytes
+            .windows(12)
+            .enumerate()
+            .filter(|(_, w)| **w == described);
+        let (at, _) = found.next().context("no description")?;
+        Ok(at)
+    }
+}
+
+impl Drop for Types {
+    fn drop(&mut self) {
+        // SAFETY: ours, and freed only here.
+        unsafe { libbpf_sys::btf__free(self.0) };
+    }
+}
