@@ -115,7 +115,7 @@ fn values(mut scene: Scene) -> Result<()> {
     }
     scene.net.quiet()?;
     let rows = both.agree(&["cookie"], &[&RECORD[..], &INFO].concat())?;
-    ensure!(rows.len() == 12, "{} rows", rows.len());
+    ensure!(rows.len() == 12, "{} rows: {rows:?}", rows.len());
     let again = rows.iter().any(|row| row["total_retrans"] != 0);
     ensure!(again, "no losses: {rows:?}");
     tcpstates::owners(&scene, &rows)
