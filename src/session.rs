@@ -313,6 +313,7 @@ impl<'a> Session<'a> {
         if let Some(path) = &self.run.ready_file {
             fs::write(path, "").with_context(|| format!("cannot create {}", path.display()))?;
         }
+        give_back_memory();
         privileges::drop_unless(|| object.maps().next().is_some_and(|map| map.info().is_err()));
         *interrupt.borrow_mut() = Some(Interrupt::install()?);
         let _ = signals().thread_unblock();
@@ -450,6 +451,15 @@ impl<'a> Session<'a> {
 /// second too.
 fn buffer_bytes(kib: u32) -> u32 {
     (kib * 1024).next_power_of_two()
+}
+
+/// Loading programs takes some memory for a moment: types, instructions. What is free again shall be the host's.
+fn give_back_memory() {
+    // SAFETY: releases what the allocator does not use; no pointer becomes invalid.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
 }
 
 fn signals() -> SigSet {

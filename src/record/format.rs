@@ -190,7 +190,7 @@ impl Described {
 const OPTIONAL: [&str; 5] = ["err", "reason", "skaddr", "sock_cookie", "state"];
 
 /// tracefs, mounted where only this process sees it if it is mounted nowhere.
-fn tracefs() -> Result<PathBuf> {
+pub fn tracefs() -> Result<PathBuf> {
     let error = match tracepoints::tracefs_events() {
         Ok(path) => return Ok(path),
         Err(error) => error,

@@ -214,7 +214,7 @@ pub fn run(
 /// # Errors
 /// A sentence: it is no BTF, or not this kernel's.
 pub(crate) fn check_unused(file: &Path) -> Result<()> {
-    let events = crate::tracepoints::tracefs_events().ok();
+    let events = format::tracefs().ok();
     external::checked(file, events.as_deref()).map(drop)
 }
 
