@@ -22,7 +22,7 @@ ARGUMENTS="loglevel=4 panic=-1 oops=panic mitigations=off audit=0 selinux=0 appa
 machine() {
 	case $1 in
 	amd64)
-		MACHINE=(qemu-system-x86_64 -machine "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off" -cpu max,-erms -smp 1 -icount "shift=1,sleep=off"
+		MACHINE=(qemu-system-x86_64 -machine "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off" -cpu "max,-erms" -smp 1 -icount "shift=1,sleep=off"
 			-device "isa-serial,index=0,chardev=c0"
 			-device "isa-serial,index=1,chardev=c1"
 			-device "isa-serial,index=2,chardev=c2,iobase=0x3e8,irq=6")
