@@ -6,6 +6,8 @@ use std::{fmt, sync::LazyLock};
 use anyhow::Result;
 use libbpf_rs::btf::{Btf, types::Struct};
 
+use tcptools::tracepoint;
+
 use crate::tool;
 
 /// A feature of the kernel that is not there, by the name of its configuration option.
@@ -66,6 +68,12 @@ pub fn needs_task_from_pid() -> Result<()> {
 pub fn needs_mptcp_bytes() -> Result<()> {
     let found = has_field("mptcp_sock", "bytes_acked")?;
     needs("mptcp_sock.bytes_acked (since 6.5)", found)
+}
+
+/// The kernel reports retransmissions that it could not send.
+pub fn needs_failed_retransmissions() -> Result<()> {
+    let reported = tracepoint::arguments("tcp_retransmit_skb") > 2;
+    needs("the error of a retransmission (since 6.16)", reported)
 }
 
 /// The record of a tracepoint has this field.
