@@ -29,7 +29,7 @@ use crate::sink::{Sink, Stop};
 use crate::skipped::Skipped;
 use crate::source::Source;
 use crate::types::{Record, config, counters, decode, lacks};
-use crate::{host, iter, preflight, privileges, record};
+use crate::{host, iter, preflight, privileges, record, tracepoint};
 
 /// Sockets that are followed where their state cannot lie in the sockets themselves.
 const TABLE_SOCKETS: u32 = 128 * 1024;
@@ -200,6 +200,7 @@ impl<'a> Session<'a> {
         if self.table() {
             enable(object, "forget_socket");
         }
+        enable_deep_twins(object);
         for mut map in object.maps_mut() {
             if map.name() == "events" {
                 map.set_max_entries(self.buffer_bytes())?;
@@ -471,6 +472,19 @@ fn signals() -> SigSet {
 fn enable(object: &mut OpenObject, name: &str) {
     for mut program in object.progs_mut().filter(|p| p.name() == OsStr::new(name)) {
         program.set_autoload(true);
+    }
+}
+
+/// The twins for where several tasks can be preempted in a program (`bpf/nested.bpf.h`).
+fn enable_deep_twins(object: &mut OpenObject) {
+    let mut deep: Vec<_> = object
+        .progs_mut()
+        .filter(|p| p.name().to_string_lossy().contains("_nested_deep"))
+        .collect();
+    if !deep.is_empty() && tracepoint::can_be_preempted() {
+        for program in &mut deep {
+            program.set_autoload(true);
+        }
     }
 }
 

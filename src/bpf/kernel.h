@@ -260,6 +260,7 @@ struct inet_connection_sock {
 	struct request_sock_queue icsk_accept_queue;
 	__u8 icsk_retransmits; /* timeouts in a row */
 	__u8 icsk_pending;     /* ICSK_TIME_*, 0 while the retransmission timer runs its handler */
+	unsigned long icsk_timeout; /* jiffies: when that timer is due; until 6.17 */
 };
 
 /* include/linux/win_minmax.h */

@@ -11,6 +11,7 @@ use nix::libc;
 use serde_json::{Value, json};
 
 use crate::{
+    missing::needs_failed_retransmissions,
     pair::{Pair, Side, filter, pass, trials},
     peer::Agent,
 };
@@ -263,6 +264,7 @@ fn full_listen_queue(mut pair: Pair, host: &str) -> Result<()> {
 
 /// Nothing can be sent: attempts fail, and are no retransmissions.
 fn interface_down(mut pair: Pair, host: &str) -> Result<()> {
+    needs_failed_retransmissions()?;
     let (c, s) = pair.session(host)?;
     pair.s.run(&format!("drop {s}"))?;
     pair.c.run(&format!("send {c} 700"))?;
@@ -284,6 +286,7 @@ fn interface_down(mut pair: Pair, host: &str) -> Result<()> {
 
 /// The segment still waits in this host: sending it again is put off.
 fn held_in_the_host(mut pair: Pair, host: &str) -> Result<()> {
+    needs_failed_retransmissions()?;
     let (c, s) = pair.session(host)?;
     pair.net.hold(crate::net::Side::A)?;
     pair.c.run(&format!("send {c} 700"))?;
@@ -306,6 +309,7 @@ fn refused_locally(pair: &mut Pair, host: &str) -> Result<(u64, u64)> {
 
 /// A rule in the sender's own output: the kernel counts such a segment in RetransSegs, and in TCPRetransFail.
 fn refused_by_a_local_rule(mut pair: Pair, host: &str) -> Result<()> {
+    needs_failed_retransmissions()?;
     let (c, s) = refused_locally(&mut pair, host)?;
     pair.row("two attempts that failed", |row| {
         row["err_name"] == "EPERM" && row["attempt"] == 2
