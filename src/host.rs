@@ -6,10 +6,12 @@
 
 use std::fs;
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{MapCore, MapHandle};
 
 use crate::preflight::{self, Trouble};
 use crate::{iter, lacks, record, suite, tracepoints};
@@ -140,7 +142,7 @@ fn suite_tracepoints() -> Check {
 }
 
 /// A program of check.bpf.c, and what the commands need it for.
-const PROGRAMS: [(&str, Status, &str); 4] = [
+const PROGRAMS: [(&str, Status, &str); 5] = [
     (
         "trace",
         Status::No,
@@ -151,6 +153,11 @@ const PROGRAMS: [(&str, Status, &str); 4] = [
         "socket_storage",
         Status::No,
         "sockets have state and owners",
+    ),
+    (
+        "map_elements",
+        Status::Note,
+        "all sockets that are followed can be visited at once",
     ),
     (
         "open_files",
@@ -188,6 +195,13 @@ fn programs() -> impl Iterator<Item = Check> {
                 "nothing: a table of 131072 sockets stands in for it",
             );
         }
+        if name == "map_elements" {
+            return Check::note(
+                name,
+                "the kernel refuses to visit the elements of a map",
+                "nothing: the network namespaces are visited one by one instead",
+            );
+        }
         let remedy = preflight::reason(&error, &["sock:inet_sock_set_state"]);
         let remedy = remedy.unwrap_or_else(|| "please report this".into());
         let said = format!("the kernel refused: {said}");
@@ -205,18 +219,24 @@ fn program(name: &str) -> Result<()> {
     for mut map in open.open_object_mut().maps_mut() {
         let wanted = match map.name().to_str() {
             Some("ring") => name == "ring_buffer",
-            Some("storage") => name == "socket_storage",
+            Some("storage") => ["socket_storage", "map_elements"].contains(&name),
             _ => true,
         };
         map.set_autocreate(wanted)?;
     }
     let mut skel = open.load()?;
+    let storage = skel.object().maps().find(|m| m.name() == "storage");
+    let elements = storage.filter(|_| name == "map_elements");
+    let elements = elements.map(|m| MapHandle::try_from(&m)).transpose()?;
     let mut programs = skel.object_mut().progs_mut();
     let program = programs
         .find(|p| p.name() == name)
         .context("no such program")?;
     match program.section().to_string_lossy().contains("iter/") {
-        true => drop(iter::run(&iter::attach(&program, None)?)?),
+        true => drop(iter::run(&iter::attach(
+            &program,
+            elements.as_ref().map(AsFd::as_fd),
+        )?)?),
         false => drop(program.attach().context("cannot attach")?),
     }
     Ok(())

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
+use crate::record::done_without;
 use crate::source;
 use crate::types::lacks;
 
@@ -31,7 +32,9 @@ impl std::error::Error for Anew {}
 
 /// What is known so far: nothing is denied, unless `explains_refusal` has found something.
 pub fn known() -> lacks {
-    FOUND.get().copied().unwrap_or_default()
+    let mut known = FOUND.get().copied().unwrap_or_default();
+    known.map_elements |= u8::from(done_without("map_elements"));
+    known
 }
 
 /// To be called when programs were refused: whether it may be for something that was not known before.
@@ -40,7 +43,14 @@ pub fn explains_refusal() -> bool {
         return false;
     }
     let found = FOUND.get_or_init(find);
-    found.sk_storage | found.socket_cookie | found.task_btf | found.ring_buffer != 0
+    let all = [
+        found.sk_storage,
+        found.socket_cookie,
+        found.task_btf,
+        found.ring_buffer,
+        found.map_elements,
+    ];
+    all != [0; 5]
 }
 
 /// Asks the kernel. Where everything is there one question is enough.
@@ -58,6 +68,7 @@ fn find() -> lacks {
         sk_storage: lacking("sk_storage") | lacking("sock_from_file"),
         socket_cookie: lacking("socket_cookie"),
         task_btf: lacking("task_btf"),
+        map_elements: lacking("map_elements"),
         ring_buffer,
         ..lacks::default()
     }

@@ -7,11 +7,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use libbpf_rs::{Link, MapMut};
+use libbpf_rs::MapMut;
 
 use crate::clock::boot_ns;
 use crate::count::Table;
-use crate::iter;
+use crate::iter::Visit;
 
 /// `SLOTS` of tcpconnect.bpf.c.
 const SLOTS: usize = 64;
@@ -29,7 +29,7 @@ pub fn slot_shift(after: Duration) -> u32 {
 
 /// Walks over the sockets when opens have become old.
 pub struct Pending {
-    link: Link,
+    sockets: Visit,
     opens: Table,
     after: Duration,
     /// How many of each slot need not be looked for again.
@@ -40,13 +40,13 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// `link`: the iterator; `opens`: the wheel; `after`: the age at which an open is old.
+    /// `sockets`: the iterator; `opens`: the wheel; `after`: the age at which an open is old.
     ///
     /// # Errors
     /// See [`Table::new`].
-    pub fn new(link: Link, opens: &MapMut<'_>, after: Duration) -> Result<Self> {
+    pub fn new(sockets: Visit, opens: &MapMut<'_>, after: Duration) -> Result<Self> {
         Ok(Self {
-            link,
+            sockets,
             opens: Table::new(opens)?,
             after,
             known: [0; SLOTS],
@@ -78,7 +78,7 @@ impl Pending {
         };
         if due {
             self.walked = Some(Instant::now());
-            iter::run(&self.link)?;
+            self.sockets.run()?;
             old.for_each(|slot| self.known[slot] = now[slot]);
         }
         Ok(())

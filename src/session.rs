@@ -10,7 +10,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use caps::{CapSet, Capability};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{
     AsRawLibbpf, Link, MapCore, MapFlags, MapHandle, Object, OpenObject, PrintLevel, ProgramMut,
@@ -23,13 +22,14 @@ use crate::cli::Run;
 use crate::cost::Meter;
 use crate::filter::Filter;
 use crate::interrupt::Interrupt;
+use crate::iter::Visit;
 pub use crate::output::Figures;
 use crate::output::Rows;
 use crate::sink::{Sink, Stop};
 use crate::skipped::Skipped;
 use crate::source::Source;
 use crate::types::{Record, config, counters, decode, lacks};
-use crate::{host, iter, preflight, record};
+use crate::{host, iter, preflight, privileges, record, tracepoint};
 
 /// Sockets that are followed where their state cannot lie in the sockets themselves.
 const TABLE_SOCKETS: u32 = 128 * 1024;
@@ -194,11 +194,13 @@ impl<'a> Session<'a> {
         let mut open = builder.open(storage)?;
         let object = open.open_object_mut();
         if !self.run.no_seed {
-            self.enable_variant(object, "seed_sockets");
+            let by_address = if self.table() { "_by_address" } else { "" };
+            enable(object, &format!("seed_sockets{by_address}"));
         }
         if self.table() {
             enable(object, "forget_socket");
         }
+        enable_deep_twins(object);
         for mut map in object.maps_mut() {
             if map.name() == "events" {
                 map.set_max_entries(self.buffer_bytes())?;
@@ -223,16 +225,18 @@ impl<'a> Session<'a> {
         self.lacks.sk_storage != 0
     }
 
-    /// Has a program loaded that exists in two variants, for sockets with storage and for those in a table:
-    /// `seed_sockets`, and those that `EACH_SOCKET` of `src/bpf/state.bpf.h` makes. The other one stays out.
+    /// Has a program loaded that `EACH_SOCKET` of `src/bpf/state.bpf.h` makes, in the variant for this kernel.
     pub fn enable<'o>(&self, open: &mut impl OpenSkel<'o>, name: &str) {
-        self.enable_variant(open.open_object_mut(), name);
+        let (program, _) = self.visiting(name);
+        enable(open.open_object_mut(), &program);
     }
 
-    fn enable_variant(&self, object: &mut OpenObject, name: &str) {
-        match self.table() {
-            true => enable(object, &format!("{name}_by_address")),
-            false => enable(object, name),
+    /// The variant, and the map whose elements it visits.
+    fn visiting(&self, name: &str) -> (String, Option<&'static str>) {
+        match (self.table(), self.lacks.map_elements != 0) {
+            (true, _) => (format!("{name}_by_address"), Some("sockets_by_address")),
+            (false, true) => (format!("{name}_by_namespace"), None),
+            (false, false) => (name.to_owned(), Some("sockets")),
         }
     }
 
@@ -246,21 +250,26 @@ impl<'a> Session<'a> {
         iter::attach(&program.context("no iterator")?, None)
     }
 
-    /// Attaches an iterator over all sockets that are followed: one that `EACH_SOCKET` made, and `enable` enabled.
+    /// A way to visit all sockets that are followed, with a program that `enable` enabled.
     ///
     /// # Errors
     /// When the kernel has no such iterator (before 5.9).
-    pub fn each_socket(&self, object: &mut Object, name: &str) -> Result<Link> {
-        let (program, map) = match self.table() {
-            true => (format!("{name}_by_address"), "sockets_by_address"),
-            false => (name.to_owned(), "sockets"),
-        };
-        let map = object.maps().find(|m| m.name() == map);
-        let map = MapHandle::try_from(&map.context("no sockets")?)?;
+    pub fn each_socket(&self, object: &mut Object, name: &str) -> Result<Visit> {
+        let (program, map) = self.visiting(name);
+        let map = map.map(|name| {
+            let map = object.maps().find(|m| m.name() == name);
+            Ok::<_, anyhow::Error>(MapHandle::try_from(&map.context("no sockets")?)?)
+        });
+        let map = map.transpose()?;
         let program = object
             .progs_mut()
             .find(|p| p.name() == OsStr::new(&program));
-        iter::attach(&program.context("no iterator")?, Some(map.as_fd()))
+        let program = program.context("no iterator")?;
+        let link = iter::attach(&program, map.as_ref().map(AsFd::as_fd))?;
+        match map {
+            Some(_) => Ok(Visit::AtOnce(link)),
+            None => Visit::by_namespace(&link),
+        }
     }
 
     fn buffer_bytes(&self) -> u32 {
@@ -305,7 +314,8 @@ impl<'a> Session<'a> {
         if let Some(path) = &self.run.ready_file {
             fs::write(path, "").with_context(|| format!("cannot create {}", path.display()))?;
         }
-        drop_privileges(object);
+        give_back_memory();
+        privileges::drop_unless(|| object.maps().next().is_some_and(|map| map.info().is_err()));
         *interrupt.borrow_mut() = Some(Interrupt::install()?);
         let _ = signals().thread_unblock();
 
@@ -444,6 +454,15 @@ fn buffer_bytes(kib: u32) -> u32 {
     (kib * 1024).next_power_of_two()
 }
 
+/// Loading programs takes some memory for a moment: types, instructions. What is free again shall be the host's.
+fn give_back_memory() {
+    // SAFETY: releases what the allocator does not use; no pointer becomes invalid.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+}
+
 fn signals() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
         .into_iter()
@@ -456,28 +475,25 @@ fn enable(object: &mut OpenObject, name: &str) {
     }
 }
 
+/// The twins for where several tasks can be preempted in a program (`bpf/nested.bpf.h`).
+fn enable_deep_twins(object: &mut OpenObject) {
+    let mut deep: Vec<_> = object
+        .progs_mut()
+        .filter(|p| p.name().to_string_lossy().contains("_nested_deep"))
+        .collect();
+    if !deep.is_empty() && tracepoint::can_be_preempted() {
+        for program in &mut deep {
+            program.set_autoload(true);
+        }
+    }
+}
+
 fn is_seed(program: &ProgramMut<'_>) -> bool {
     program.name().to_string_lossy().starts_with("seed_sockets")
 }
 
 fn is_iterator(program: &ProgramMut<'_>) -> bool {
     program.section().to_string_lossy().starts_with("iter/")
-}
-
-/// What was needed to attach is not needed to read: a fault in the reader shall find no privilege to abuse. Only where
-/// bpf(2) refuses everything without it (kernels before 5.19, unless unprivileged use is allowed) CAP_BPF stays, for
-/// tools that read maps or iterators as they go.
-fn drop_privileges(object: &Object) {
-    // Having fewer already is fine, here and below.
-    let _ = caps::clear(None, CapSet::Effective);
-    let refused = object.maps().next().is_some_and(|map| map.info().is_err());
-    let may = |&cap: &Capability| caps::has_cap(None, CapSet::Permitted, cap).unwrap_or(false);
-    let kept = [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN];
-    let keep = kept.into_iter().find(may).filter(|_| refused);
-    let keep = keep.into_iter().collect();
-    let _ = caps::set(None, CapSet::Permitted, &keep);
-    let _ = caps::set(None, CapSet::Effective, &keep);
-    let _ = caps::clear(None, CapSet::Inheritable);
 }
 
 /// Sleeps until records fill the buffer, a signal comes, the reader leaves, or time is up.

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the running kernel's tracepoints hand over: their arguments have become more over the years.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
 use libbpf_rs::btf::types::{FuncProto, Ptr, Typedef};
 use libbpf_rs::btf::{Btf, ReferencesType};
+
+use crate::preflight::KERNEL_BTF;
 
 /// How many arguments a tracepoint has, from the prototype `btf_trace_<name>` in the kernel's BTF.
 ///
@@ -20,16 +26,47 @@ fn count(name: &str) -> Option<usize> {
     prototype.len().checked_sub(1)
 }
 
+/// A task can be preempted while a tracepoint's programs run, so that these can be skipped for others.
+///
+/// Tracepoints are then called under SRCU, for which the kernel's types have this guard, and no longer with preemption
+/// disabled (include/linux/tracepoint.h: __DECLARE_TRACE). Only the names are read, not the types.
+pub fn can_be_preempted() -> bool {
+    let guard = b"class_srcu_fast_notrace_t";
+    let names = btf_names().unwrap_or_default();
+    names.split(|byte| *byte == 0).any(|name| name == guard)
+}
+
+/// The section of names in the kernel's BTF; `struct btf_header` (include/uapi/linux/btf.h) says where it is.
+fn btf_names() -> io::Result<Vec<u8>> {
+    let file = File::open(KERNEL_BTF)?;
+    let mut header = [0; 24];
+    file.read_exact_at(&mut header, 0)?;
+    let word = |at: usize| {
+        let bytes = header[at..at + 4].try_into().expect("four bytes");
+        u32::from_ne_bytes(bytes)
+    };
+    let (header_len, at, len) = (word(4), word(16), word(20));
+    let mut names = vec![0; len as usize];
+    file.read_exact_at(&mut names, u64::from(header_len) + u64::from(at))?;
+    Ok(names)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::preflight::KERNEL_BTF;
 
     #[test]
     fn arguments_are_counted() {
         if std::path::Path::new(KERNEL_BTF).exists() {
             assert_eq!(arguments("tcp_receive_reset"), 1);
             assert_eq!(arguments("inet_sock_set_state"), 3);
+            let names = btf_names().unwrap();
+            assert!(names.starts_with(b"\0") && names.ends_with(b"\0"));
+            assert!(
+                names
+                    .split(|byte| *byte == 0)
+                    .any(|name| name == b"tcp_sock")
+            );
         }
         assert_eq!(arguments("no_such_tracepoint"), 0);
     }

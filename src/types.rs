@@ -14,6 +14,8 @@ macro_rules! skeleton {
             clippy::undocumented_unsafe_blocks
         )]
         mod bpf {
+            #[allow(unused_imports)] // only a release's objects are compressed
+            use $crate::packed::Packed;
             include!(concat!(env!("OUT_DIR"), "/", $stem, ".skel.rs"));
         }
     };

@@ -14,6 +14,7 @@ mod subject;
 use std::env;
 use std::fs;
 use std::io::IsTerminal;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, unshare};
@@ -67,7 +68,9 @@ fn own_network() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
         .context("the benchmark needs root")?;
     subject::command(&["mount", "--make-rprivate", "/"])?;
-    subject::command(&["mount", "-t", "tracefs", "none", "/sys/kernel/tracing"])?;
+    if !Path::new("/sys/kernel/tracing/events").exists() {
+        subject::command(&["mount", "-t", "tracefs", "none", "/sys/kernel/tracing"])?;
+    }
     subject::command(&["ip", "link", "set", "lo", "up"])?;
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
     fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1")?;

@@ -9,6 +9,9 @@
 # - one host thread (thread=single): with more, QEMU 7.2 loses 7.x kernels while they patch their code;
 # - no serial port on IRQ 5, whose level-triggered line stalls for seconds: the third is on 6;
 # - tsc=reliable, or the kernel takes the HPET as its clock, which is slow to read;
+# - no fast copies by REP MOVSB and STOSB (-erms; clearcpuid=112 is rep_good), by kernel and C library: each byte, or
+#   word, of them costs as much as an instruction, and clearing and copying pages was a third of what starting a command
+#   took;
 # - for arm64 pauth-impdef=on, or the kernel's signed pointers cost more than all else; and a processor that has pages of
 #   16 KiB, as `max` does and cortex-a72 does not.
 # shellcheck shell=bash
@@ -19,11 +22,11 @@ ARGUMENTS="loglevel=4 panic=-1 oops=panic mitigations=off audit=0 selinux=0 appa
 machine() {
 	case $1 in
 	amd64)
-		MACHINE=(qemu-system-x86_64 -machine "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off" -cpu max -smp 1 -icount "shift=1,sleep=off"
+		MACHINE=(qemu-system-x86_64 -machine "q35,sata=off,smbus=off,usb=off,vmport=off,graphics=off" -cpu "max,-erms" -smp 1 -icount "shift=1,sleep=off"
 			-device "isa-serial,index=0,chardev=c0"
 			-device "isa-serial,index=1,chardev=c1"
 			-device "isa-serial,index=2,chardev=c2,iobase=0x3e8,irq=6")
-		APPEND="console=ttyS0 ports=ttyS1,ttyS2 no_timer_check tsc=reliable"
+		APPEND="console=ttyS0 ports=ttyS1,ttyS2 no_timer_check tsc=reliable clearcpuid=112"
 		;;
 	arm64)
 		MACHINE=(qemu-system-aarch64 -machine virt -cpu "max,pauth-impdef=on" -smp 2 -serial chardev:c0 -device virtio-serial-pci

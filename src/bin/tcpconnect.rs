@@ -401,9 +401,9 @@ fn run(args: Args) -> Result<()> {
     }
     let mut skel = session.load(open)?;
     let pending = if shows_pending(&args) {
-        let link = session.each_socket(skel.object_mut(), "show_pending")?;
+        let sockets = session.each_socket(skel.object_mut(), "show_pending")?;
         Some(Pending::new(
-            link,
+            sockets,
             &skel.maps.data_unanswered,
             args.pending,
         )?)

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser;
-use libbpf_rs::Link;
 use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, duration};
-use tcptools::iter;
+use tcptools::iter::Visit;
 use tcptools::names::tcp_state;
 use tcptools::output::{
     Column, Format, Rows, Shown, Style, comm, family, laddr, lport, pid, pid_source, raddr, rport,
@@ -178,7 +177,7 @@ fn known(value: u32, unknown: u32) -> Option<u64> {
 }
 
 /// The iterator over open sessions, the interval, and when it is due.
-type Active = (Link, Option<Duration>, Instant);
+type Active = (Visit, Option<Duration>, Instant);
 
 struct Life {
     rows: Rows<session>,
@@ -217,10 +216,10 @@ impl Life {
     }
 
     fn print_active(&mut self, out: &mut Printer) {
-        let Some((link, ..)) = &self.active else {
+        let Some((sockets, ..)) = &self.active else {
             return;
         };
-        match iter::run(link) {
+        match sockets.run() {
             Ok(bytes) => bytes.chunks_exact(size_of::<session>()).for_each(|chunk| {
                 let mut body = session::default();
                 if plain::copy_from_bytes(&mut body, chunk).is_ok() {
@@ -302,9 +301,9 @@ fn run(args: Args) -> Result<()> {
     let mut skel = session.load(open)?;
     let active = match args.active {
         Some(interval) => {
-            let link = session.each_socket(skel.object_mut(), "open_sessions")?;
+            let sockets = session.each_socket(skel.object_mut(), "open_sessions")?;
             Some((
-                link,
+                sockets,
                 interval,
                 Instant::now() + interval.unwrap_or_default(),
             ))

@@ -9,11 +9,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use libbpf_rs::Link;
 use libbpf_rs::skel::Skel;
 use tcptools::choice::Choice;
 use tcptools::cli::{self, Common, Usage};
-use tcptools::iter;
+use tcptools::iter::Visit;
 use tcptools::output::{Column, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
 use tcptools::session::{Figures, Handler, Printer, Session};
@@ -201,7 +200,7 @@ fn window_rate(body: &adjust) -> Option<u64> {
 struct RcvSpace {
     rows: Rows<adjust>,
     /// The iterator over sockets that are still open.
-    open: Option<Link>,
+    open: Option<Visit>,
 }
 
 impl RcvSpace {
@@ -227,10 +226,10 @@ impl Handler for RcvSpace {
     }
 
     fn finish(&mut self, out: &mut Printer) {
-        let Some(link) = &self.open else {
+        let Some(sockets) = &self.open else {
             return;
         };
-        match iter::run(link) {
+        match sockets.run() {
             Ok(bytes) => bytes.chunks_exact(size_of::<adjust>()).for_each(|chunk| {
                 let mut body = adjust::default();
                 if plain::copy_from_bytes(&mut body, chunk).is_ok() {

@@ -14,7 +14,7 @@ use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, duration};
 use tcptools::clock::jiffy_us;
 use tcptools::count::{self, Counts, MAX_FLOWS};
-use tcptools::iter;
+use tcptools::iter::Visit;
 use tcptools::names::tcp_state;
 use tcptools::output::{Column, Format, Rows, Shown, Style, comm, family, pid};
 use tcptools::session::{Figures, Handler, Printer, Session};
@@ -320,7 +320,7 @@ impl Handler for PerFlow {
 /// Totals: of closed sockets from their records, of open ones from an iterator, of SYN/ACKs one by one.
 struct Totals {
     talkers: Talkers,
-    open: libbpf_rs::Link,
+    open: Visit,
 }
 
 impl Totals {
@@ -334,7 +334,7 @@ impl Totals {
     }
 
     fn print(&mut self, out: &mut Printer) {
-        match iter::run(&self.open) {
+        match self.open.run() {
             Ok(bytes) => bytes.chunks_exact(size_of::<total>()).for_each(|chunk| {
                 let mut body = total::default();
                 if plain::copy_from_bytes(&mut body, chunk).is_ok() {

@@ -44,6 +44,13 @@ int BPF_PROG(socket_storage, struct sock *sk, int old, int new)
 	return 0;
 }
 
+/* All sockets that are followed, at once. */
+SEC("?iter/bpf_sk_storage_map")
+int map_elements(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	return 0;
+}
+
 /* Owners of sockets that exist already. */
 SEC("?iter/task_file")
 int open_files(struct bpf_iter__task_file *ctx)

@@ -260,6 +260,7 @@ struct inet_connection_sock {
 	struct request_sock_queue icsk_accept_queue;
 	__u8 icsk_retransmits; /* timeouts in a row */
 	__u8 icsk_pending;     /* ICSK_TIME_*, 0 while the retransmission timer runs its handler */
+	unsigned long icsk_timeout; /* jiffies: when that timer is due; until 6.17 */
 };
 
 /* include/linux/win_minmax.h */
@@ -436,6 +437,11 @@ struct bpf_iter__bpf_sk_storage_map {
 	struct bpf_iter_meta *meta;
 	struct sock *sk;
 	void *value;
+};
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
 };
 
 struct bpf_iter__bpf_map_elem {

@@ -34,6 +34,12 @@ int BPF_PROG(task_btf)
 	return 0;
 }
 
+SEC("iter/bpf_sk_storage_map")
+int map_elements(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	return 0;
+}
+
 SEC("iter/task_file")
 int sock_from_file(struct bpf_iter__task_file *ctx)
 {

@@ -166,8 +166,10 @@ static __always_inline struct tcp_sock *tcp_copied(struct sock *copy)
 }
 
 /*
- * Defines two programs, of which session.rs loads the one that the kernel can run: each calls
- * visit(seq, sk, tp, s) for every socket that is remembered; tp is NULL unless it is TCP's.
+ * Defines three programs, of which session.rs loads the one that the kernel can run: each calls
+ * visit(seq, sk, tp, s) for every socket that is remembered; tp is NULL unless it is TCP's. `_by_namespace` is for
+ * kernels that have the storage, but refuse to visit the elements of a map: it sees the TCP sockets of the network
+ * namespace in which it is run, unless they are in CLOSE.
  */
 #define EACH_SOCKET(name, visit)                                                              \
 	SEC("?iter/bpf_sk_storage_map")                                                       \
@@ -178,6 +180,20 @@ static __always_inline struct tcp_sock *tcp_copied(struct sock *copy)
                                                                                               \
 		if (sk && s)                                                                  \
 			visit(ctx->meta->seq, sk, bpf_skc_to_tcp_sock(sk), s);                \
+		return 0;                                                                     \
+	}                                                                                     \
+                                                                                              \
+	SEC("?iter/tcp")                                                                      \
+	int name##_by_namespace(struct bpf_iter__tcp *ctx)                                    \
+	{                                                                                     \
+		struct sock_common *common = ctx->sk_common;                                  \
+		struct tcp_sock *tp = common ? bpf_skc_to_tcp_sock(common) : NULL;            \
+                                                                                              \
+		if (!tp) /* in TIME_WAIT, or asking for a connection */                       \
+			return 0;                                                             \
+		struct sock_state *s = state_find((struct sock *)tp);                         \
+		if (s)                                                                        \
+			visit(ctx->meta->seq, (struct sock *)tp, tp, s);                      \
 		return 0;                                                                     \
 	}                                                                                     \
                                                                                               \

@@ -82,6 +82,18 @@ static __always_inline bool after_timeout(struct tcp_sock *tp, struct sock_state
 	return tp->undo_marker || (s && s->tool.timed_out);
 }
 
+/*
+ * A probe is sent when its timer is due. It may be pending for later while something else is sent again: before 5.15 data
+ * that went with a SYN and was not taken (net/ipv4/tcp_input.c: tcp_rcv_fastopen_synack). Later kernels are in state
+ * Loss then, and the newest have no such field any more.
+ */
+static __always_inline bool probe_is_due(struct inet_connection_sock *icsk)
+{
+	if (icsk->icsk_pending != ICSK_TIME_LOSS_PROBE)
+		return false;
+	return !bpf_core_field_exists(icsk->icsk_timeout) || (__s64)(bpf_jiffies64() - icsk->icsk_timeout) >= 0;
+}
+
 /* A probe timer may be pending while a fast retransmission goes out, so the congestion state comes first. */
 static __always_inline __u8 kind_of(struct tcp_sock *tp, __u16 flags, __u8 ca_state, struct sock_state *s)
 {
@@ -93,7 +105,7 @@ static __always_inline __u8 kind_of(struct tcp_sock *tp, __u16 flags, __u8 ca_st
 		return after_timeout(tp, s) ? KIND_RTO : KIND_OTHER;
 	if (ca_state == TCP_CA_RECOVERY)
 		return KIND_FAST;
-	return tp->inet_conn.icsk_pending == ICSK_TIME_LOSS_PROBE ? KIND_TLP : KIND_OTHER;
+	return probe_is_due(&tp->inet_conn) ? KIND_TLP : KIND_OTHER;
 }
 
 /* ---------------------------------------------------------------- totals per socket */

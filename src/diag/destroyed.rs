@@ -15,7 +15,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 
 use super::message::{self, BY_FAMILY, Described, messages};
-use super::{dump, in_each_namespace, open};
+use super::{dump, open};
+use crate::namespaces;
 
 /// SKNLGRP_INET_TCP_DESTROY (1) and SKNLGRP_INET6_TCP_DESTROY (3) of include/uapi/linux/sock_diag.h, as bits.
 const DESTROYED: u32 = 1 << 0 | 1 << 2;
@@ -116,7 +117,9 @@ impl Watch {
         // Without the module that knows TCP nothing is sent, and nobody says so; asking loads it.
         dump(0)?;
         let here = || Ok((open(DESTROYED)?, namespace()));
-        let sockets: Vec<_> = in_each_namespace(here).into_iter().collect::<Result<_>>()?;
+        let sockets: Vec<_> = namespaces::in_each(here)
+            .into_iter()
+            .collect::<Result<_>>()?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         for (index, (socket, _)) in sockets.iter().enumerate() {
             // What is lost is counted anyway; this makes the kernel go on after the first loss.

@@ -28,7 +28,8 @@ use crate::{lacks, source};
 
 crate::skeleton!("record");
 
-/// Whether `TCPTOOLS_WITHOUT` names something that the kernel has: `btf`, `ringbuf`. For tests, and to compare.
+/// Whether `TCPTOOLS_WITHOUT` names something that the kernel has: `btf`, `ringbuf`, `mmap`, `map_elements`. For tests,
+/// and to compare.
 pub fn done_without(feature: &str) -> bool {
     let list = std::env::var("TCPTOOLS_WITHOUT").unwrap_or_default();
     list.split(',').any(|word| word == feature)

@@ -41,7 +41,8 @@ fn tcptools() -> PathBuf {
 }
 
 /// Whatever the host has mounted: in a mount namespace of its own, tracefs is there or it is not.
-const SHOWN: &str = "mount -t tracefs none /sys/kernel/tracing";
+const SHOWN: &str =
+    "[ -d /sys/kernel/tracing/events ] || mount -t tracefs none /sys/kernel/tracing";
 const HIDDEN: &str =
     "mount -t tmpfs none /sys/kernel/tracing; mount -t tmpfs none /sys/kernel/debug";
 

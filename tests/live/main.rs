@@ -31,6 +31,7 @@ mod tool;
 #[path = "../tools/mod.rs"]
 mod tools;
 mod trace;
+mod unseen;
 mod wait;
 
 use std::{
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         tcpreset::tests(),
         tcpretrans::tests(),
         tcpstates::tests(),
+        unseen::tests(),
     ]
     .into_iter()
     .flatten()
@@ -137,23 +139,34 @@ fn missing_capability() -> Option<&'static str> {
         .map(|(name, _)| *name)
 }
 
+/// How often a test is tried where the kernel shows some events to no program.
+const TRIES: u32 = 4;
+
 /// A test as a plain function that returns its reason for failing; or, as [`Missing`], for not running on this kernel.
-fn trial(
-    name: impl Into<String>,
-    test: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
-) -> Trial {
+fn trial(name: impl Into<String>, test: impl Fn() -> anyhow::Result<()> + Send + 'static) -> Trial {
     let name = name.into();
     Trial::ignorable_test(name.clone(), move || {
-        let started = Instant::now();
-        let outcome = test();
-        note(&name, started.elapsed(), outcome.as_ref().err());
-        match outcome {
-            Ok(()) => Ok(Completion::Completed),
-            Err(error) => match error.downcast_ref::<Missing>() {
-                Some(missing) => Ok(Completion::ignored_with(missing)),
-                None => Err(Failed::from(format!("{error:#}"))),
-            },
+        for left in (0..TRIES).rev() {
+            let unseen = unseen::count();
+            let started = Instant::now();
+            let outcome = test();
+            note(&name, started.elapsed(), outcome.as_ref().err());
+            let error = match outcome {
+                Ok(()) => return Ok(Completion::Completed),
+                Err(error) => error,
+            };
+            if let Some(missing) = error.downcast_ref::<Missing>() {
+                return Ok(Completion::ignored_with(missing));
+            }
+            let unseen = unseen::count() - unseen;
+            if unseen == 0 || left == 0 {
+                return Err(Failed::from(format!("{error:#}")));
+            }
+            eprintln!(
+                "{name} is tried again: meanwhile the kernel ran no program for {unseen} events; it failed: {error:#}"
+            );
         }
+        unreachable!("the last try returns")
     })
 }
 

@@ -6,6 +6,8 @@ use std::{fmt, sync::LazyLock};
 use anyhow::Result;
 use libbpf_rs::btf::{Btf, types::Struct};
 
+use tcptools::tracepoint;
+
 use crate::tool;
 
 /// A feature of the kernel that is not there, by the name of its configuration option.
@@ -64,10 +66,25 @@ pub fn needs_task_from_pid() -> Result<()> {
 
 /// An MPTCP connection counts its bytes.
 pub fn needs_mptcp_bytes() -> Result<()> {
-    let btf = Btf::from_vmlinux()?;
-    let socket = btf.type_by_name::<Struct<'_>>("mptcp_sock");
-    let found = socket.is_some_and(|s| s.iter().any(|m| m.name == Some("bytes_acked".as_ref())));
+    let found = has_field("mptcp_sock", "bytes_acked")?;
     needs("mptcp_sock.bytes_acked (since 6.5)", found)
+}
+
+/// The kernel reports retransmissions that it could not send.
+pub fn needs_failed_retransmissions() -> Result<()> {
+    let reported = tracepoint::arguments("tcp_retransmit_skb") > 2;
+    needs("the error of a retransmission (since 6.16)", reported)
+}
+
+/// The record of a tracepoint has this field.
+pub fn record_has(event: &str, field: &str) -> Result<bool> {
+    has_field(&format!("trace_event_raw_{event}"), field)
+}
+
+fn has_field(structure: &str, field: &str) -> Result<bool> {
+    let btf = Btf::from_vmlinux()?;
+    let found = btf.type_by_name::<Struct<'_>>(structure);
+    Ok(found.is_some_and(|s| s.iter().any(|m| m.name == Some(field.as_ref()))))
 }
 
 fn needs(feature: &'static str, present: bool) -> Result<()> {

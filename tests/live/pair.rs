@@ -79,7 +79,7 @@ impl Pair {
     /// Waits for a row, and returns it.
     pub fn row(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
         wait::until(what, PATIENCE, || {
-            Ok(self.tool.seen()?.into_iter().find(|row| is_it(row)))
+            Ok(self.tool.seen()?.iter().find(|row| is_it(row)).cloned())
         })
     }
 

@@ -73,7 +73,7 @@ impl Want {
 
 /// Whether the kernel says why it sends a reset (since 6.10). Before, it also reports none of those that no full socket
 /// sends: where nobody listens, and after TIME_WAIT (net/ipv4/tcp_ipv4.c: tcp_v4_send_reset).
-fn reasons() -> bool {
+pub fn reasons() -> bool {
     tracepoint::arguments("tcp_send_reset") > 2
 }
 

@@ -9,7 +9,7 @@ use std::{
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -40,6 +40,8 @@ pub fn path(name: &str) -> PathBuf {
 pub struct Tool {
     pub child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    /// What `seen` has taken out of the lines so far.
+    parsed: Mutex<Vec<Value>>,
     stdout: Option<JoinHandle<()>>,
     stderr: Option<JoinHandle<String>>,
     _ready: Scratch,
@@ -110,6 +112,7 @@ impl Tool {
         let mut tool = Self {
             child,
             lines,
+            parsed: Mutex::default(),
             stdout: None,
             stderr: Some(stderr),
             _ready: ready,
@@ -140,13 +143,14 @@ impl Tool {
         })
     }
 
-    /// The rows so far, of a JSON run.
-    pub fn seen(&self) -> Result<Vec<Value>> {
+    /// The rows so far, of a JSON run. Who waits for a row asks often, so each line is parsed once.
+    pub fn seen(&self) -> Result<MutexGuard<'_, Vec<Value>>> {
+        let mut parsed = self.parsed.lock().expect("no panic");
         let lines = self.lines.lock().expect("no panic");
-        lines
-            .iter()
-            .map(|line| serde_json::from_str(line).with_context(|| line.clone()))
-            .collect()
+        for line in &lines[parsed.len()..] {
+            parsed.push(serde_json::from_str(line).with_context(|| line.clone())?);
+        }
+        Ok(parsed)
     }
 
     pub fn signal(&self, signal: Signal) -> Result<()> {

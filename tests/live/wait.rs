@@ -31,6 +31,12 @@ pub fn slower(factor: u64) -> u64 {
     if *SCALE > 1 { factor } else { 1 }
 }
 
+/// The longest rest between two questions. In an emulated machine resting takes no time and asking does, so that there
+/// the rests grow.
+fn longest_rest() -> Duration {
+    Duration::from_millis(slower(16))
+}
+
 /// Asks again until there is an answer.
 pub fn until<T>(
     what: &str,
@@ -39,6 +45,7 @@ pub fn until<T>(
 ) -> Result<T> {
     let limit = limit * *SCALE;
     let deadline = Instant::now() + limit;
+    let mut rest = Duration::from_millis(1);
     loop {
         if let Some(value) = condition().with_context(|| format!("while waiting for {what}"))? {
             return Ok(value);
@@ -46,7 +53,8 @@ pub fn until<T>(
         if Instant::now() > deadline {
             bail!("waited {limit:?} in vain for {what}");
         }
-        thread::sleep(Duration::from_millis(1));
+        thread::sleep(rest);
+        rest = (rest * 2).min(longest_rest());
     }
 }
 

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use tcptools::clock::boot_ns;
-use tcptools::iter;
+use tcptools::iter::Visit;
 use tcptools::names::tcp_state;
 use tcptools::output::{Column, Format, Row, Rows, Shown, Style};
 use tcptools::session::{Figures, Handler, Printer};
@@ -136,7 +136,9 @@ impl Now {
     fn add(&mut self, socket: &transition) {
         self.sockets += 1;
         *self.owners.entry(owner(socket.head())).or_default() += 1;
-        let older = |than: &transition| socket.in_state_ns > than.in_state_ns;
+        // By when they entered it: each was visited at a time of its own.
+        let since = |s: &transition| s.head.boot_ns.saturating_sub(s.in_state_ns);
+        let older = |than: &transition| since(socket) < since(than);
         if self.oldest.as_ref().is_none_or(older) {
             self.oldest = Some(*socket);
         }
@@ -275,7 +277,7 @@ pub struct Summary {
     rows: Rows<State>,
     again: bool,
     histograms: MapHandle,
-    sockets: Link,
+    sockets: Visit,
     before: Vec<Times>,
     interval: Option<Duration>,
     due: Instant,
@@ -288,7 +290,7 @@ impl Summary {
     /// When the map of histograms cannot be used.
     pub fn new(
         skel: &TcpstatesSkel<'_>,
-        sockets: Link,
+        sockets: Visit,
         style: Style,
         interval: Option<Duration>,
     ) -> Result<Self> {
@@ -318,7 +320,7 @@ impl Summary {
 
     fn now(&self) -> Result<Vec<Now>> {
         let mut now: Vec<_> = (0..STATES).map(|_| Now::default()).collect();
-        for chunk in iter::run(&self.sockets)?.chunks_exact(size_of::<transition>()) {
+        for chunk in self.sockets.run()?.chunks_exact(size_of::<transition>()) {
             let mut socket = transition::default();
             if plain::copy_from_bytes(&mut socket, chunk).is_ok()
                 && let Some(state) = now.get_mut(usize::from(socket.old_state))

@@ -98,7 +98,7 @@ fn watch(scene: &Scene, name: &str, args: &[&str]) -> Result<Both> {
 /// Every field but the cookie, which nobody may have asked for yet.
 fn all_but_cookie(scene: &mut Scene, both: Both, by: &[&str]) -> Result<Vec<serde_json::Value>> {
     scene.net.quiet()?;
-    let probe = both.full.seen()?;
+    let probe = both.full.seen()?.clone();
     let keys: Vec<String> = probe
         .iter()
         .filter_map(|row| row.as_object())

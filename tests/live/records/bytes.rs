@@ -354,7 +354,7 @@ fn kept(mut scene: Scene) -> Result<()> {
     scene.c.run(&format!("close {}", kept.c))?;
     scene.close(other)?;
     both.bare.wait_lines(3)?;
-    let early = both.bare.seen()?;
+    let early = both.bare.seen()?.clone();
     ensure!(
         early.len() == 3,
         "the row of the kept socket waits: {early:#?}"

@@ -12,6 +12,7 @@ use super::{
     trials,
 };
 use crate::{
+    missing::record_has,
     sockbuf::{Sysctl, any, flood, meminfo, sink, tcp_sockets, udp_turn},
     tool::Tool,
     wait::{self, PATIENCE},
@@ -46,14 +47,11 @@ fn udp(scene: Scene) -> Result<()> {
         let both = watch(&scene, &["-L", port])?;
         flood(&mut agent, family, &at, 900, 40)?;
         let drops = meminfo(&mut agent, fd)?["drops"];
-        let told = [
-            "event",
-            "lport",
-            "socket_family",
-            "type",
-            "cause",
-            "direction",
-        ];
+        let mut told = vec!["event", "lport", "type", "cause", "direction"];
+        // With both ends of the packet, since 6.10.
+        if record_has("udp_fail_queue_rcv_skb", "family")? {
+            told.push("socket_family");
+        }
         let rows = both.agree(&["lport"], &told)?;
         ensure!(drops > 20 && rows.len() as u64 == drops, "{drops} {rows:?}");
         ensure!(rows.iter().all(|row| row["pid"].is_null()), "{rows:?}");

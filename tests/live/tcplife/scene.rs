@@ -74,9 +74,14 @@ impl Scene {
 
     /// tcplife starts, with JSON rows of these two namespaces.
     pub fn watch(&mut self, args: &[&str]) -> Result<()> {
+        self.watch_without("", args)
+    }
+
+    /// The same, as if the kernel did not have these features.
+    pub fn watch_without(&mut self, features: &str, args: &[&str]) -> Result<()> {
         let inodes = self.net.inodes();
         let all = [&["--json", "--netns", &inodes], args].concat();
-        self.tool = Some(Tool::start("tcplife", &all)?);
+        self.tool = Some(Tool::start_reduced(features, "tcplife", &all)?);
         Ok(())
     }
 
