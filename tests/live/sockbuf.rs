@@ -404,7 +404,9 @@ fn tcp_mem() -> Result<()> {
         } else {
             "wmem_queued_bytes"
         };
-        ensure!(row[side].as_u64() > Some(least_share(sockets)?), "{row}");
+        // Under pressure it is this socket that has too much, at the limit it may be any.
+        let its_own = row[side].as_u64() > Some(least_share(sockets)?);
+        ensure!(over || its_own, "{row}");
     }
     Ok(())
 }
