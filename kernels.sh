@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Runs the live tests on other real kernels: Debian's signed cloud images, in emulated machines, without KVM or root.
 #
-#   ./kernels.sh [OPTION...] [KERNEL...]     without a KERNEL: 5.10 6.1 6.12 newest; sid and experimental are known too,
-#                                            and with -arm64 or -arm64-16k (pages of 16 KiB) after it, as 6.12-arm64, each for ARM
+#   ./kernels.sh [OPTION...] [KERNEL...]     without a KERNEL: those of docs/kernels.md; sid and experimental are known too,
+#                                            and with -arm64 or -arm64-16k (pages of 16 KiB) after it, as 6.12-arm64, each for ARM;
+#                                            with -nobtf at the end, as 5.10-nobtf, without its type information (BTF)
 #     --tests 'ARGUMENTS'   what the test program gets, e.g. 'tcplife::owners|tcpreset' or '--skip tcplife::many'
 #     --out DIR             keeps what each guest said and left in DIR/KERNEL
-#     --nobtf               hides the kernel's type information (BTF) in the guest
+#     --nobtf               as -nobtf after each KERNEL
 #     --write               rewrites docs/kernels.md from this run
 #     --offline             takes the kernels in the cache, as they are
 #     --jobs N              runs so many guests at a time (1); each keeps one processor busy
@@ -24,23 +25,24 @@ cd "$(dirname "$0")"
 . scripts/vm/boot.sh
 . scripts/vm/report.sh
 
-ALL_KERNELS="5.10 6.1 6.12 newest"
+ALL_KERNELS="5.10 6.1 6.12 newest 5.10-nobtf newest-nobtf"
 out=
 guest=
 write=
 offline=
 jobs=1
+nobtf=
 kernels=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--tests) guest="$guest tests=$(echo "$2" | tr ' ' ,)" && shift ;;
 	--out) out=$2 && shift ;;
-	--nobtf) guest="$guest nobtf" ;;
+	--nobtf) nobtf=-nobtf ;;
 	--write) write=1 ;;
 	--offline) offline=1 ;;
 	--jobs) jobs=$2 && shift ;;
 	-*)
-		sed -n '5,17s/^# \{0,1\}//p' "$0" >&2
+		sed -n '5,18s/^# \{0,1\}//p' "$0" >&2
 		exit 2
 		;;
 	*) kernels+=("$1") ;;
@@ -49,6 +51,7 @@ while [ $# -gt 0 ]; do
 done
 # shellcheck disable=SC2206 # one word per kernel
 [ ${#kernels[@]} -gt 0 ] || kernels=($ALL_KERNELS)
+[ -z "$nobtf" ] || mapfile -t kernels < <(printf '%s\n' "${kernels[@]%-nobtf}" | sort -uV | sed 's/$/-nobtf/')
 
 arches=$(for name in "${kernels[@]}"; do arch_of "$name"; done | sort -u)
 need clang libelf-dev make pkg-config iproute2 nftables kmod xz-utils busybox-static
@@ -58,7 +61,7 @@ for arch in $arches; do
 	arm64) need qemu-system-arm gcc-aarch64-linux-gnu ;;
 	esac
 done
-[ -n "$offline" ] || fetch "${kernels[@]}"
+[ -n "$offline" ] || fetch "${kernels[@]%-nobtf}"
 
 # build ARCH: the commands and the test program, whose path it prints.
 build() {
@@ -78,12 +81,13 @@ out=${out:-$scratch/out}
 
 # One kernel's run, from its image to what it left.
 run() {
-	local dir=$out/$1 started=$SECONDS arch
+	local dir=$out/$1 started=$SECONDS arch kernel=$CACHE/kernels/${1%-nobtf} hide=
 	arch=$(arch_of "$1")
+	[ "$1" = "${1%-nobtf}" ] || hide=nobtf
 	rm -rf "${dir:?}" && mkdir -p "$dir"
-	cp "$CACHE/kernels/$1/version" "$dir/version"
-	image "$CACHE/kernels/$1" "$scratch/$1" "$arch" "$(dirname "${live[$arch]}")/.." "${live[$arch]}"
-	boot "$arch" "$CACHE/kernels/$1" "$scratch/$1" "$dir" "$guest"
+	cp "$kernel/version" "$dir/version"
+	image "$kernel" "$scratch/$1" "$arch" "$(dirname "${live[$arch]}")/.." "${live[$arch]}"
+	boot "$arch" "$kernel" "$scratch/$1" "$dir" "$guest" $hide
 	rm "$scratch/$1"
 	echo $((SECONDS - started)) >"$dir/seconds"
 }

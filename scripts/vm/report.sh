@@ -8,6 +8,14 @@ summary() {
 		END { print passed + 0 " passed, " failed + 0 " failed, " ignored + 0 " ignored" }' "$1"
 }
 
+# title OUT NAME: the kernel's release, and what was hidden from the commands.
+title() {
+	case $2 in
+	*-nobtf) echo "$(cat "$1/release") without BTF" ;;
+	*) cat "$1/release" ;;
+	esac
+}
+
 # verdict OUT NAME: a line of the outcome, the reasons of ignored tests, and on failure all that helps.
 verdict() {
 	local release
@@ -18,7 +26,7 @@ verdict() {
 	fi
 	release=$(cat "$1/release")
 	echo "$2 ($release, $(cat "$1/seconds") s): $(summary "$1/tests")"
-	sed -n 's/^test \(.*[^ ]\) *\.\.\. ignored (\(.*\))$/  \1: \2/p' "$1/tests"
+	[ "$2" != "${2%-nobtf}" ] || sed -n 's/^test \(.*[^ ]\) *\.\.\. ignored (\(.*\))$/  \1: \2/p' "$1/tests"
 	[ "$(cat "$1/status")" = 0 ] && return 0
 	sed -n '/^failures:/,/^test result/p' "$1/tests" >&2
 	return 1
@@ -54,7 +62,7 @@ row() {
 	for name in "$@"; do
 		case $kind in
 		line) echo -n ' --- |' ;;
-		release) echo -n " $(cat "$out/$name/release") |" ;;
+		release) echo -n " $(title "$out/$name" "$name") |" ;;
 		state) grep -q 'sk_storage: 1' "$out/$name/lacks" && echo -n ' a table |' || echo -n ' the socket |' ;;
 		count) tests_of "$out/$name/tests" | awk -v c="$title" '$1 == c { n[$2]++ }
 			END { run = n["ok"] + n["FAILED"]; printf run ? " " n["ok"] + 0 " of " run " |" : " - |" }' ;;
@@ -84,12 +92,22 @@ page() {
 
 	printf '\n## Tests that a kernel cannot run\n\n'
 	for name in "$@"; do
+		case $name in *-nobtf)
+			echo "- $(title "$out/$name" "$name"): all but the tests named \`records\`, which are those of what the commands know then."
+			continue
+			;;
+		esac
 		tests_of "$out/$name/tests" | awk -v release="$(cat "$out/$name/release")" '$2 == "ignored" {
 			test = $1 "::" $3; $1 = $2 = $3 = ""; sub(/^ */, ""); print "- " release ": `" test "`: " $0 }'
 	done | sort | sed '$!b;/./!s/.*/None./'
 
 	printf '\n## Columns that are blank in every row\n\n'
 	for name in "$@"; do
+		case $name in *-nobtf)
+			echo "- $(title "$out/$name" "$name"): what no record has ([architecture](architecture.md#without-type-information))."
+			continue
+			;;
+		esac
 		lacks=$(cat "$out/$name/lacks")
 		while read -r command key; do
 			reason=$(why "$command" "$key" "$lacks") || complete=1

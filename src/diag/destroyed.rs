@@ -23,7 +23,7 @@ const DESTROYED: u32 = 1 << 0 | 1 << 2;
 
 /// A worker of the kernel's sends the account, once nothing refers to the socket any more (net/core/sock_diag.c). What
 /// has not come by then was lost, or is not told: sockets of the kernel's own, and of namespaces that are not watched.
-pub const PATIENCE: Duration = Duration::from_secs(1);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Bytes of accounts that wait for this process, in each namespace: some ten thousand.
 const BUFFER: usize = 8 << 20;

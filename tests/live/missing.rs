@@ -49,10 +49,14 @@ pub fn needs_cookies() -> Result<()> {
     )
 }
 
-/// There is type information, so that a run with it and one without can be compared.
+/// There is type information. Without it the commands have fewer columns: `records` has the tests for that.
+pub fn btf() -> bool {
+    std::path::Path::new("/sys/kernel/btf/vmlinux").exists()
+}
+
+/// As [`btf`], for tests of what the commands know with it.
 pub fn needs_btf() -> Result<()> {
-    let found = std::path::Path::new("/sys/kernel/btf/vmlinux").exists();
-    needs("CONFIG_DEBUG_INFO_BTF", found)
+    needs("CONFIG_DEBUG_INFO_BTF", btf())
 }
 
 /// A BPF program can ask whether a process still lives.
@@ -66,25 +70,28 @@ pub fn needs_task_from_pid() -> Result<()> {
 
 /// An MPTCP connection counts its bytes.
 pub fn needs_mptcp_bytes() -> Result<()> {
-    let found = has_field("mptcp_sock", "bytes_acked")?;
+    let found = has_field("mptcp_sock", "bytes_acked");
     needs("mptcp_sock.bytes_acked (since 6.5)", found)
+}
+
+/// The kernel tells the receive window that it has announced (since 6.2).
+pub fn tells_receive_window() -> bool {
+    has_field("tcp_info", "tcpi_rcv_wnd")
+}
+
+/// The kernel's type has this field; false without type information.
+fn has_field(structure: &str, field: &str) -> bool {
+    let Ok(btf) = Btf::from_vmlinux() else {
+        return false;
+    };
+    let found = btf.type_by_name::<Struct<'_>>(structure);
+    found.is_some_and(|s| s.iter().any(|m| m.name == Some(field.as_ref())))
 }
 
 /// The kernel reports retransmissions that it could not send.
 pub fn needs_failed_retransmissions() -> Result<()> {
     let reported = tracepoint::arguments("tcp_retransmit_skb") > 2;
     needs("the error of a retransmission (since 6.16)", reported)
-}
-
-/// The record of a tracepoint has this field.
-pub fn record_has(event: &str, field: &str) -> Result<bool> {
-    has_field(&format!("trace_event_raw_{event}"), field)
-}
-
-fn has_field(structure: &str, field: &str) -> Result<bool> {
-    let btf = Btf::from_vmlinux()?;
-    let found = btf.type_by_name::<Struct<'_>>(structure);
-    Ok(found.is_some_and(|s| s.iter().any(|m| m.name == Some(field.as_ref()))))
 }
 
 fn needs(feature: &'static str, present: bool) -> Result<()> {

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! tcpreset against resets that the test provokes, and the kernel's OutRsts.
 
+use std::sync::LazyLock;
+
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use nix::libc;
 use serde_json::{Value, json};
-use tcptools::tracepoint;
 
 use crate::{
     pair::{Pair, Side, filter, pass, trials},
     tcpretrans::busy,
+    trace::record_has,
 };
 
 /// `setsockopt` numbers that libc has no name for.
@@ -74,7 +76,9 @@ impl Want {
 /// Whether the kernel says why it sends a reset (since 6.10). Before, it also reports none of those that no full socket
 /// sends: where nobody listens, and after TIME_WAIT (net/ipv4/tcp_ipv4.c: tcp_v4_send_reset).
 pub fn reasons() -> bool {
-    tracepoint::arguments("tcp_send_reset") > 2
+    static REASONS: LazyLock<bool> =
+        LazyLock::new(|| record_has("tcp/tcp_send_reset", "reason").expect("tracefs is there"));
+    *REASONS
 }
 
 /// A reason in a row that is expected.

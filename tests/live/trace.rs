@@ -12,28 +12,59 @@ use anyhow::{Context, Result, ensure};
 
 use crate::scratch::Scratch;
 
+/// The events, mounted for as long as the value lives.
+struct Tracefs(Scratch);
+
+impl Tracefs {
+    fn mount() -> Result<Self> {
+        let at = Scratch::path("tracefs");
+        fs::create_dir(&*at)?;
+        let mounted = Command::new("mount")
+            .args(["-t", "tracefs", "none", at.text()])
+            .status()?;
+        ensure!(mounted.success(), "tracefs cannot be mounted");
+        Ok(Self(at))
+    }
+}
+
+impl Drop for Tracefs {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure here.
+        let _ = Command::new("umount").arg(self.0.text()).status();
+    }
+}
+
+/// The record of `category/event` has this field, by the kernel's own description, which needs no type information.
+pub fn record_has(event: &str, field: &str) -> Result<bool> {
+    let tracefs = Tracefs::mount()?;
+    let format = fs::read_to_string(tracefs.0.join("events").join(event).join("format"))?;
+    let names = format.split(';').filter_map(|part| part.rsplit(' ').next());
+    Ok(names
+        .map(|name| name.split('[').next().unwrap_or(name))
+        .any(|name| name == field))
+}
+
 pub struct Trace {
     dir: PathBuf,
     name: String,
-    mount: Scratch,
+    _tracefs: Tracefs,
 }
 
 impl Trace {
     /// Of `category/event`, those that pass the filter (`0`: all).
     pub fn of(event: &str, filter: &str) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let mount = Scratch::path("tracefs");
-        fs::create_dir(&*mount)?;
-        let mounted = Command::new("mount")
-            .args(["-t", "tracefs", "none", mount.text()])
-            .status()?;
-        ensure!(mounted.success(), "tracefs cannot be mounted");
+        let tracefs = Tracefs::mount()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let instance = format!("tcptools-{}-{number}", std::process::id());
-        let dir = mount.join("instances").join(instance);
+        let dir = tracefs.0.join("instances").join(instance);
         let (_, name) = event.split_once('/').context("category/event")?;
         let name = name.to_owned();
-        let trace = Self { dir, name, mount };
+        let trace = Self {
+            dir,
+            name,
+            _tracefs: tracefs,
+        };
         fs::create_dir(&trace.dir)?;
         let event = trace.dir.join("events").join(event);
         fs::write(event.join("filter"), filter)?;
@@ -55,6 +86,5 @@ impl Drop for Trace {
     fn drop(&mut self) {
         // Nothing can be done about a failure here.
         let _ = fs::remove_dir(&self.dir);
-        let _ = Command::new("umount").arg(self.mount.text()).status();
     }
 }
