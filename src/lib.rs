@@ -34,6 +34,7 @@ pub mod interrupt;
 pub mod iter;
 pub mod journal;
 pub mod lacks;
+mod lost;
 pub mod names;
 mod namespaces;
 pub mod output;

@@ -11,10 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{
-    AsRawLibbpf, Link, MapCore, MapFlags, MapHandle, Object, OpenObject, PrintLevel, ProgramMut,
-    set_print,
-};
+use libbpf_rs::{Link, MapCore, MapHandle, Object, OpenObject, PrintLevel, ProgramMut, set_print};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -23,12 +20,13 @@ use crate::cost::Meter;
 use crate::filter::Filter;
 use crate::interrupt::Interrupt;
 use crate::iter::Visit;
+use crate::lost::{Counters, Lost};
 pub use crate::output::Figures;
 use crate::output::Rows;
 use crate::sink::{Sink, Stop};
 use crate::skipped::Skipped;
 use crate::source::Source;
-use crate::types::{Record, config, counters, decode, lacks};
+use crate::types::{Record, config, decode, lacks};
 use crate::{host, iter, preflight, privileges, record, tracepoint};
 
 /// Sockets that are followed where their state cannot lie in the sockets themselves.
@@ -321,7 +319,7 @@ impl<'a> Session<'a> {
 
         let interrupt = interrupt.borrow().clone().context("no signal handlers")?;
         let skipped = Skipped::new(object);
-        let mut lost = Lost::new(self, counters);
+        let mut lost = Lost::new(self.tool, self.table() || self.records, counters);
         let stop = self.show(&state, &source, &interrupt, &mut lost);
         drop(links);
         if matches!(stop, Ok(()) | Err(Stop::Interrupted)) {
@@ -370,7 +368,7 @@ impl<'a> Session<'a> {
         state: &RefCell<(Printer, &mut H)>,
         source: &Source<'_>,
         interrupt: &Interrupt,
-        lost: &mut Lost<'_>,
+        lost: &mut Lost,
     ) -> Result<(), Stop> {
         let deadline = self.run.duration.map(|d| Instant::now() + d);
         {
@@ -404,7 +402,7 @@ impl<'a> Session<'a> {
         printer: &mut Printer,
         handler: &mut impl Handler,
         stop: Result<(), Stop>,
-        lost: &mut Lost<'_>,
+        lost: &mut Lost,
         skipped: &Skipped,
         meter: Option<&Meter>,
     ) -> Result<()> {
@@ -517,108 +515,6 @@ fn wait(
     match fds[0].revents() {
         Some(flags) if flags.intersects(left) => Err(Stop::Closed),
         _ => Ok(()),
-    }
-}
-
-/// The kernel half's counters.
-enum Counters {
-    /// In memory that it shares with us: reading them takes no system call and no privilege.
-    Shared(*const counters),
-    /// A map that must be asked: before 5.5.
-    Asked(MapHandle),
-}
-
-impl Counters {
-    fn of(object: &Object) -> Option<Self> {
-        let map = object.maps().find(|m| m.name() == ".data.counters")?;
-        let flags = map.info().ok()?.info.map_flags;
-        if flags & BPF_F_MMAPABLE == 0 || record::done_without("mmap") {
-            return MapHandle::try_from(&map).ok().map(Self::Asked);
-        }
-        let mut size = 0;
-        // SAFETY: the map belongs to a loaded object; libbpf returns its mapping and the size of it.
-        let data = unsafe {
-            libbpf_rs::libbpf_sys::bpf_map__initial_value(
-                map.as_libbpf_object().as_ptr(),
-                &raw mut size,
-            )
-        };
-        let whole = size as usize >= size_of::<counters>() && !data.is_null();
-        whole.then_some(Self::Shared(data.cast()))
-    }
-
-    fn read(&self) -> counters {
-        let mut now = counters::default();
-        match self {
-            // SAFETY: mapped, large enough and aligned as `of` saw; the object outlives the run. The kernel writes it.
-            Self::Shared(data) => unsafe { data.read_volatile() },
-            Self::Asked(map) => {
-                let bytes = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
-                let bytes = bytes.ok().flatten().unwrap_or_default();
-                // Nothing to say is better than no run.
-                let _ = plain::copy_from_bytes(&mut now, &bytes);
-                now
-            }
-        }
-    }
-}
-
-/// include/uapi/linux/bpf.h
-const BPF_F_MMAPABLE: u32 = 1 << 10;
-
-/// Says on standard error what was lost, at most once a second.
-struct Lost<'a> {
-    session: &'a Session<'a>,
-    counters: Counters,
-    said: counters,
-    when: Instant,
-}
-
-impl<'a> Lost<'a> {
-    fn new(session: &'a Session<'a>, counters: Counters) -> Self {
-        let said = counters::default();
-        let when = Instant::now();
-        Self {
-            session,
-            counters,
-            said,
-            when,
-        }
-    }
-
-    /// `untracked`: on this side. Returns all that was counted.
-    fn say(&mut self, untracked: u64) -> counters {
-        let mut now = self.counters.read();
-        now.untracked += untracked;
-        let sum = |c: &counters| c.lost + c.untracked + c.uncounted;
-        let first = sum(&self.said) == 0;
-        if sum(&now) == sum(&self.said) || !first && self.when.elapsed() < Duration::from_secs(1) {
-            return now;
-        }
-        let tool = self.session.tool;
-        if now.lost > self.said.lost {
-            let lost = now.lost;
-            eprintln!(
-                "{tool}: {lost} events lost so far: the buffer was full (a larger --buffer, a narrower filter or a faster reader helps)"
-            );
-        }
-        if now.untracked > self.said.untracked {
-            let sockets = now.untracked;
-            let reason = match self.session.table() || self.session.records {
-                true => "this kernel needs a table for their state, and it is full",
-                false => "the kernel had no memory for their state",
-            };
-            eprintln!("{tool}: {sockets} sockets not tracked so far: {reason}");
-        }
-        if now.uncounted > self.said.uncounted {
-            let uncounted = now.uncounted;
-            eprintln!(
-                "{tool}: {uncounted} occurrences not counted so far: the table was full (a narrower filter helps)"
-            );
-        }
-        self.said = now;
-        self.when = Instant::now();
-        now
     }
 }
 

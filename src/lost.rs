@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the kernel half counts of what it could not do, and saying so.
+
+use std::time::{Duration, Instant};
+
+use libbpf_rs::{AsRawLibbpf, MapCore, MapFlags, MapHandle, Object};
+
+use crate::record;
+use crate::types::counters;
+
+/// The kernel half's counters.
+pub(crate) enum Counters {
+    /// In memory that it shares with us: reading them takes no system call and no privilege.
+    Shared(*const counters),
+    /// A map that must be asked: before 5.5.
+    Asked(MapHandle),
+}
+
+impl Counters {
+    /// `None` if the object is none of ours.
+    pub(crate) fn of(object: &Object) -> Option<Self> {
+        let map = object.maps().find(|m| m.name() == ".data.counters")?;
+        let flags = map.info().ok()?.info.map_flags;
+        if flags & BPF_F_MMAPABLE == 0 || record::done_without("mmap") {
+            return MapHandle::try_from(&map).ok().map(Self::Asked);
+        }
+        let mut size = 0;
+        // SAFETY: the map belongs to a loaded object; libbpf returns its mapping and the size of it.
+        let data = unsafe {
+            libbpf_rs::libbpf_sys::bpf_map__initial_value(
+                map.as_libbpf_object().as_ptr(),
+                &raw mut size,
+            )
+        };
+        let whole = size as usize >= size_of::<counters>() && !data.is_null();
+        whole.then_some(Self::Shared(data.cast()))
+    }
+
+    /// As they are now.
+    pub(crate) fn read(&self) -> counters {
+        let mut now = counters::default();
+        match self {
+            // SAFETY: mapped, large enough and aligned as `of` saw; the object outlives the run. The kernel writes it.
+            Self::Shared(data) => unsafe { data.read_volatile() },
+            Self::Asked(map) => {
+                let bytes = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
+                let bytes = bytes.ok().flatten().unwrap_or_default();
+                // Nothing to say is better than no run.
+                let _ = plain::copy_from_bytes(&mut now, &bytes);
+                now
+            }
+        }
+    }
+}
+
+/// include/uapi/linux/bpf.h
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// Says on standard error what was lost, at most once a second.
+pub(crate) struct Lost {
+    tool: &'static str,
+    /// Whether sockets lie in a table, which may be full.
+    table: bool,
+    /// What the kernel half has counted.
+    pub(crate) counters: Counters,
+    said: counters,
+    when: Instant,
+}
+
+impl Lost {
+    /// Nothing has been lost yet.
+    pub(crate) fn new(tool: &'static str, table: bool, counters: Counters) -> Self {
+        Self {
+            tool,
+            table,
+            counters,
+            said: counters::default(),
+            when: Instant::now(),
+        }
+    }
+
+    /// `untracked`: on this side. Returns all that was counted.
+    pub(crate) fn say(&mut self, untracked: u64) -> counters {
+        let mut now = self.counters.read();
+        now.untracked += untracked;
+        let sum = |c: &counters| c.lost + c.untracked + c.uncounted;
+        let first = sum(&self.said) == 0;
+        if sum(&now) == sum(&self.said) || !first && self.when.elapsed() < Duration::from_secs(1) {
+            return now;
+        }
+        let tool = self.tool;
+        if now.lost > self.said.lost {
+            let lost = now.lost;
+            eprintln!(
+                "{tool}: {lost} events lost so far: the buffer was full (a larger --buffer, a narrower filter or a faster reader helps)"
+            );
+        }
+        if now.untracked > self.said.untracked {
+            let sockets = now.untracked;
+            let reason = match self.table {
+                true => "this kernel needs a table for their state, and it is full",
+                false => "the kernel had no memory for their state",
+            };
+            eprintln!("{tool}: {sockets} sockets not tracked so far: {reason}");
+        }
+        if now.uncounted > self.said.uncounted {
+            let uncounted = now.uncounted;
+            eprintln!(
+                "{tool}: {uncounted} occurrences not counted so far: the table was full (a narrower filter helps)"
+            );
+        }
+        self.said = now;
+        self.when = Instant::now();
+        now
+    }
+}
