@@ -79,6 +79,11 @@ pub fn tells_receive_window() -> bool {
     has_field("tcp_info", "tcpi_rcv_wnd")
 }
 
+/// The record of tcp:tcp_probe names its socket (since 6.10).
+pub fn probe_tells_socket() -> bool {
+    has_field("trace_event_raw_tcp_probe", "skaddr")
+}
+
 /// The kernel's type has this field; false without type information.
 fn has_field(structure: &str, field: &str) -> bool {
     let Ok(btf) = Btf::from_vmlinux() else {

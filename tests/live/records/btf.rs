@@ -15,7 +15,10 @@ use super::scene::{Both, Scene};
 use super::{bytes, tcpstates, trials};
 use crate::scratch::Scratch;
 use crate::tool::{self, Tool};
-use crate::{missing::needs_btf, trial};
+use crate::{
+    missing::{self, needs_btf},
+    trial,
+};
 
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -98,6 +101,7 @@ fn watch(scene: &Scene, name: &str, args: &[&str]) -> Result<Both> {
 /// Every field but the cookie, which nobody may have asked for yet.
 fn all_but_cookie(scene: &mut Scene, both: Both, by: &[&str]) -> Result<Vec<serde_json::Value>> {
     scene.net.quiet()?;
+    both.full.wait_lines(1)?;
     let probe = both.full.seen()?.clone();
     let keys: Vec<String> = probe
         .iter()
@@ -195,7 +199,8 @@ fn tcpconnect(mut scene: Scene) -> Result<()> {
 
 /// Whose namespace and user it is, in commands that know nothing else of a socket.
 fn heads(mut scene: Scene) -> Result<()> {
-    let commands = ["tcpstates", "tcpaccept", "tcpreset", "tcpinfo", "tcpprobe"];
+    let mut commands = vec!["tcpstates", "tcpaccept", "tcpreset", "tcpinfo", "tcpprobe"];
+    commands.retain(|name| *name != "tcpprobe" || missing::probe_tells_socket());
     let watches: Result<Vec<_>> = commands
         .iter()
         .map(|name| watch(&scene, name, &[]))
@@ -205,7 +210,7 @@ fn heads(mut scene: Scene) -> Result<()> {
         tcpstates::reset(&mut scene, &host)?;
     }
     scene.net.quiet()?;
-    for (both, name) in watches?.into_iter().zip(commands) {
+    for (both, name) in watches?.into_iter().zip(commands.iter().copied()) {
         let by: &[&str] = match name {
             "tcpinfo" | "tcpprobe" => &["cookie"],
             "tcpstates" => &["laddr", "lport", "raddr", "rport", "new_state"],
