@@ -60,6 +60,7 @@ impl Files {
 
     /// With this kernel's types, by its release.
     fn right() -> Result<Self> {
+        needs_btf()?;
         let files = Self::new()?;
         files.add(&format!("{}.btf", release()?), &fs::read(KERNEL_BTF)?)?;
         Ok(files)
@@ -251,7 +252,6 @@ fn filters(mut scene: Scene) -> Result<()> {
 
 /// A file that is none, or of another kernel: one sentence, and the exit code of a wrong argument.
 fn refused() -> Result<()> {
-    needs_btf()?;
     let files = Files::right()?;
     let own = format!("{}.btf", release()?);
     let bytes = fs::read(KERNEL_BTF)?;
