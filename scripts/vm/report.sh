@@ -63,7 +63,15 @@ row() {
 		case $kind in
 		line) echo -n ' --- |' ;;
 		release) echo -n " $(title "$out/$name" "$name") |" ;;
-		state) grep -q 'sk_storage: 1' "$out/$name/lacks" && echo -n ' a table |' || echo -n ' the socket |' ;;
+		state)
+			if [ "$name" != "${name%-nobtf}" ]; then
+				echo -n ' user space |'
+			elif grep -q 'sk_storage: 1' "$out/$name/lacks"; then
+				echo -n ' a table |'
+			else
+				echo -n ' the socket |'
+			fi
+			;;
 		count) tests_of "$out/$name/tests" | awk -v c="$title" '$1 == c { n[$2]++ }
 			END { run = n["ok"] + n["FAILED"]; printf run ? " " n["ok"] + 0 " of " run " |" : " - |" }' ;;
 		esac
