@@ -12,7 +12,7 @@ use libtest_mimic::Trial;
 use nix::libc;
 
 use super::scene::{Both, Scene};
-use super::{bytes, tcpstates, trials};
+use super::{bytes, tcplife, tcpstates, trials};
 use crate::scratch::Scratch;
 use crate::tool::{self, Tool};
 use crate::{
@@ -24,7 +24,7 @@ const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 pub fn tests() -> Vec<Trial> {
     [
-        trials("btf::tcplife", tcplife),
+        trials("btf::tcplife", sessions),
         trials("btf::tcplife_given_up", tcplife_given_up),
         trials("btf::tcpconnect", tcpconnect),
         trials("btf::heads", heads),
@@ -116,7 +116,7 @@ fn all_but_cookie(scene: &mut Scene, both: Both, by: &[&str]) -> Result<Vec<serd
 }
 
 /// Everything that tcplife says, of every ending.
-fn tcplife(mut scene: Scene) -> Result<()> {
+fn sessions(mut scene: Scene) -> Result<()> {
     let host = scene.hosts()[0].clone();
     let early = scene.session(&host)?;
     let both = watch(&scene, "tcplife", &[])?;
@@ -145,14 +145,7 @@ fn tcplife(mut scene: Scene) -> Result<()> {
 fn tcplife_given_up(mut scene: Scene) -> Result<()> {
     scene.net.a.sysctl("ipv4/tcp_orphan_retries", "1")?;
     let both = watch(&scene, "tcplife", &[])?;
-    let host = scene.hosts()[0].clone();
-    let session = scene.session(&host)?;
-    crate::pair::filter(&scene.net.b, "prerouting", "meta l4proto tcp drop")?;
-    scene.c.run(&format!("close {}", session.c))?;
-    scene.net.a.quiet()?;
-    crate::pair::pass(&scene.net.b)?;
-    scene.s.run(&format!("linger0 {}", session.s))?;
-    scene.s.run(&format!("close {}", session.s))?;
+    tcplife::unanswered_fin(&mut scene)?;
     let rows = all_but_cookie(&mut scene, both, &tcpstates::ends())?;
     let timeout = rows.iter().any(|row| row["close_reason"] == "timeout");
     ensure!(timeout, "{rows:#?}");

@@ -111,10 +111,8 @@ fn there_already(mut scene: Scene) -> Result<()> {
     tcpstates::owners(&scene, &rows)
 }
 
-/// A timer gives up: nothing is said of what only the socket's error tells.
-fn given_up(mut scene: Scene) -> Result<()> {
-    scene.net.a.sysctl("ipv4/tcp_orphan_retries", "1")?;
-    let both = scene.watch("tcplife", &[])?;
+/// The client's FIN is answered by nobody, until a timer gives up.
+pub fn unanswered_fin(scene: &mut Scene) -> Result<()> {
     let host = scene.hosts()[0].clone();
     let session = scene.session(&host)?;
     crate::pair::filter(&scene.net.b, "prerouting", "meta l4proto tcp drop")?;
@@ -122,7 +120,14 @@ fn given_up(mut scene: Scene) -> Result<()> {
     scene.net.a.quiet()?;
     crate::pair::pass(&scene.net.b)?;
     scene.s.run(&format!("linger0 {}", session.s))?;
-    scene.s.run(&format!("close {}", session.s))?;
+    scene.s.run(&format!("close {}", session.s)).map(drop)
+}
+
+/// A timer gives up: nothing is said of what only the socket's error tells.
+fn given_up(mut scene: Scene) -> Result<()> {
+    scene.net.a.sysctl("ipv4/tcp_orphan_retries", "1")?;
+    let both = scene.watch("tcplife", &[])?;
+    unanswered_fin(&mut scene)?;
     scene.net.quiet()?;
     let rows = both.agree(&tcpstates::ends(), &TOLD)?;
     let client = rows
