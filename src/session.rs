@@ -149,9 +149,9 @@ impl<'a> Session<'a> {
         self.records
     }
 
-    /// The user's type information.
-    pub fn btf(&self) -> Option<&Path> {
-        self.run.btf.as_deref()
+    /// See [`record::types`].
+    pub fn types(&self) -> Option<&Path> {
+        record::types(self.run)
     }
 
     /// Whether sockets that exist already are to be looked at.
@@ -186,8 +186,9 @@ impl<'a> Session<'a> {
         B: SkelBuilder<'o>,
         B::Output: OpenSkel<'o>,
     {
-        if let Some(file) = self.btf().filter(|_| !self.records) {
-            record::check_unused(file)?;
+        match &self.run.btf {
+            Some(file) if record::has_types() => record::check_unused(file)?,
+            _ => {}
         }
         let mut open = builder.open(storage)?;
         let object = open.open_object_mut();

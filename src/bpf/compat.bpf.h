@@ -198,6 +198,24 @@ static __always_inline struct cgroup *sock_cgroup(struct sock *sk)
 	return (struct cgroup *)(BPF_CORE_READ(tagged, val) & ~3ULL);
 }
 
+/*
+ * kernfs_node.id: a number since 5.5, that of the directory's inode; before it a union, of which the lower half is that.
+ */
+struct kernfs_node___5_4 {
+	union {
+		__u64 id;
+	} id;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u64 cgroup_id(struct cgroup *cgroup)
+{
+	struct kernfs_node *kn = BPF_CORE_READ(cgroup, kn);
+
+	if (bpf_core_field_exists(kn->id))
+		return BPF_CORE_READ(kn, id);
+	return (__u32)BPF_CORE_READ((struct kernfs_node___5_4 *)kn, id.id);
+}
+
 /* mptcp_sock.bytes_acked, bytes_received: since 6.5. Before it a parent's bytes are unknown. */
 static __always_inline bool mptcp_bytes(struct sock *sk, __u64 *acked, __u64 *received)
 {

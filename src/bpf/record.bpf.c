@@ -138,6 +138,8 @@ static __noinline void sock_note(struct seen *e)
 	TAKE(e->uid, sk, sk_uid.val);
 	if (HAS(sk, __sk_common.skc_net))
 		e->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	if (config.set.cgroup)
+		e->in_cgroups = in_cgroups(&config.filter.cgroup, sk);
 	if (!e->cookie)
 		TAKE(e->cookie, sk, __sk_common.skc_cookie.counter);
 }

@@ -7,6 +7,7 @@
 #ifndef TCPTOOLS_RECORD_BPF_H
 #define TCPTOOLS_RECORD_BPF_H
 
+#include "cgroup.bpf.h"
 #include "filter.bpf.h"
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -180,6 +181,8 @@ struct seen {
 	__u32 rcv_wnd;
 	__u32 netns; /* of any kind that has a socket, with --btf; 0: not known */
 	__u32 uid;   /* the same; ~0: not known */
+	__u8 in_cgroups; /* the same: what config.filter.cgroup says of it, if that is set */
+	__u8 pad[7];
 };
 
 /* What a socket's end has besides: SEEN_STATE and SEEN_DESTROY. */

@@ -11,6 +11,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "cgroup.bpf.h"
 #include "compat.bpf.h"
 #include "events.bpf.h"
 #include "filter.bpf.h"
@@ -173,23 +174,6 @@ static __always_inline void owner_follow(struct owner *owner, struct sock *sk, i
 }
 
 /* ---------------------------------------------------------------- filters that look into the socket */
-
-/* In the socket's cgroup or below it: the socket belongs to the cgroup that its creator was in. */
-static __always_inline bool in_cgroups(const volatile struct id_list *list, struct sock *sk)
-{
-	struct cgroup *cgroup = sock_cgroup(sk);
-	bool found = false;
-
-	for (int depth = 0; depth < 16 && cgroup; depth++) {
-		__u64 id = BPF_CORE_READ(cgroup, kn, id);
-		for (__u32 i = 0; i < MAX_IDS && i < list->n; i++)
-			found |= list->id[i] == id;
-		if (found)
-			break;
-		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
-	}
-	return found != !!list->negate;
-}
 
 static __always_inline bool sock_wanted(struct sock *sk)
 {

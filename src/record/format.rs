@@ -19,7 +19,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::external;
-use crate::preflight::{self, Trouble};
+use crate::preflight::{self, KERNEL_BTF, Trouble};
 use crate::tracepoints::{self, Field};
 
 /// BTF under construction.
@@ -157,6 +157,8 @@ impl Described {
     pub fn new(tracepoints: &[&str], file: Option<&Path>) -> Result<Self> {
         let events = tracefs()?;
         let mut types = match file {
+            // The kernel's own need no proof.
+            Some(path) if path == Path::new(KERNEL_BTF) => Types::of(path)?,
             Some(path) => Types::of(&external::checked(path, Some(&events))?)?,
             None => Types::new()?,
         };

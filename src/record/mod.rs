@@ -18,7 +18,7 @@ use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 
 pub use self::sockets::{Socket, Sockets};
 pub use self::wanted::Wanted;
-use crate::cli::Usage;
+use crate::cli::{Run, Usage};
 use crate::clock::{boot_ns, monotonic_ns};
 use crate::filter::Filter;
 use crate::preflight::{KERNEL_BTF, Trouble};
@@ -35,9 +35,23 @@ pub fn done_without(feature: &str) -> bool {
     list.split(',').any(|word| word == feature)
 }
 
+/// Whether the kernel has type information of its own.
+pub(crate) fn has_types() -> bool {
+    !done_without("btf") && Path::new(KERNEL_BTF).exists()
+}
+
+/// The type information by which sockets are read besides records: the kernel's own, if it only lacks what came with
+/// the ring buffer, or the user's file.
+pub fn types(run: &Run) -> Option<&Path> {
+    match has_types() {
+        true => Some(Path::new(KERNEL_BTF)),
+        false => run.btf.as_deref(),
+    }
+}
+
 /// What the kernel lacks, without which nothing but tracepoints' records can be read.
 pub fn lacking() -> Option<&'static str> {
-    if done_without("btf") || !Path::new(KERNEL_BTF).exists() {
+    if !has_types() {
         return Some("no type information (BTF)");
     }
     // Such a kernel (before 5.8) lacks more of what the commands' own programs need.
@@ -81,7 +95,7 @@ pub trait Translate {
         true
     }
 
-    /// What [`Self::blank`] does not name, as it is known with `--btf`.
+    /// What [`Self::blank`] does not name, as it is known where sockets are read ([`types`]).
     fn blank_of_sockets(&self) -> &'static str {
         "netns and uid"
     }
@@ -157,7 +171,7 @@ pub fn run(
     translate: impl Translate,
     handler: &mut impl Handler,
 ) -> Result<()> {
-    let file = session.btf();
+    let file = session.types();
     let wanted = Wanted::new(filter, file.is_some() && translate.follows())?;
     refuse_lockdown()?;
     let mut tracepoints = translate.tracepoints();

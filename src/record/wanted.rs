@@ -14,14 +14,14 @@ use crate::types::{
 pub struct Wanted(Box<config>);
 
 impl Wanted {
-    /// `sockets`: records tell namespace and user of a socket (`--btf`).
+    /// `sockets`: records tell namespace, cgroup and user of a socket (`--btf`).
     ///
     /// # Errors
     /// A sentence, if a filter needs what no record has.
     pub fn new(flags: &Filter, sockets: bool) -> Result<Self> {
         let hidden = [
             ("--netns", flags.netns.is_some() && !sockets),
-            ("--cgroup", flags.cgroup.is_some()),
+            ("--cgroup", flags.cgroup.is_some() && !sockets),
             ("--uid", flags.uid.is_some() && !sockets),
         ];
         if let Some((flag, _)) = hidden.iter().find(|(_, given)| *given) {
@@ -35,17 +35,26 @@ impl Wanted {
     /// # Errors
     /// A sentence, if a filter asks of sockets what records without their addresses do not tell.
     pub fn refuse_sockets(&self) -> Result<()> {
-        match (self.0.set.netns, self.0.set.uid) {
-            (0, 0) => Ok(()),
-            (0, _) => Err(untold("--uid")),
-            _ => Err(untold("--netns")),
+        let set = &self.0.set;
+        let given = [
+            ("--netns", set.netns),
+            ("--cgroup", set.cgroup),
+            ("--uid", set.uid),
+        ];
+        match given.iter().find(|(_, given)| *given != 0) {
+            Some((flag, _)) => Err(Usage(format!(
+                "{flag}: the records of tcp:tcp_probe do not name the socket on this kernel (before 6.10)"
+            ))
+            .into()),
+            None => Ok(()),
         }
     }
 
-    /// Whether the filters of namespace and user let an event's socket pass. One that is not known passes none.
+    /// Whether the filters of namespace, cgroup and user let an event's socket pass. One that is not known passes none.
     pub fn socket(&self, event: &seen) -> bool {
         let f = &self.0.filter;
         (f.netns.n == 0 || event.netns != 0 && id(&f.netns, event.netns.into()))
+            && (f.cgroup.n == 0 || event.in_cgroups != 0)
             && (f.uid.n == 0 || event.uid != u32::MAX && range(&f.uid, event.uid))
     }
 

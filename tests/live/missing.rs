@@ -49,14 +49,44 @@ pub fn needs_cookies() -> Result<()> {
     )
 }
 
-/// There is type information. Without it the commands have fewer columns: `records` has the tests for that.
+/// There is type information.
 pub fn btf() -> bool {
     std::path::Path::new("/sys/kernel/btf/vmlinux").exists()
 }
 
-/// As [`btf`], for tests of what the commands know with it.
+/// As [`btf`].
 pub fn needs_btf() -> Result<()> {
     needs("CONFIG_DEBUG_INFO_BTF", btf())
+}
+
+/// The commands have programs of their own here, not only tracepoints' records: `records` has the tests for those.
+pub fn programs() -> bool {
+    static RING: LazyLock<bool> = LazyLock::new(|| !tcptools::source::lacks_ring_buffer());
+    btf() && *RING
+}
+
+/// As [`programs`], for tests of what the commands know with them.
+pub fn needs_programs() -> Result<()> {
+    needs_btf()?;
+    needs("a ring buffer (since 5.8)", programs())
+}
+
+/// Lockdown's confidentiality mode, in which the commands refuse to run.
+pub fn needs_confidentiality() -> Result<()> {
+    needs("lockdown in confidentiality mode", confidential())
+}
+
+/// As every other test does.
+pub fn needs_no_confidentiality() -> Result<()> {
+    needs(
+        "memory that BPF may read: it is in lockdown's confidentiality mode",
+        !confidential(),
+    )
+}
+
+fn confidential() -> bool {
+    let modes = std::fs::read_to_string("/sys/kernel/security/lockdown");
+    modes.is_ok_and(|modes| modes.contains("[confidentiality]"))
 }
 
 /// A BPF program can ask whether a process still lives.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use anyhow::Result;
 use nix::errno::Errno;
 use tcptools::names::state::{CLOSE, ESTABLISHED, SYN_RECV, SYN_SENT};
-use tcptools::record::{Event, Sockets, Translate, Wanted, head, refuse};
+use tcptools::record::{Event, Sockets, Translate, Wanted, head, refuse, types};
 use tcptools::types::{Record, bytes_of, flow, known, owner, seen, seen_kind};
 
 use super::bpf::types::connect;
@@ -50,7 +50,7 @@ impl Opens {
     /// # Errors
     /// A sentence, if the arguments ask for what records do not have.
     pub fn new(args: &Args) -> Result<Self> {
-        let errors = args.common.run.btf.is_some();
+        let errors = types(&args.common.run).is_some();
         refuse(&[
             ("--count", args.count.is_some()),
             ("--hist", args.hist.is_some()),

@@ -11,7 +11,7 @@ use tcptools::diag::Accounts;
 use tcptools::names::state::{
     CLOSE, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
 };
-use tcptools::record::{Event, Sockets, Translate, Wanted, head, refuse};
+use tcptools::record::{Event, Sockets, Translate, Wanted, head, refuse, types};
 use tcptools::types::{Record, bytes_of, flow, known, owner, seen, seen_end, seen_kind};
 
 use self::account::{BARE, Ended, is_attempt};
@@ -70,7 +70,7 @@ impl Sessions {
     pub fn new(args: &Args) -> Result<Self> {
         refuse(&[("--active", args.active.is_some())])?;
         // At CLOSE the socket itself tells more, and sooner.
-        let sockets = args.common.run.btf.is_some();
+        let sockets = types(&args.common.run).is_some();
         let accounts = match sockets {
             true => Accounts::without(),
             false => Accounts::watch(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `--btf FILE`: the type information of this kernel, given by hand, as where it has none of its own; and files that are
-//! not of this kernel.
+//! Sockets read by type information where records are all there is: this kernel's, given by hand (`--btf FILE`), as
+//! where it has none; its own, as where only the ring buffer is lacking; and files that are not of this kernel.
 
 use std::ffi::CStr;
 use std::fs;
@@ -12,7 +12,8 @@ use libtest_mimic::Trial;
 use nix::libc;
 
 use super::scene::{Both, Scene};
-use super::{bytes, tcplife, tcpstates, trials};
+use super::{bytes, tcplife, tcpstates};
+use crate::cgroups::Groups;
 use crate::scratch::Scratch;
 use crate::tool::{self, Tool};
 use crate::{
@@ -29,11 +30,23 @@ pub fn tests() -> Vec<Trial> {
         trials("btf::tcpconnect", tcpconnect),
         trials("btf::heads", heads),
         trials("btf::filters", filters),
+        trials("btf::cgroups", cgroups),
         vec![trial("records::btf::refused", refused)],
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// As [`super::MODES`], and with the kernel's own types.
+fn trials(name: &str, play: fn(Scene) -> Result<()>) -> Vec<Trial> {
+    let own = trial(format!("records::{name}_own"), move || {
+        needs_btf()?;
+        play(Scene::new("ringbuf,mmap")?)
+    });
+    let mut all = super::trials(name, play);
+    all.push(own);
+    all
 }
 
 fn release() -> Result<String> {
@@ -84,19 +97,25 @@ impl Drop for Files {
     }
 }
 
-/// The command with the kernel's own types, and without, but with the file. The directory may go once both are ready.
+/// The command as it is, and with only records and the types of sockets.
 fn watch(scene: &Scene, name: &str, args: &[&str]) -> Result<Both> {
-    let files = Files::right()?;
     let addresses = scene.addresses();
     let args = [&["--json", "--addr", &addresses], args].concat();
     Ok(Both {
         full: Tool::start(name, &args)?,
-        bare: Tool::start_reduced(
-            scene.without,
-            name,
-            &[&args[..], &["--btf", &files.text()]].concat(),
-        )?,
+        bare: start_bare(scene, name, &args)?,
     })
+}
+
+/// Without types of the kernel's own it gets a file, which may go once it is ready.
+fn start_bare(scene: &Scene, name: &str, args: &[&str]) -> Result<Tool> {
+    let files = Files::right()?;
+    let file = files.text();
+    let given = match scene.without.contains("btf") {
+        true => &["--btf", &file][..],
+        false => &[],
+    };
+    Tool::start_reduced(scene.without, name, &[args, given].concat())
 }
 
 /// Every field but the cookie, which nobody may have asked for yet.
@@ -155,13 +174,8 @@ fn tcplife_given_up(mut scene: Scene) -> Result<()> {
 /// Opens that fail without an RST.
 fn tcpconnect(mut scene: Scene) -> Result<()> {
     scene.net.a.sysctl("ipv4/tcp_syn_retries", "1")?;
-    let files = Files::right()?;
     let addresses = scene.addresses();
-    let bare = Tool::start_reduced(
-        scene.without,
-        "tcpconnect",
-        &["--json", "--addr", &addresses, "--btf", &files.text()],
-    )?;
+    let bare = start_bare(&scene, "tcpconnect", &["--json", "--addr", &addresses])?;
     let host = scene.hosts()[0].clone();
     let session = scene.session(&host)?;
     scene.close(session)?;
@@ -241,6 +255,38 @@ fn filters(mut scene: Scene) -> Result<()> {
         ensure!(rows.len() == count, "{args:?}: {rows:#?}");
     }
     Ok(())
+}
+
+/// By the cgroup of who made the socket, or one above it.
+fn cgroups(mut scene: Scene) -> Result<()> {
+    let groups = Groups::new()?;
+    let [group, below] = [&groups.above, &groups.below];
+    let not = format!("!{group}");
+    // The client's end, or the server's.
+    let lists = [(group, "1"), (below, "1"), (&not, "2")];
+    let watches: Result<Vec<_>> = lists
+        .iter()
+        .map(|(list, _)| watch(&scene, "tcplife", &["--cgroup", list]))
+        .collect();
+    scene.c.run(&format!("cgroup {below}"))?;
+    for host in scene.hosts() {
+        let session = scene.session(&host)?;
+        scene.close(session)?;
+    }
+    scene.net.quiet()?;
+    for (both, (list, end)) in watches?.into_iter().zip(lists) {
+        let rows = both.agree(&tcpstates::ends(), &["tx_bytes"])?;
+        let right = |row: &serde_json::Value| {
+            row["laddr"]
+                .as_str()
+                .is_some_and(|laddr| laddr.ends_with(end))
+        };
+        ensure!(
+            rows.len() == 3 && rows.iter().all(right),
+            "{list}: {rows:#?}"
+        );
+    }
+    scene.c.kill()
 }
 
 /// A file that is none, or of another kernel: one sentence, and the exit code of a wrong argument.

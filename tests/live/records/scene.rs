@@ -6,7 +6,12 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{missing, net::Net, peer::Agent, tool::Tool};
+use crate::{
+    missing,
+    net::Net,
+    peer::Agent,
+    tool::{Run, Tool},
+};
 
 /// Client's and server's descriptors of a session.
 #[derive(Clone, Copy)]
@@ -121,13 +126,12 @@ impl Both {
     /// The rows of both, which agree; `by` names a socket, `same` are the fields that must be told by both or by none.
     pub fn agree(self, by: &[&str], same: &[&str]) -> Result<Vec<Value>> {
         let (full, bare) = (self.full.stop()?, self.bare.stop()?);
-        let said = "no type information (BTF)";
-        ensure!(bare.stderr.contains(said), "it says so: {}", bare.stderr);
-        ensure!(
-            full.stderr.contains(said) != missing::btf(),
-            "{}",
-            full.stderr
-        );
+        let said = |run: &Run| {
+            let lacking = ["no type information (BTF)", "no ring buffer"];
+            lacking.iter().any(|why| run.stderr.contains(why))
+        };
+        ensure!(said(&bare), "it says so: {}", bare.stderr);
+        ensure!(said(&full) != missing::programs(), "{}", full.stderr);
         let (full, bare) = (full.rows()?, bare.rows()?);
         let (left, right) = (by_socket(&full, by), by_socket(&bare, by));
         let sockets = |rows: &BTreeMap<String, Vec<&Value>>| -> Vec<_> {

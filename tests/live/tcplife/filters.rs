@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
 use super::scene::{End, Scene, end};
-use crate::{net::Net, scratch::Scratch, tool::Tool, trial};
+use crate::{cgroups::Groups, net::Net, tool::Tool, trial};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -193,17 +193,8 @@ fn places() -> Result<()> {
 
 /// By the cgroup of who made the socket, or one above it.
 fn cgroups() -> Result<()> {
-    let root = cgroup2_root()?;
-    let group = CgroupDir(format!(
-        "{root}/{}",
-        Scratch::path("cgroup")
-            .file_name()
-            .context("a name")?
-            .display()
-    ));
-    std::fs::create_dir(&group.0)?;
-    let below = CgroupDir(format!("{}/below", group.0));
-    std::fs::create_dir(&below.0)?;
+    let groups = Groups::new()?;
+    let [group, below] = [&groups.above, &groups.below];
     let net = Net::new()?;
     let arg = |value: &str| {
         Tool::start(
@@ -211,13 +202,9 @@ fn cgroups() -> Result<()> {
             &["--json", "--netns", &net.inodes(), "--cgroup", value],
         )
     };
-    let tools = [
-        arg(&group.0)?,
-        arg(&below.0)?,
-        arg(&format!("!{}", group.0))?,
-    ];
+    let tools = [arg(group)?, arg(below)?, arg(&format!("!{group}"))?];
     let (mut c, mut s) = (net.a.agent()?, net.b.agent()?);
-    c.run(&format!("cgroup {}", below.0))?;
+    c.run(&format!("cgroup {below}"))?;
     let (listener, at) = s.listen("10.9.0.2:0")?;
     let fd = c.open(&at)?;
     c.run(&format!("connect {fd} {at}"))?;
@@ -234,23 +221,4 @@ fn cgroups() -> Result<()> {
         );
     }
     c.kill()
-}
-
-/// A cgroup of the test, removed when its processes are gone.
-struct CgroupDir(String);
-
-impl Drop for CgroupDir {
-    fn drop(&mut self) {
-        // A cgroup with a zombie in it stays busy; it is empty and harmless then.
-        let _ = std::fs::remove_dir(&self.0);
-    }
-}
-
-fn cgroup2_root() -> Result<String> {
-    let mounts = std::fs::read_to_string("/proc/mounts")?;
-    let mount = mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>())
-        .find(|fields| fields[2] == "cgroup2");
-    Ok(mount.context("no cgroup2 is mounted here")?[1].to_owned())
 }
