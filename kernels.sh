@@ -4,10 +4,10 @@
 #
 #   ./kernels.sh [OPTION...] [KERNEL...]     without a KERNEL: those of docs/kernels.md; sid and experimental are known too,
 #                                            and with -arm64 or -arm64-16k (pages of 16 KiB) after it, as 6.12-arm64, each for ARM;
-#                                            with -nobtf at the end, as 5.10-nobtf, without its type information (BTF)
+#                                            with -nobtf at the end, as 5.10-nobtf, without its type information (BTF);
+#                                            with -integrity or -confidentiality in that mode of kernel lockdown
 #     --tests 'ARGUMENTS'   what the test program gets, e.g. 'tcplife::owners|tcpreset' or '--skip tcplife::many'
 #     --out DIR             keeps what each guest said and left in DIR/KERNEL
-#     --nobtf               as -nobtf after each KERNEL
 #     --write               rewrites docs/kernels.md from this run
 #     --offline             takes the kernels in the cache, as they are
 #     --jobs N              runs so many guests at a time (1); each keeps one processor busy
@@ -25,19 +25,17 @@ cd "$(dirname "$0")"
 . scripts/vm/boot.sh
 . scripts/vm/report.sh
 
-ALL_KERNELS="5.10 6.1 6.12 newest 5.10-nobtf newest-nobtf"
+ALL_KERNELS="5.10 6.1 6.12 newest 5.10-nobtf newest-nobtf 5.10-confidentiality newest-confidentiality"
 out=
 guest=
 write=
 offline=
 jobs=1
-nobtf=
 kernels=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--tests) guest="$guest tests=$(echo "$2" | tr ' ' ,)" && shift ;;
 	--out) out=$2 && shift ;;
-	--nobtf) nobtf=-nobtf ;;
 	--write) write=1 ;;
 	--offline) offline=1 ;;
 	--jobs) jobs=$2 && shift ;;
@@ -51,7 +49,6 @@ while [ $# -gt 0 ]; do
 done
 # shellcheck disable=SC2206 # one word per kernel
 [ ${#kernels[@]} -gt 0 ] || kernels=($ALL_KERNELS)
-[ -z "$nobtf" ] || mapfile -t kernels < <(printf '%s\n' "${kernels[@]%-nobtf}" | sort -uV | sed 's/$/-nobtf/')
 
 arches=$(for name in "${kernels[@]}"; do arch_of "$name"; done | sort -u)
 need clang libelf-dev make pkg-config iproute2 nftables kmod xz-utils busybox-static
@@ -61,7 +58,8 @@ for arch in $arches; do
 	arm64) need qemu-system-arm gcc-aarch64-linux-gnu ;;
 	esac
 done
-[ -n "$offline" ] || fetch "${kernels[@]%-nobtf}"
+mapfile -t packages < <(for name in "${kernels[@]}"; do kernel_of "$name"; done | sort -uV)
+[ -n "$offline" ] || fetch "${packages[@]}"
 
 # build ARCH: the commands and the test program, whose path it prints.
 build() {
@@ -81,13 +79,13 @@ out=${out:-$scratch/out}
 
 # One kernel's run, from its image to what it left.
 run() {
-	local dir=$out/$1 started=$SECONDS arch kernel=$CACHE/kernels/${1%-nobtf} hide=
+	local dir=$out/$1 started=$SECONDS arch kernel
+	kernel=$CACHE/kernels/$(kernel_of "$1")
 	arch=$(arch_of "$1")
-	[ "$1" = "${1%-nobtf}" ] || hide=nobtf
 	rm -rf "${dir:?}" && mkdir -p "$dir"
 	cp "$kernel/version" "$dir/version"
 	image "$kernel" "$scratch/$1" "$arch" "$(dirname "${live[$arch]}")/.." "${live[$arch]}"
-	boot "$arch" "$kernel" "$scratch/$1" "$dir" "$guest" $hide
+	boot "$arch" "$kernel" "$scratch/$1" "$dir" "$guest" "$(parameter_of "$1")"
 	rm "$scratch/$1"
 	echo $((SECONDS - started)) >"$dir/seconds"
 }

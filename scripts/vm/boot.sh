@@ -18,6 +18,14 @@
 
 ARGUMENTS="loglevel=4 panic=-1 oops=panic mitigations=off audit=0 selinux=0 apparmor=0 random.trust_cpu=on"
 
+# parameter_of NAME: what the guest's kernel or init is told, so that it runs in the way that the name says.
+parameter_of() {
+	case $(way_of "$1") in
+	nobtf) echo nobtf ;;
+	integrity | confidentiality) echo "lockdown=$(way_of "$1")" ;;
+	esac
+}
+
 # machine ARCH: sets MACHINE, what is emulated, with the console and the ports for the tests' words and for the result.
 machine() {
 	case $1 in

@@ -11,6 +11,21 @@ MIRROR=${TCPTOOLS_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2
 KEYRING=${TCPTOOLS_DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
 CACHE=${TCPTOOLS_KERNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tcptools}
 
+# A kernel may be run in another way than its package has it: NAME-nobtf, NAME-integrity, NAME-confidentiality.
+kernel_of() {
+	local name=$1
+	for way in nobtf integrity confidentiality; do name=${name%-"$way"}; done
+	echo "$name"
+}
+
+# way_of NAME: that way, or nothing.
+way_of() {
+	local name
+	name=$(kernel_of "$1")
+	name=${1#"$name"}
+	echo "${name#-}"
+}
+
 # What a kernel is called here: a release, and what it runs on if that is no PC: 6.12, 6.12-arm64, 6.12-arm64-16k (with
 # pages of 16 KiB, which no cloud image has).
 arch_of() {

@@ -8,11 +8,24 @@ summary() {
 		END { print passed + 0 " passed, " failed + 0 " failed, " ignored + 0 " ignored" }' "$1"
 }
 
-# title OUT NAME: the kernel's release, and what was hidden from the commands.
+# title OUT NAME: the kernel's release, and in which way it ran.
 title() {
-	case $2 in
-	*-nobtf) echo "$(cat "$1/release") without BTF" ;;
-	*) cat "$1/release" ;;
+	local release
+	release=$(cat "$1/release")
+	case $(way_of "$2") in
+	nobtf) echo "$release without BTF" ;;
+	integrity) echo "$release in lockdown" ;;
+	confidentiality) echo "$release in lockdown (confidentiality)" ;;
+	*) echo "$release" ;;
+	esac
+}
+
+# few NAME: why only some of the tests run there; fails if all do.
+few() {
+	case $(way_of "$1") in
+	nobtf) echo "all but the tests named \`records\`, which are those of what the commands know then" ;;
+	confidentiality) echo "all but \`records::lockdown\`: every command refuses to run, in one sentence" ;;
+	*) return 1 ;;
 	esac
 }
 
@@ -26,7 +39,7 @@ verdict() {
 	fi
 	release=$(cat "$1/release")
 	echo "$2 ($release, $(cat "$1/seconds") s): $(summary "$1/tests")"
-	[ "$2" != "${2%-nobtf}" ] || sed -n 's/^test \(.*[^ ]\) *\.\.\. ignored (\(.*\))$/  \1: \2/p' "$1/tests"
+	few "$2" >/dev/null || sed -n 's/^test \(.*[^ ]\) *\.\.\. ignored (\(.*\))$/  \1: \2/p' "$1/tests"
 	[ "$(cat "$1/status")" = 0 ] && return 0
 	sed -n '/^failures:/,/^test result/p' "$1/tests" >&2
 	return 1
@@ -34,7 +47,7 @@ verdict() {
 
 # tests_of FILE: the outcomes, one a line: command, ok or FAILED or ignored, test, reason.
 tests_of() {
-	sed -n 's/^test \([a-z]*\)::\([^ ]*\) *\.\.\. \([a-zA-Z]*\)\( (\(.*\))\)\{0,1\}$/\1 \3 \2 \5/p' "$1"
+	sed -n 's/^test \(records::[a-z]*\|[a-z]*\)::\([^ ]*\) *\.\.\. \([a-zA-Z]*\)\( (\(.*\))\)\{0,1\}$/\1 \3 \2 \5/p' "$1"
 }
 
 # blank_of FILE: the columns that had a value in no row: command and key.
@@ -64,8 +77,10 @@ row() {
 		line) echo -n ' --- |' ;;
 		release) echo -n " $(title "$out/$name" "$name") |" ;;
 		state)
-			if [ "$name" != "${name%-nobtf}" ]; then
+			if [ "$(way_of "$name")" = nobtf ]; then
 				echo -n ' user space |'
+			elif [ "$(way_of "$name")" = confidentiality ]; then
+				echo -n ' - |'
 			elif grep -q 'sk_storage: 1' "$out/$name/lacks"; then
 				echo -n ' a table |'
 			else
@@ -88,7 +103,9 @@ page() {
 
 		Every command's live tests (real traffic, rows compared with what the test knows and the kernel counts) were run on
 		these kernels, Debian's signed cloud images, in emulated machines. This page is written by `./kernels.sh --write`,
-		not by hand; `./kernels.sh` alone repeats the run. Cells: tests passed of tests run.
+		not by hand; `./kernels.sh` alone repeats the run. Cells: tests passed of tests run. `records::` are the tests of what
+		a command knows without BTF or without a ring buffer, run on the same traffic as the command with both; `records::btf`
+		those of sockets read by the types of a file (`--btf`), and by the kernel's own where it has no ring buffer.
 
 	TEXT
 	row command release "$@"
@@ -100,26 +117,24 @@ page() {
 
 	printf '\n## Tests that a kernel cannot run\n\n'
 	for name in "$@"; do
-		case $name in *-nobtf)
-			echo "- $(title "$out/$name" "$name"): all but the tests named \`records\`, which are those of what the commands know then."
-			continue
-			;;
-		esac
-		tests_of "$out/$name/tests" | awk -v release="$(cat "$out/$name/release")" '$2 == "ignored" {
+		few "$name" >/dev/null && echo "- $(title "$out/$name" "$name"): $(few "$name")." && continue
+		tests_of "$out/$name/tests" | awk -v release="$(title "$out/$name" "$name")" '$2 == "ignored" {
 			test = $1 "::" $3; $1 = $2 = $3 = ""; sub(/^ */, ""); print "- " release ": `" test "`: " $0 }'
 	done | sort | sed '$!b;/./!s/.*/None./'
 
 	printf '\n## Columns that are blank in every row\n\n'
 	for name in "$@"; do
-		case $name in *-nobtf)
+		case $(way_of "$name") in
+		nobtf)
 			echo "- $(title "$out/$name" "$name"): what no record has ([architecture](architecture.md#without-type-information))."
 			continue
 			;;
+		confidentiality) continue ;;
 		esac
 		lacks=$(cat "$out/$name/lacks")
 		while read -r command key; do
 			reason=$(why "$command" "$key" "$lacks") || complete=1
-			echo "- $(cat "$out/$name/release"), $command: \`$key\`: $reason"
+			echo "- $(title "$out/$name" "$name"), $command: \`$key\`: $reason"
 		done < <(blank_of "$out/$name/seen")
 	done
 	return $complete
