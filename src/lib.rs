@@ -20,6 +20,7 @@
 
 #![warn(missing_docs)]
 
+pub mod bytes;
 pub mod choice;
 pub mod cli;
 pub mod clock;

@@ -26,6 +26,7 @@ skeleton!("shared");
 pub use bpf::types::{
     cidr, cidr_list, comm_list, config, count_key, counters, filter, filter_set, flow, head, hist,
     hist_key, id_list, lacks, owner, port_set, range, range_list, seen, seen_end, seen_limit,
+    seen_read, seen_reset, seen_segment,
 };
 
 /// `enum` of the owner's origin in `src/bpf/tcp.bpf.h`.
@@ -89,6 +90,12 @@ unsafe impl Plain for seen {}
 unsafe impl Plain for seen_end {}
 // SAFETY: as above.
 unsafe impl Plain for seen_limit {}
+// SAFETY: as above.
+unsafe impl Plain for seen_read {}
+// SAFETY: as above.
+unsafe impl Plain for seen_reset {}
+// SAFETY: as above.
+unsafe impl Plain for seen_segment {}
 // SAFETY: as above.
 unsafe impl Plain for counters {}
 // SAFETY: as above.

@@ -78,9 +78,12 @@ const KINDS: [(&str, &str); 6] = [
     ("fast", "fast"),
     ("tlp", "TLP"),
 ];
-const TLP: u8 = 5;
-const SYNACK: u8 = 2;
+const OTHER: u8 = 0;
 const SYN: u8 = 1;
+const SYNACK: u8 = 2;
+const RTO: u8 = 3;
+const FAST: u8 = 4;
+const TLP: u8 = 5;
 /// Only a tracepoint's record told of it, which has no cause.
 const UNTOLD: u8 = u8::MAX;
 

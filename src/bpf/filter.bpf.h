@@ -65,6 +65,17 @@ static __always_inline bool is_v4_mapped(const __u8 *addr)
 	return *(__u64 *)addr == 0 && *(__u32 *)(addr + 8) == bpf_htonl(0xffff);
 }
 
+static __always_inline void map_v4(__u8 *to, __be32 addr)
+{
+	__u64 *word = (__u64 *)to;
+
+	word[0] = 0;
+	word[1] = bpf_htonl(0xffff) | (__u64)addr << 32;
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#error "map_v4 assumes little endian"
+#endif
+}
+
 /*
  * Clears what follows the terminating zero: until 5.17 the kernel leaves the rest of a longer former name there
  * (fs/exec.c: __set_task_comm), and names are compared as two words.

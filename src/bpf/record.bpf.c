@@ -8,12 +8,16 @@
  * not know the values of constants, and refuses helpers that its kernel lacks in branches that are never taken.
  */
 #include "events.bpf.h"
+#include "packet.bpf.h"
 #include "record.bpf.h"
 #include <bpf/bpf_core_read.h>
 
 EXPORT_TYPE(seen);
 EXPORT_TYPE(seen_end);
 EXPORT_TYPE(seen_limit);
+EXPORT_TYPE(seen_segment);
+EXPORT_TYPE(seen_read);
+EXPORT_TYPE(seen_reset);
 
 /* ---------------------------------------------------------------- reading a record */
 
@@ -197,6 +201,121 @@ static __noinline void close_note(struct seen_end *e)
 	connection_note(e, tp);
 }
 
+/* Whether the record's socket can be read. */
+static __always_inline bool is_readable(struct sock *sk)
+{
+	return HAS(sk, __sk_common.skc_family) && HAS(sk, __sk_common.skc_state) && sk && is_socket(sk);
+}
+
+/* As segment_fill() of tcpretrans.bpf.c. */
+static __noinline void segment_note(struct seen_segment *e, struct sk_buff *skb)
+{
+	struct tcp_sock *tp = (void *)e->seen.skaddr;
+	struct inet_connection_sock *icsk = (void *)tp;
+	struct tcp_skb_cb *cb = (void *)skb + bpf_core_field_offset(skb->cb);
+
+	if (!HAS(skb, cb) || !HAS(cb, end_seq) || !HAS(tp, snd_cwnd) || !is_readable((struct sock *)tp))
+		return;
+	TAKE(e->seq, cb, seq);
+	TAKE(e->end_seq, cb, end_seq);
+	e->segs = BPF_CORE_READ(cb, tcp_gso_segs);
+	e->tcp_flags = skb_tcp_flags(cb);
+	TAKE(e->rto_jiffies, icsk, icsk_rto);
+	TAKE(e->srtt_us, tp, srtt_us);
+	e->srtt_us >>= 3;
+	TAKE(e->snd_cwnd, tp, snd_cwnd);
+	e->in_flight_bytes = BPF_CORE_READ(tp, snd_nxt) - BPF_CORE_READ(tp, snd_una);
+	TAKE(e->undo_marker, tp, undo_marker);
+	TAKE(e->sent_jiffies, tp, lsndtime);
+	e->ca_state = BPF_CORE_READ_BITFIELD_PROBED(icsk, icsk_ca_state);
+	TAKE(e->retransmits, icsk, icsk_retransmits);
+	TAKE(e->pending, icsk, icsk_pending);
+	if (HAS(icsk, icsk_timeout)) {
+		e->timer_jiffies = BPF_CORE_READ(icsk, icsk_timeout);
+		e->has_timer = 1;
+	}
+	e->known = 1;
+}
+
+/* As synack_fill() of tcpretrans.bpf.c. */
+static __noinline void synack_note(struct seen_segment *e, struct request_sock *req)
+{
+	struct sock *sk = (struct sock *)e->seen.skaddr;
+	struct inet_connection_sock *icsk = (void *)sk;
+
+	if (!HAS(req, num_retrans) || !HAS((struct tcp_request_sock *)req, snt_isn) || !is_readable(sk))
+		return;
+	e->seq = BPF_CORE_READ((struct tcp_request_sock *)req, snt_isn);
+	e->retransmits = BPF_CORE_READ(req, num_retrans);
+	e->known = 1;
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_LISTEN) /* a fast-open child sends its own */
+		return;
+	e->listener = 1;
+	if (HAS(icsk, icsk_accept_queue.qlen.counter))
+		e->syn_queue = BPF_CORE_READ(icsk, icsk_accept_queue.qlen.counter);
+	TAKE(e->accept_queue, sk, sk_ack_backlog);
+	TAKE(e->accept_queue_max, sk, sk_max_ack_backlog);
+}
+
+/* As adjust_fill() of tcprcvspace.bpf.c. */
+static __noinline void read_note(struct seen_read *e)
+{
+	struct sock *sk = (struct sock *)e->seen.skaddr;
+	struct tcp_sock *tp = (void *)sk;
+
+	if (!HAS(tp, rcvq_space.time) || !HAS(tp, rcv_rtt_est.rtt_us) || !is_readable(sk))
+		return;
+	__s64 us = bpf_ktime_get_ns() / 1000 - BPF_CORE_READ(tp, rcvq_space.time);
+	__u32 copied = BPF_CORE_READ(tp, copied_seq);
+
+	e->measure_us = us > 0 ? us : 0;
+	e->copied = copied - BPF_CORE_READ(tp, rcvq_space.seq);
+	e->queued = BPF_CORE_READ(tp, rcv_nxt) - copied;
+	e->space = BPF_CORE_READ(tp, rcvq_space.space);
+	e->rcv_rtt_us = BPF_CORE_READ(tp, rcv_rtt_est.rtt_us);
+	TAKE(e->rcvbuf, sk, sk_rcvbuf);
+	if (HAS(sk, sk_backlog.rmem_alloc.counter))
+		e->rmem_alloc = BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter);
+	TAKE(e->window_clamp, tp, window_clamp);
+	TAKE(e->rcv_ssthresh, tp, rcv_ssthresh);
+	TAKE(e->rcv_wnd, tp, rcv_wnd);
+	if (HAS((struct net *)0, ipv4.sysctl_tcp_rmem)) {
+		struct net *net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
+		e->rmem_max = BPF_CORE_READ(net, ipv4.sysctl_tcp_rmem[2]);
+		e->moderated = BPF_CORE_READ(net, ipv4.sysctl_tcp_moderate_rcvbuf);
+	}
+	e->userlocks = BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks);
+	e->known = 1;
+}
+
+/* What tcpreset.bpf.c reads of a session and of the packet. */
+static __noinline void reset_note(struct seen_reset *e, struct sk_buff *skb)
+{
+	struct sock *sk = (struct sock *)e->seen.skaddr;
+	struct tcp_sock *tp = (void *)sk;
+
+	if (HAS(skb, transport_header) && skb) {
+		struct flow flow;
+		bool known = packet_flow(&flow, &e->trigger, skb);
+		if (known && (!sk || e->seen.state == TCP_LISTEN))
+			e->seen.flow = flow;
+		if (!sk && HAS(skb, dev))
+			e->seen.netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	}
+	if (!HAS(tp, bytes_retrans) || !HAS(sk, sk_shutdown) || !is_readable(sk))
+		return;
+	e->sk_state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	e->shutdown = BPF_CORE_READ_BITFIELD_PROBED(sk, sk_shutdown);
+	e->fin_received = BPF_CORE_READ(sk, __sk_common.skc_flags) >> SOCK_DONE & 1;
+	e->bytes_acked = BPF_CORE_READ(tp, bytes_acked);
+	e->bytes_received = BPF_CORE_READ(tp, bytes_received);
+	e->bytes_sent = BPF_CORE_READ(tp, bytes_sent);
+	e->bytes_retrans = BPF_CORE_READ(tp, bytes_retrans);
+	e->wqueue = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
+	e->notsent = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_nxt);
+	e->known = 1;
+}
+
 /* ---------------------------------------------------------------- the records */
 
 /*
@@ -229,8 +348,10 @@ static __always_inline bool read_inet_sock_set_state(struct seen_end *end, struc
 	return true;
 }
 
-static __always_inline bool read_tcp_retransmit_skb(struct seen *e, struct record_tcp_retransmit_skb *ctx)
+static __always_inline bool read_tcp_retransmit_skb(struct seen_segment *segment, struct record_tcp_retransmit_skb *ctx)
 {
+	struct seen *e = &segment->seen;
+
 	e->kind = SEEN_RETRANSMIT;
 	e->skaddr = (__u64)ctx->skaddr;
 	if (bpf_core_field_exists(ctx->state))
@@ -238,20 +359,31 @@ static __always_inline bool read_tcp_retransmit_skb(struct seen *e, struct recor
 	if (bpf_core_field_exists(ctx->err))
 		e->err = ctx->err;
 	FLOW(e, ctx);
-	return flow_wanted(&e->flow);
+	if (!flow_wanted(&e->flow))
+		return false;
+	segment_note(segment, (struct sk_buff *)ctx->skbaddr);
+	return true;
 }
 
-static __always_inline bool read_tcp_retransmit_synack(struct seen *e, struct record_tcp_retransmit_synack *ctx)
+static __always_inline bool read_tcp_retransmit_synack(struct seen_segment *segment,
+						       struct record_tcp_retransmit_synack *ctx)
 {
+	struct seen *e = &segment->seen;
+
 	e->kind = SEEN_SYNACK;
 	e->skaddr = (__u64)ctx->skaddr;
 	FLOW(e, ctx);
-	return flow_wanted(&e->flow);
+	if (!flow_wanted(&e->flow))
+		return false;
+	synack_note(segment, (struct request_sock *)ctx->req);
+	return true;
 }
 
 /* What sits out TIME_WAIT, or waits for the end of a handshake, is no socket that anybody has. */
-static __always_inline bool read_tcp_send_reset(struct seen *e, struct record_tcp_send_reset *ctx)
+static __always_inline bool read_tcp_send_reset(struct seen_reset *reset, struct record_tcp_send_reset *ctx)
 {
+	struct seen *e = &reset->seen;
+
 	e->kind = SEEN_SEND_RESET;
 	e->reason = -1;
 	if (bpf_core_field_exists(ctx->state))
@@ -265,6 +397,7 @@ static __always_inline bool read_tcp_send_reset(struct seen *e, struct record_tc
 	} else {
 		ENDS(e, ctx);
 	}
+	reset_note(reset, (struct sk_buff *)ctx->skbaddr);
 	return true;
 }
 
@@ -281,6 +414,20 @@ static __always_inline bool read_tcp_send_reset(struct seen *e, struct record_tc
 READ_SOCK_EVENT(tcp_receive_reset, SEEN_RECEIVE_RESET)
 READ_SOCK_EVENT(tcp_rcv_space_adjust, SEEN_READ)
 READ_SOCK_EVENT(tcp_destroy_sock, SEEN_DESTROY)
+
+static __always_inline bool read_reset(struct seen_reset *e, struct record_tcp_receive_reset *ctx)
+{
+	read_tcp_receive_reset(&e->seen, ctx);
+	reset_note(e, NULL);
+	return true;
+}
+
+static __always_inline bool read_read(struct seen_read *e, struct record_tcp_rcv_space_adjust *ctx)
+{
+	read_tcp_rcv_space_adjust(&e->seen, ctx);
+	read_note(e);
+	return true;
+}
 
 static __always_inline bool read_destruction(struct seen_end *end, struct record_tcp_destroy_sock *ctx)
 {
@@ -402,16 +549,14 @@ static __always_inline void task_note(struct seen *e)
 		return 0;                                                                                  \
 	}
 
-#define PROGRAMS(category, event) PROGRAMS_OF(seen, read_##event, category, event)
-
 PROGRAMS_OF(seen_end, read_inet_sock_set_state, sock, inet_sock_set_state)
-PROGRAMS(tcp, tcp_retransmit_skb)
-PROGRAMS(tcp, tcp_retransmit_synack)
-PROGRAMS(tcp, tcp_send_reset)
-PROGRAMS(tcp, tcp_receive_reset)
+PROGRAMS_OF(seen_segment, read_tcp_retransmit_skb, tcp, tcp_retransmit_skb)
+PROGRAMS_OF(seen_segment, read_tcp_retransmit_synack, tcp, tcp_retransmit_synack)
+PROGRAMS_OF(seen_reset, read_tcp_send_reset, tcp, tcp_send_reset)
+PROGRAMS_OF(seen_reset, read_reset, tcp, tcp_receive_reset)
 PROGRAMS_OF(seen_end, read_destruction, tcp, tcp_destroy_sock)
-PROGRAMS(tcp, tcp_rcv_space_adjust)
-PROGRAMS(tcp, tcp_probe)
+PROGRAMS_OF(seen_read, read_read, tcp, tcp_rcv_space_adjust)
+PROGRAMS_OF(seen, read_tcp_probe, tcp, tcp_probe)
 PROGRAMS_OF(seen_limit, read_sock_exceed_buf_limit, sock, sock_exceed_buf_limit)
 PROGRAMS_OF(seen_limit, read_sock_rcvqueue_full, sock, sock_rcvqueue_full)
 PROGRAMS_OF(seen_limit, read_udp_fail_queue_rcv_skb, udp, udp_fail_queue_rcv_skb)

@@ -27,6 +27,7 @@ struct record_inet_sock_set_state {
 /* tcp:tcp_retransmit_skb */
 struct record_tcp_retransmit_skb {
 	const void *skaddr;
+	const void *skbaddr;
 	int state; /* since 5.0 */
 	__u16 sport;
 	__u16 dport;
@@ -38,6 +39,7 @@ struct record_tcp_retransmit_skb {
 /* tcp:tcp_retransmit_synack */
 struct record_tcp_retransmit_synack {
 	const void *skaddr; /* the listener's */
+	const void *req;
 	__u16 sport;
 	__u16 dport;
 	__u8 saddr_v6[16];
@@ -47,6 +49,7 @@ struct record_tcp_retransmit_synack {
 /* tcp:tcp_send_reset */
 struct record_tcp_send_reset {
 	const void *skaddr;
+	const void *skbaddr;
 	int state; /* since 5.0 */
 	__u16 sport; /* until 6.9, as the addresses of 16 bytes */
 	__u16 dport;
@@ -214,6 +217,73 @@ struct seen_end {
 
 /* seen_end.known: err; and all of the connection. */
 enum { KNOWN_ERROR = 1, KNOWN_TCP = 2 };
+
+/*
+ * What records have besides where sockets can be read, and 0 otherwise. A field that this kernel lacks is 0, too.
+ * `known`: whether the socket was read at all.
+ */
+
+/* SEEN_RETRANSMIT, SEEN_SYNACK */
+struct seen_segment {
+	struct seen seen;
+	__u32 seq;
+	__u32 end_seq; /* 0 of SEEN_SYNACK, as all that follow up to syn_queue */
+	__u32 segs;
+	__u32 rto_jiffies;
+	__u32 srtt_us;
+	__u32 snd_cwnd;
+	__u32 in_flight_bytes;
+	__u32 undo_marker;
+	__u32 sent_jiffies;  /* tcp_sock.lsndtime: this segment's own time */
+	__u32 timer_jiffies; /* when the pending timer is due, the lower half */
+	__u32 syn_queue;     /* of the listener, as the next two */
+	__u32 accept_queue;
+	__u32 accept_queue_max;
+	__u16 tcp_flags;
+	__u8 ca_state;
+	__u8 retransmits; /* SEEN_SYNACK: request_sock.num_retrans */
+	__u8 pending;
+	__u8 has_timer; /* timer_jiffies is known */
+	__u8 listener;
+	__u8 known;
+};
+
+/* SEEN_READ: as tcp_rcv_space_adjust() finds the receive buffer (tcprcvspace.bpf.c) */
+struct seen_read {
+	struct seen seen;
+	__u64 measure_us;
+	__u32 copied;
+	__u32 queued;
+	__s32 space;
+	__u32 rcv_rtt_us; /* us << 3 */
+	__u32 rcvbuf;
+	__u32 rmem_alloc;
+	__u32 window_clamp;
+	__u32 rcv_ssthresh;
+	__u32 rcv_wnd;
+	__u32 rmem_max;
+	__u8 userlocks;
+	__u8 moderated;
+	__u8 known;
+	__u8 pad[5];
+};
+
+/* SEEN_SEND_RESET, SEEN_RECEIVE_RESET */
+struct seen_reset {
+	struct seen seen;
+	__u64 bytes_acked;
+	__u64 bytes_received;
+	__u64 bytes_sent;
+	__u64 bytes_retrans;
+	__u32 wqueue;  /* write_seq - snd_una */
+	__u32 notsent; /* write_seq - snd_nxt */
+	__u8 sk_state; /* TCP_CLOSE of a socket that has ended already */
+	__u8 shutdown;
+	__u8 fin_received;
+	__u8 trigger; /* SEEN_SEND_RESET: the flags of the packet that is answered */
+	__u8 known;
+	__u8 pad[3];
+};
 
 /* A record of a buffer or a limit that was met; it has no connection. */
 struct seen_limit {

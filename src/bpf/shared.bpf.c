@@ -14,3 +14,6 @@ EXPORT_TYPE(filter_set);
 EXPORT_TYPE(seen);
 EXPORT_TYPE(seen_end);
 EXPORT_TYPE(seen_limit);
+EXPORT_TYPE(seen_segment);
+EXPORT_TYPE(seen_read);
+EXPORT_TYPE(seen_reset);

@@ -35,17 +35,6 @@ static __always_inline bool is_inet(struct sock *sk)
 	return family == AF_INET || family == AF_INET6;
 }
 
-static __always_inline void map_v4(__u8 *to, __be32 addr)
-{
-	__u64 *word = (__u64 *)to;
-
-	word[0] = 0;
-	word[1] = bpf_htonl(0xffff) | (__u64)addr << 32;
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-#error "map_v4 assumes little endian"
-#endif
-}
-
 static __always_inline void copy_v6(__u8 *to, struct in6_addr *from)
 {
 	__u32 *word = (__u32 *)to;

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reads from records alone, on a kernel without type information: who reads from which connection, and how often.
+//! Reads from records alone, on a kernel without type information: who reads from which connection, and how often; and
+//! with `--btf` what tcprcvspace.bpf.c tells of each.
 //!
-//! What the receive buffer is like could be asked of the kernel by inet_diag, but only later, when it is another: these
-//! columns stay blank.
+//! What the receive buffer is like could be asked of the kernel by inet_diag, but only later, when it is another: without
+//! a file these columns stay blank.
 
 use anyhow::Result;
 use tcptools::names::state::{SYN_RECV, SYN_SENT};
-use tcptools::record::{Event, Translate, Wanted, head, refuse};
+use tcptools::record::{Event, Translate, Wanted, head, refuse, types};
 use tcptools::sample::Sampling;
-use tcptools::types::{Record, bytes_of, seen_kind};
+use tcptools::types::{Record, bytes_of, decode, seen_kind, seen_read};
 
 use super::Args;
 use super::bpf::types::adjust;
@@ -19,36 +20,82 @@ pub struct Reads {
     calls: u32,
     last_ns: u64,
     passed: u32,
+    window: u64,
 }
 
 /// Makes the rows.
-pub struct Samples(Sampling);
+pub struct Samples {
+    /// The sockets themselves are read (`--btf`).
+    sockets: bool,
+    sampling: Sampling,
+}
 
 impl Samples {
     /// # Errors
     /// A sentence, if the arguments ask for what records do not have.
     pub fn new(args: &Args) -> Result<Self> {
+        let sockets = types(&args.common.run).is_some();
         refuse(&[
             ("--summary", args.summary),
-            ("--changes", args.sampling.changes),
+            ("--changes", args.sampling.changes && !sockets),
         ])?;
-        Ok(Self(args.sampling))
+        Ok(Self {
+            sockets,
+            sampling: args.sampling,
+        })
     }
 
-    /// sample_due() of sample.bpf.h.
-    fn is_due(&self, reads: &mut Reads, at_ns: u64) -> bool {
+    /// sample_due() of sample.bpf.h. `window`: the buffer, or what was measured to size it.
+    fn is_due(&self, reads: &mut Reads, at_ns: u64, window: u64) -> bool {
         if reads.last_ns != 0 {
-            if at_ns.saturating_sub(reads.last_ns) < self.0.interval_ns() {
+            let early = at_ns.saturating_sub(reads.last_ns) < self.sampling.interval_ns();
+            let same = self.sampling.changes && window == reads.window;
+            if early || same {
                 return false;
             }
             reads.passed += 1;
-            if reads.passed < self.0.every {
+            if reads.passed < self.sampling.every {
                 return false;
             }
         }
         reads.last_ns = at_ns;
+        reads.window = window;
         reads.passed = 0;
         true
+    }
+}
+
+/// growth_of() of tcprcvspace.bpf.c: an index into `GROWTH`.
+fn growth(read: &seen_read) -> u8 {
+    /// `SOCK_RCVBUF_LOCK` (include/net/sock.h).
+    const RCVBUF_LOCK: u8 = 2;
+    match read.moderated {
+        _ if read.userlocks & RCVBUF_LOCK != 0 => 1,
+        0 => 2,
+        _ if read.rcvbuf >= read.rmem_max => 3,
+        _ => 0,
+    }
+}
+
+/// adjust_fill() of tcprcvspace.bpf.c.
+fn filled(read: &seen_read) -> adjust {
+    let rcv_rtt_us = read.rcv_rtt_us >> 3;
+    let measured = read.rcv_rtt_us != 0 && read.measure_us >= rcv_rtt_us.into();
+    adjust {
+        measure_us: read.measure_us,
+        copied: read.copied,
+        queued: read.queued,
+        space: read.space,
+        rcv_rtt_us,
+        rcvbuf: read.rcvbuf,
+        rmem_alloc: read.rmem_alloc,
+        window_clamp: read.window_clamp,
+        rcv_ssthresh: read.rcv_ssthresh,
+        rcv_wnd: read.rcv_wnd,
+        rmem_max: read.rmem_max,
+        growth: growth(read),
+        measured: measured.into(),
+        ..adjust::default()
     }
 }
 
@@ -60,7 +107,12 @@ impl Translate for Samples {
     }
 
     fn blank(&self) -> &'static str {
-        "only who reads, from which connection and how often (calls) is known, and every column of the receive buffer stays blank"
+        match self.sockets {
+            true => "the owners of some accepted connections stay blank until they read",
+            false => {
+                "only who reads, from which connection and how often (calls) is known, and every column of the receive buffer stays blank"
+            }
+        }
     }
 
     fn event(&mut self, event: Event<'_, Reads>, wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {
@@ -74,14 +126,22 @@ impl Translate for Samples {
             return;
         }
         socket.tool.calls += 1;
-        if !wanted.passes(&seen.flow, &event.owner) || !self.is_due(&mut socket.tool, seen.at_ns) {
+        let read = decode::<seen_read>(event.record).filter(|read| read.known != 0);
+        let window = |r: &seen_read| u64::from(r.rcvbuf) << 32 | u64::from(r.space as u32);
+        let window = read.map_or(0, window);
+        if !wanted.passes(&seen.flow, &event.owner)
+            || !self.is_due(&mut socket.tool, seen.at_ns, window)
+        {
             return;
         }
-        let row = adjust {
-            calls: socket.tool.calls,
+        let unknown = adjust {
             growth: u8::MAX,
             bare: 1,
             ..adjust::default()
+        };
+        let row = adjust {
+            calls: socket.tool.calls,
+            ..read.map_or(unknown, filled)
         };
         out(bytes_of(&row.with_head(&head(seen, &event.owner, 0))));
     }

@@ -4,14 +4,18 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
+use tcptools::bytes::Sent;
 use tcptools::diag;
 use tcptools::names::state::{CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT};
-use tcptools::record::{Event, Socket, Translate, Wanted, head, refuse};
+use tcptools::record::{Event, Socket, Translate, Wanted, head, refuse, types};
 use tcptools::resets;
-use tcptools::types::{Record, bytes_of, pid_source, seen, seen_kind};
+use tcptools::types::{Record, bytes_of, decode, pid_source, seen, seen_kind, seen_reset};
 
 use super::bpf::types::reset;
 use super::{Args, RECEIVED, SENT};
+
+/// include/net/sock.h, as in src/bpf/kernel.h.
+const RCV_SHUTDOWN: u8 = 1;
 
 /// `struct life` of tcpreset.bpf.c, and what the kernel half asks the socket itself.
 #[derive(Clone, Copy, Default)]
@@ -24,10 +28,14 @@ pub struct Life {
     state: u8,
     close_state: u8,
     partial: bool,
+    /// Whether this end sent the first SYN, if that was seen.
+    opened_here: Option<bool>,
 }
 
 /// Makes the rows.
 pub struct Resets {
+    /// The sockets themselves are read (`--btf`).
+    sockets: bool,
     seeds: bool,
     /// The states of the sockets that were there at the start, by cookie.
     states: HashMap<u64, u8>,
@@ -41,35 +49,48 @@ impl Resets {
     pub fn new(args: &Args, seeds: bool) -> Result<Self> {
         refuse(&[("--stack", args.stack)])?;
         Ok(Self {
+            sockets: types(&args.common.run).is_some(),
             seeds,
             states: HashMap::new(),
         })
     }
 
-    fn received(&self, seen: &seen, mut socket: Option<&mut Socket<Life>>) -> reset {
+    fn received(
+        &self,
+        seen: &seen,
+        told: Option<&seen_reset>,
+        mut socket: Option<&mut Socket<Life>>,
+    ) -> reset {
         let known = socket.as_ref().map_or(0, |socket| socket.tool.state);
-        let state = match known {
-            0 => self.states.get(&seen.cookie).copied().unwrap_or(0),
-            state => state,
+        let state = match (told, known) {
+            (Some(told), _) => told.sk_state,
+            (_, 0) => self.states.get(&seen.cookie).copied().unwrap_or(0),
+            (_, state) => state,
         };
-        // Data after shutdown() ends in the same function: then a reset of ours follows, see tcpreset.bpf.c. Whether
-        // this end was shut down is not known, but in these states it was not, or nothing is answered.
-        let doubtful = !matches!(state, ESTABLISHED | SYN_SENT | SYN_RECV);
+        // Data after shutdown() ends in the same function: then a reset of ours follows, see tcpreset.bpf.c. In these
+        // states this end was not shut down, or nothing is answered.
+        let open = told.is_some_and(|told| told.shutdown & RCV_SHUTDOWN == 0);
+        let doubtful = !open && !matches!(state, ESTABLISHED | SYN_SENT | SYN_RECV);
         if let Some(socket) = &mut socket {
             socket.tool.doubtful = doubtful.then_some(seen.cookie);
         }
-        let mut row = row(seen, socket, state);
+        let mut row = row(seen, told, socket, state);
         row.doubtful = doubtful.into();
         row
     }
 }
 
 /// A row with the session's age. A socket that was closed had the state that it left for that.
-fn row(seen: &seen, socket: Option<&mut Socket<Life>>, state: u8) -> reset {
+fn row(
+    seen: &seen,
+    told: Option<&seen_reset>,
+    socket: Option<&mut Socket<Life>>,
+    state: u8,
+) -> reset {
     let mut row = reset {
         reason: -1,
         state,
-        bare: 1,
+        bare: told.is_none().into(),
         ..reset::default()
     };
     let Some(socket) = socket else {
@@ -89,17 +110,40 @@ fn row(seen: &seen, socket: Option<&mut Socket<Life>>, state: u8) -> reset {
         row.session = 1;
         row.partial = life.partial.into();
         row.age_ns = end.saturating_sub(life.start_ns);
+        if let Some(told) = told {
+            (row.tx_bytes, row.rx_bytes) = bytes(told, row.state, life.opened_here);
+        }
     }
     row
 }
 
-/// The row, and the socket's cookie, if an earlier record had it.
-fn sent(seen: &seen, mut socket: Option<&mut Socket<Life>>) -> (reset, u64) {
+/// What the application sent, as far as it was acknowledged, and was sent. `state`: before the close.
+fn bytes(told: &seen_reset, state: u8, opened_here: Option<bool>) -> (u64, u64) {
+    let sent = Sent {
+        acked: told.bytes_acked,
+        payload: told.bytes_sent.checked_sub(told.bytes_retrans),
+        wqueue: told.wqueue,
+        notsent: told.notsent,
+    };
+    // The other end's FIN counts as one.
+    let received = told.bytes_received.saturating_sub(told.fin_received.into());
+    (
+        sent.bytes(state, opened_here).unwrap_or(told.bytes_acked),
+        received,
+    )
+}
+
+/// The row, and the socket's cookie, if it is known.
+fn sent(
+    seen: &seen,
+    told: Option<&seen_reset>,
+    mut socket: Option<&mut Socket<Life>>,
+) -> (reset, u64) {
     let doubtful = socket.as_mut().and_then(|s| s.tool.doubtful.take());
-    let mut row = row(seen, socket, seen.state);
+    let mut row = row(seen, told, socket, seen.state);
     row.reason = seen.reason as i32;
     row.disproves = doubtful.is_some().into();
-    (row, doubtful.unwrap_or(0))
+    (row, doubtful.unwrap_or(seen.cookie))
 }
 
 /// set_state() of tcpreset.bpf.c.
@@ -110,6 +154,7 @@ fn follow(seen: &seen, socket: &mut Socket<Life>) {
     if new == SYN_SENT || new == LISTEN || old == LISTEN {
         *life = Life {
             state: new,
+            opened_here: Some(new == SYN_SENT),
             ..Life::default()
         };
     } else if new == ESTABLISHED {
@@ -143,7 +188,14 @@ impl Translate for Resets {
     }
 
     fn blank(&self) -> &'static str {
-        "before Linux 6.10, resets that no socket sends are not shown; TX_KB, RX_KB, TRIGGER and the cookie of what is sent stay blank"
+        match self.sockets {
+            true => {
+                "before Linux 6.10, resets that no socket sends are not shown; most cookies of what is sent stay blank"
+            }
+            false => {
+                "before Linux 6.10, resets that no socket sends are not shown; TX_KB, RX_KB, TRIGGER and the cookie of what is sent stay blank"
+            }
+        }
     }
 
     fn attached(&mut self) {
@@ -157,13 +209,15 @@ impl Translate for Resets {
 
     fn event(&mut self, event: Event<'_, Life>, wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {
         let (seen, mut owner) = (event.seen, event.owner);
-        let (row, cookie, kind) = match (seen.kind, event.socket) {
+        let reset = decode::<seen_reset>(event.record);
+        let told = reset.filter(|reset| reset.known != 0);
+        let (mut row, cookie, kind) = match (seen.kind, event.socket) {
             (seen_kind::STATE, Some(socket)) => return follow(seen, socket),
             (seen_kind::RECEIVE_RESET, socket) => {
-                (self.received(seen, socket), seen.cookie, RECEIVED)
+                (self.received(seen, told, socket), seen.cookie, RECEIVED)
             }
             (seen_kind::SEND_RESET, socket) => {
-                let (row, cookie) = sent(seen, socket);
+                let (row, cookie) = sent(seen, told, socket);
                 (row, cookie, SENT)
             }
             (seen_kind::DESTROY, _) => {
@@ -175,6 +229,7 @@ impl Translate for Resets {
         if row.state == LISTEN && owner.source != pid_source::UNKNOWN {
             owner.source = pid_source::LISTENER;
         }
+        row.trigger = reset.map_or(0, |reset| reset.trigger);
         if wanted.passes(&seen.flow, &owner) {
             let mut head = head(seen, &owner, kind);
             head.cookie = cookie;

@@ -1,33 +1,126 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Retransmissions from records alone, on a kernel without type information.
+//! Retransmissions from records alone, on a kernel without type information: what tcpretrans.bpf.c does, done here.
 
 use anyhow::Result;
 use tcptools::names::state::{SYN_RECV, SYN_SENT};
-use tcptools::record::{Event, Translate, Wanted, head, refuse};
-use tcptools::types::{Record, bytes_of, owner, pid_source, seen_kind};
+use tcptools::record::{Event, Translate, Wanted, head, refuse, types};
+use tcptools::types::{Record, bytes_of, decode, owner, pid_source, seen, seen_kind, seen_segment};
 
 use super::bpf::types::retrans;
-use super::{Args, SYN, SYNACK, UNTOLD};
+use super::{Args, FAST, OTHER, RTO, SYN, SYNACK, TLP, UNTOLD};
+
+/// `TCP_CA_RECOVERY` and `TCP_CA_LOSS` (include/uapi/linux/tcp.h).
+const RECOVERY: u8 = 3;
+const LOSS: u8 = 4;
+/// `TCPHDR_FIN`, `TCPHDR_SYN` (include/net/tcp.h).
+const FLAG_FIN: u16 = 1;
+const FLAG_SYN: u16 = 2;
+/// `ICSK_TIME_LOSS_PROBE` (include/net/inet_connection_sock.h).
+const TIME_LOSS_PROBE: u8 = 5;
 
 /// Makes the rows.
 pub struct Retransmits {
+    /// The sockets themselves are read (`--btf`).
+    sockets: bool,
     failed: bool,
+    lossprobe: bool,
 }
 
 impl Retransmits {
     /// # Errors
     /// A sentence, if the arguments ask for what records do not have.
     pub fn new(args: &Args) -> Result<Self> {
+        let sockets = types(&args.common.run).is_some();
         refuse(&[
-            ("--sequence", args.sequence),
-            ("--lossprobe", args.lossprobe),
+            ("--sequence", args.sequence && !sockets),
+            ("--lossprobe", args.lossprobe && !sockets),
             ("--count", args.count),
             ("--summary", args.summary.is_some()),
             ("--stack", args.stack),
         ])?;
         Ok(Self {
+            sockets,
             failed: args.failed,
+            lossprobe: args.lossprobe,
         })
+    }
+}
+
+/// kind_of() of tcpretrans.bpf.c. `timed_out`: the timer has run out since the congestion state became Loss.
+fn kind_of(segment: &seen_segment, timed_out: &mut bool) -> u8 {
+    if segment.ca_state != LOSS {
+        *timed_out = false;
+    }
+    if segment.tcp_flags & FLAG_SYN != 0 {
+        return SYN;
+    }
+    if segment.ca_state == LOSS {
+        *timed_out |= segment.retransmits != 0;
+        return match *timed_out || segment.undo_marker != 0 {
+            true => RTO,
+            false => OTHER,
+        };
+    }
+    // No clock of the kernel's but the one that it has just noted as the time of this segment.
+    let left = segment.timer_jiffies.wrapping_sub(segment.sent_jiffies) as i32;
+    let due = segment.has_timer == 0 || left <= 0;
+    match segment.ca_state {
+        RECOVERY => FAST,
+        _ if segment.pending == TIME_LOSS_PROBE && due => TLP,
+        _ => OTHER,
+    }
+}
+
+/// segment_fill() of tcpretrans.bpf.c.
+fn of_segment(segment: &seen_segment, kind: u8) -> retrans {
+    let flags = segment.tcp_flags;
+    let numbers = u32::from(flags & FLAG_SYN != 0) + u32::from(flags & FLAG_FIN != 0);
+    let timed = segment.ca_state == LOSS;
+    let attempt = if timed { segment.retransmits } else { 0 };
+    retrans {
+        seq: segment.seq,
+        len: segment.end_seq.wrapping_sub(segment.seq + numbers),
+        segs: segment.segs,
+        rto_jiffies: segment.rto_jiffies,
+        srtt_us: segment.srtt_us,
+        snd_cwnd: segment.snd_cwnd,
+        in_flight_bytes: segment.in_flight_bytes,
+        tcp_flags: flags,
+        kind,
+        ca_state: segment.ca_state,
+        attempt,
+        timer: (timed && attempt != 0 && segment.pending == 0).into(),
+        ..retrans::default()
+    }
+}
+
+/// synack_fill() of tcpretrans.bpf.c.
+fn of_request(segment: &seen_segment) -> retrans {
+    retrans {
+        seq: segment.seq,
+        segs: 1,
+        tcp_flags: FLAG_SYN | 0x10,
+        kind: SYNACK,
+        attempt: segment.retransmits + 1,
+        listener: segment.listener,
+        syn_queue: segment.syn_queue,
+        accept_queue: segment.accept_queue,
+        accept_queue_max: segment.accept_queue_max,
+        ..retrans::default()
+    }
+}
+
+/// Of what only the record is known.
+fn bare(seen: &seen) -> retrans {
+    let kind = match (seen.kind, seen.state) {
+        (seen_kind::SYNACK, _) => SYNACK,
+        (_, SYN_SENT) => SYN,
+        _ => UNTOLD,
+    };
+    retrans {
+        kind,
+        bare: 1,
+        ..retrans::default()
     }
 }
 
@@ -43,33 +136,46 @@ fn of_listener(owner: &owner) -> owner {
 }
 
 impl Translate for Retransmits {
-    type Tool = ();
+    /// See `kind_of`.
+    type Tool = bool;
 
     fn tracepoints(&self) -> Vec<&'static str> {
         vec!["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"]
     }
 
     fn blank(&self) -> &'static str {
-        "only SYN and SYNACK are known of KIND, and what describes the segment and its connection and the cookie stay blank"
+        match self.sockets {
+            true => "the cookies of most connections stay blank",
+            false => {
+                "only SYN and SYNACK are known of KIND, and what describes the segment and its connection and the cookie stay blank"
+            }
+        }
     }
 
-    fn event(&mut self, event: Event<'_, ()>, wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {
+    fn event(&mut self, event: Event<'_, bool>, wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {
         let seen = event.seen;
-        let (kind, state, owner) = match seen.kind {
-            seen_kind::RETRANSMIT if seen.state == SYN_SENT => (SYN, seen.state, event.owner),
-            seen_kind::RETRANSMIT => (UNTOLD, seen.state, event.owner),
-            seen_kind::SYNACK => (SYNACK, SYN_RECV, of_listener(&event.owner)),
+        let (state, owner) = match seen.kind {
+            seen_kind::RETRANSMIT => (seen.state, event.owner),
+            seen_kind::SYNACK => (SYN_RECV, of_listener(&event.owner)),
             _ => return,
         };
-        if (seen.err != 0 && !self.failed) || !wanted.passes(&seen.flow, &owner) {
+        let mut timed_out = false;
+        let timed_out = event
+            .socket
+            .map_or(&mut timed_out, |socket| &mut socket.tool);
+        let row = match decode::<seen_segment>(event.record).filter(|s| s.known != 0) {
+            Some(segment) if seen.kind == seen_kind::SYNACK => of_request(segment),
+            Some(segment) => of_segment(segment, kind_of(segment, timed_out)),
+            None => bare(seen),
+        };
+        let shown = seen.err == 0 || self.failed || (self.lossprobe && row.kind == TLP);
+        if !shown || !wanted.passes(&seen.flow, &owner) {
             return;
         }
         let row = retrans {
             err: seen.err,
-            kind,
             state,
-            bare: 1,
-            ..retrans::default()
+            ..row
         };
         out(bytes_of(&row.with_head(&head(seen, &owner, 0))));
     }

@@ -12,7 +12,7 @@ use libtest_mimic::Trial;
 use nix::libc;
 
 use super::scene::{Both, Scene};
-use super::{bytes, tcplife, tcpstates};
+use super::{bytes, tcplife, tcprcvspace, tcpreset, tcpretrans, tcpstates};
 use crate::cgroups::Groups;
 use crate::scratch::Scratch;
 use crate::tool::{self, Tool};
@@ -29,6 +29,11 @@ pub fn tests() -> Vec<Trial> {
         trials("btf::tcplife_given_up", tcplife_given_up),
         trials("btf::tcpconnect", tcpconnect),
         trials("btf::heads", heads),
+        trials("btf::tcpretrans", tcpretrans),
+        trials("btf::tcpretrans_handshakes", handshakes),
+        trials("btf::tcpreset", tcpreset),
+        trials("btf::tcpreset_of_a_listener", of_a_listener),
+        trials("btf::tcprcvspace", tcprcvspace),
         trials("btf::filters", filters),
         trials("btf::cgroups", cgroups),
         vec![trial("records::btf::refused", refused)],
@@ -121,6 +126,11 @@ fn start_bare(scene: &Scene, name: &str, args: &[&str]) -> Result<Tool> {
 /// Every field but the cookie, which nobody may have asked for yet.
 fn all_but_cookie(scene: &mut Scene, both: Both, by: &[&str]) -> Result<Vec<serde_json::Value>> {
     scene.net.quiet()?;
+    agree(both, by)
+}
+
+/// The same where a session may sit out TIME_WAIT.
+fn agree(both: Both, by: &[&str]) -> Result<Vec<serde_json::Value>> {
     both.full.wait_lines(1)?;
     let probe = both.full.seen()?.clone();
     let keys: Vec<String> = probe
@@ -202,6 +212,76 @@ fn tcpconnect(mut scene: Scene) -> Result<()> {
     );
     let known = |row: &serde_json::Value| row["netns"] == scene.net.a.inode && row["uid"] == 0;
     ensure!(rows.iter().all(known), "{rows:#?}");
+    Ok(())
+}
+
+/// Everything of a segment that is sent again, and its cause.
+fn tcpretrans(mut scene: Scene) -> Result<()> {
+    let both = watch(&scene, "tcpretrans", &["--failed"])?;
+    let again = tcpretrans::losses(&mut scene)?;
+    let rows = all_but_cookie(&mut scene, both, &tcpstates::ends())?;
+    let sent = rows.iter().filter(|row| row["err"] == 0).count();
+    ensure!(sent as u64 == again, "{again} were sent again, {sent} rows");
+    let told = |row: &serde_json::Value| row["kind"].is_string() && row["seq"].is_u64();
+    ensure!(rows.iter().all(told), "{rows:#?}");
+    Ok(())
+}
+
+fn handshakes(mut scene: Scene) -> Result<()> {
+    let both = watch(&scene, "tcpretrans", &[])?;
+    tcpretrans::handshakes(&mut scene, &both)?;
+    let rows = all_but_cookie(&mut scene, both, &tcpstates::ends())?;
+    let queues = rows
+        .iter()
+        .any(|row| row["kind"] == "synack" && row["accept_queue_max"].is_u64());
+    ensure!(queues, "{rows:#?}");
+    Ok(())
+}
+
+/// The bytes of the sessions, and the packets that are answered.
+fn tcpreset(mut scene: Scene) -> Result<()> {
+    let host = scene.hosts()[0].clone();
+    let early = scene.session(&host)?;
+    scene.exchange(early, 700)?;
+    let both = watch(&scene, "tcpreset", &[])?;
+    tcpreset::aborted(&mut scene, early)?;
+    tcpreset::causes(&mut scene)?;
+    let rows = agree(both, &tcpreset::by_row())?;
+    let bytes = |n: u64| rows.iter().filter(|row| row["tx_bytes"] == n).count();
+    ensure!(bytes(700) >= 2 && bytes(500) >= 3, "{rows:#?}");
+    ensure!(
+        rows.iter().any(|row| row["trigger_flags"].is_string()),
+        "{rows:#?}"
+    );
+    Ok(())
+}
+
+/// The packet tells who has sent it.
+fn of_a_listener(mut scene: Scene) -> Result<()> {
+    let host = scene.hosts()[0].clone();
+    let both = watch(&scene, "tcpreset", &["--laddr", &host.1])?;
+    tcpreset::listener(&mut scene, &host)?;
+    let rows = all_but_cookie(&mut scene, both, &["laddr", "lport"])?;
+    ensure!(
+        rows.len() == 1 && rows[0]["rport"].as_u64() > Some(0),
+        "{rows:#?}"
+    );
+    Ok(())
+}
+
+/// The receive buffer at every read, and where it changes.
+fn tcprcvspace(mut scene: Scene) -> Result<()> {
+    let host = scene.hosts()[0].clone();
+    let before = scene.session(&host)?;
+    let each = watch(&scene, "tcprcvspace", &[])?;
+    let changes = watch(&scene, "tcprcvspace", &["--changes"])?;
+    tcprcvspace::talk(&mut scene, before)?;
+    let rows = all_but_cookie(&mut scene, each, &["cookie"])?;
+    ensure!(rows.len() == 40, "{} rows", rows.len());
+    let told = |row: &serde_json::Value| row["rcvbuf_bytes"].is_u64() && row["growth"] == "open";
+    ensure!(rows.iter().all(told), "{rows:#?}");
+    let fewer = all_but_cookie(&mut scene, changes, &["cookie"])?.len();
+    ensure!((4..40).contains(&fewer), "{fewer} rows");
     Ok(())
 }
 

@@ -5,7 +5,10 @@ use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use super::{scene::Scene, tcpstates, trials};
+use super::{
+    scene::{Scene, Session},
+    tcpstates, trials,
+};
 use crate::tool;
 
 const TOLD: [&str; 7] = [
@@ -24,23 +27,11 @@ pub fn tests() -> Vec<Trial> {
 
 /// A row per read, also of sessions that were there before, and every third.
 fn reads(mut scene: Scene) -> Result<()> {
-    let hosts = scene.hosts();
-    let before = scene.session(&hosts[0])?;
+    let host = scene.hosts()[0].clone();
+    let before = scene.session(&host)?;
     let each = scene.watch("tcprcvspace", &[])?;
     let third = scene.watch("tcprcvspace", &["--every", "3"])?;
-    let mut sessions = vec![before];
-    for host in &hosts {
-        sessions.push(scene.session(host)?);
-    }
-    for session in &sessions {
-        for bytes in [1000, 200, 1400, 1, 700] {
-            scene.exchange(*session, bytes)?;
-        }
-    }
-    for session in sessions {
-        scene.close(session)?;
-    }
-    scene.net.quiet()?;
+    talk(&mut scene, before)?;
     let rows = each.agree(&["cookie"], &TOLD)?;
     ensure!(rows.len() == 40, "{} rows", rows.len());
     let untold = |row: &Value| row["rcvbuf_bytes"].is_null() && row["growth"].is_null();
@@ -51,6 +42,23 @@ fn reads(mut scene: Scene) -> Result<()> {
     tcpstates::owners(&scene, &known)?;
     ensure!(third.agree(&["cookie"], &TOLD)?.len() == 16);
     Ok(())
+}
+
+/// Ten reads of each of four sessions, one of which is there already.
+pub fn talk(scene: &mut Scene, before: Session) -> Result<()> {
+    let mut sessions = vec![before];
+    for host in scene.hosts() {
+        sessions.push(scene.session(&host)?);
+    }
+    for session in &sessions {
+        for bytes in [1000, 200, 1400, 1, 700] {
+            scene.exchange(*session, bytes)?;
+        }
+    }
+    for session in sessions {
+        scene.close(session)?;
+    }
+    scene.net.quiet()
 }
 
 fn refusals(scene: Scene) -> Result<()> {

@@ -74,19 +74,7 @@ fn out_rsts(scene: &Scene, rows: &[Value], untold: [u64; 2]) -> Result<()> {
 fn every_cause(mut scene: Scene) -> Result<()> {
     let both = scene.watch("tcpreset", &[])?;
     let hosts = scene.hosts();
-    for host in &hosts {
-        for cause in [
-            linger_0,
-            unread_data,
-            after_shutdown,
-            real_after_shutdown,
-            after_close,
-            refused,
-            lost_client,
-        ] {
-            cause(&mut scene, host)?;
-        }
-    }
+    causes(&mut scene)?;
     let rows = both.agree(&by_row(), &TOLD)?;
     let homeless = HOMELESS.map(|sent| sent * hosts.len() as u64);
     let (told, untold) = if reasons() {
@@ -112,17 +100,39 @@ fn every_cause(mut scene: Scene) -> Result<()> {
     Ok(())
 }
 
+/// All of them, for the other tests of resets.
+pub fn causes(scene: &mut Scene) -> Result<()> {
+    for host in scene.hosts() {
+        for cause in [
+            linger_0,
+            unread_data,
+            after_shutdown,
+            real_after_shutdown,
+            after_close,
+            refused,
+            lost_client,
+        ] {
+            cause(scene, &host)?;
+        }
+    }
+    Ok(())
+}
+
 fn is_homeless(row: &Value) -> bool {
     row["state"].is_null() || row["state"] == "TIME_WAIT"
 }
 
 /// A connection may have several rows, in an order that its two ends' CPUs decide.
-fn by_row() -> [&'static str; 6] {
+pub fn by_row() -> [&'static str; 6] {
     ["laddr", "lport", "raddr", "rport", "direction", "state"]
 }
 
 fn linger_0(scene: &mut Scene, host: &(String, String)) -> Result<()> {
-    let Session { c, s } = scene.session(host)?;
+    let session = scene.session(host)?;
+    aborted(scene, session)
+}
+
+pub fn aborted(scene: &mut Scene, Session { c, s }: Session) -> Result<()> {
     scene.c.run(&format!("linger0 {c}"))?;
     scene.c.run(&format!("close {c}"))?;
     scene.s.fails(&format!("recv {s} 1"), libc::ECONNRESET)?;
@@ -222,17 +232,22 @@ fn there_already(mut scene: Scene) -> Result<()> {
     tcpstates::owners(&scene, &rows)
 }
 
-/// The record has the listener's two ends, and no other.
-fn of_a_listener(mut scene: Scene) -> Result<()> {
-    let host = scene.hosts()[0].clone();
-    let (_, to) = scene.listen(&host)?;
-    let both = scene.watch("tcpreset", &["--laddr", &host.1])?;
+/// A listener gets a segment of a connection that it does not know.
+pub fn listener(scene: &mut Scene, host: &(String, String)) -> Result<()> {
+    let (_, to) = scene.listen(host)?;
     let fd = scene.c.open(&to)?;
     scene.c.option(fd, libc::IPPROTO_TCP, TCP_REPAIR, 1)?;
     scene.c.run(&format!("connect {fd} {to}"))?;
     scene.c.option(fd, libc::IPPROTO_TCP, TCP_REPAIR, 0)?;
     scene.c.attempt(&format!("send {fd} 10"))?.ok();
-    scene.net.a.quiet()?;
+    scene.net.a.quiet()
+}
+
+/// The record has the listener's two ends, and no other.
+fn of_a_listener(mut scene: Scene) -> Result<()> {
+    let host = scene.hosts()[0].clone();
+    let both = scene.watch("tcpreset", &["--laddr", &host.1])?;
+    listener(&mut scene, &host)?;
     let (full, bare) = (both.full.stop()?.rows()?, both.bare.stop()?.rows()?);
     ensure!(full.len() == 1 && bare.len() == 1, "{full:?} {bare:?}");
     for key in ["laddr", "lport", "state", "reason", "pid", "comm"] {

@@ -7,7 +7,10 @@ use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use super::{scene::Scene, tcpstates, trials};
+use super::{
+    scene::{Both, Scene},
+    tcpstates, trials,
+};
 use crate::{
     pair::{filter, pass},
     wait::{self, PATIENCE},
@@ -30,6 +33,22 @@ pub fn tests() -> Vec<Trial> {
 /// Losses both ways. One event may be several segments, but here each is one.
 fn lost_segments(mut scene: Scene) -> Result<()> {
     let both = scene.watch("tcpretrans", &[])?;
+    let again = losses(&mut scene)?;
+    let rows = both.agree(&tcpstates::ends(), &TOLD)?;
+    ensure!(
+        rows.len() as u64 == again,
+        "{again} segments sent again, {} rows",
+        rows.len()
+    );
+    tcpstates::owners(&scene, &rows)?;
+    let untold =
+        |row: &Value| row["kind"].is_null() && row["segs"].is_null() && row["seq"].is_null();
+    ensure!(rows.iter().all(untold), "{rows:?}");
+    Ok(())
+}
+
+/// Returns how many segments were sent again.
+pub fn losses(scene: &mut Scene) -> Result<u64> {
     for ns in [&scene.net.a, &scene.net.b] {
         ns.ip("link set v0 gso_max_segs 1")?;
     }
@@ -59,23 +78,19 @@ fn lost_segments(mut scene: Scene) -> Result<()> {
     for ns in [&scene.net.a, &scene.net.b] {
         again += ns.counters()?["Tcp.RetransSegs"];
     }
-    let rows = both.agree(&tcpstates::ends(), &TOLD)?;
     ensure!(again > 10, "too few losses: {again}");
-    ensure!(
-        rows.len() as u64 == again,
-        "{again} segments sent again, {} rows",
-        rows.len()
-    );
-    tcpstates::owners(&scene, &rows)?;
-    let untold =
-        |row: &Value| row["kind"].is_null() && row["segs"].is_null() && row["seq"].is_null();
-    ensure!(rows.iter().all(untold), "{rows:?}");
-    Ok(())
+    Ok(again)
 }
 
 /// A SYN and a SYN/ACK, which are known by what they are.
 fn lost_handshakes(mut scene: Scene) -> Result<()> {
     let both = scene.watch("tcpretrans", &[])?;
+    handshakes(&mut scene, &both)?;
+    let rows = both.agree(&tcpstates::ends(), &[&TOLD[..], &["kind", "pid"]].concat())?;
+    tcpstates::owners(&scene, &rows)
+}
+
+pub fn handshakes(scene: &mut Scene, both: &Both) -> Result<()> {
     let host = scene.hosts()[1].clone();
     let (listener, to) = scene.listen(&host)?;
     filter(&scene.net.b, "prerouting", "meta l4proto tcp drop")?;
@@ -98,6 +113,5 @@ fn lost_handshakes(mut scene: Scene) -> Result<()> {
     scene.net.quiet()?;
     // The other run's rows come with its next look at the latest.
     thread::sleep(Duration::from_millis(100));
-    let rows = both.agree(&tcpstates::ends(), &[&TOLD[..], &["kind", "pid"]].concat())?;
-    tcpstates::owners(&scene, &rows)
+    Ok(())
 }

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What a packet's own headers tell, where the kernel only has the packet. Reads by helpers alone, so that it serves the
+ * programs of records (record.bpf.c), too.
+ */
+#ifndef TCPTOOLS_PACKET_BPF_H
+#define TCPTOOLS_PACKET_BPF_H
+
+#include "filter.bpf.h"
+#include <bpf/bpf_core_read.h>
+
+/*
+ * Its flow seen from here, and its flags. The headers are where skb says (net/ipv4/tcp_ipv4.c: tcp_v4_send_reset);
+ * their layout is that of RFC 791, 8200 and 9293.
+ */
+static __always_inline bool packet_flow(struct flow *flow, __u8 *flags, struct sk_buff *skb)
+{
+	unsigned char *head = BPF_CORE_READ(skb, head);
+	unsigned char *ip = head + BPF_CORE_READ(skb, network_header);
+	unsigned char *tcp = head + BPF_CORE_READ(skb, transport_header);
+	__u8 version = 0;
+	__be16 ports[2] = {};
+
+	bpf_probe_read_kernel(&version, sizeof(version), ip);
+	bpf_probe_read_kernel(ports, sizeof(ports), tcp);
+	bpf_probe_read_kernel(flags, sizeof(*flags), tcp + 13);
+	flow->lport = bpf_ntohs(ports[1]);
+	flow->rport = bpf_ntohs(ports[0]);
+	flow->pad[0] = flow->pad[1] = flow->pad[2] = 0;
+	version >>= 4;
+	flow->family = version;
+	if (version == 4) {
+		__be32 addrs[2] = {};
+		bpf_probe_read_kernel(addrs, sizeof(addrs), ip + 12);
+		map_v4(flow->laddr, addrs[1]);
+		map_v4(flow->raddr, addrs[0]);
+		return true;
+	}
+	bpf_probe_read_kernel(flow->raddr, sizeof(flow->raddr), ip + 8);
+	bpf_probe_read_kernel(flow->laddr, sizeof(flow->laddr), ip + 24);
+	return version == 6;
+}
+
+#endif
