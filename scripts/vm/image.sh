@@ -52,7 +52,7 @@ put_modules() {
 	cp "$from"/modules.builtin* "$from"/modules.order "$to/" 2>/dev/null || true
 	[ -e "$from/modules.dep" ] || depmod -b "$1" "$release"
 	for name in $MODULES; do
-		modprobe -q -d "$1" -S "$release" --show-depends "$name" 2>/dev/null
+		modprobe -q -d "$1" -S "$release" --show-depends "$name" 2>/dev/null || true
 	done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | sort -u | while read -r file; do
 		case $file in
 		*.xz) xz -dc "$file" ;;

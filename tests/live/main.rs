@@ -134,8 +134,12 @@ fn missing_capability() -> Option<&'static str> {
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
+    // What a kernel does not know yet (before 5.8), is within CAP_SYS_ADMIN there.
+    let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
+    let last = last.and_then(|text| text.trim().parse().ok()).unwrap_or(63);
     CAPABILITIES
         .iter()
+        .filter(|(_, bit)| *bit <= last)
         .find(|(_, bit)| effective >> bit & 1 == 0)
         .map(|(name, _)| *name)
 }

@@ -170,7 +170,7 @@ pub const BARE_ERROR: u8 = 3;
 
 #[cfg(test)]
 mod tests {
-    use tcptools::names::state::ESTABLISHED;
+    use tcptools::names::state::{ESTABLISHED, FIN_WAIT1};
 
     use super::*;
 
