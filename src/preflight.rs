@@ -4,12 +4,14 @@
 //! Nothing is refused beforehand: the kernel is asked to load the programs, and only its refusal is looked into.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Error, anyhow};
 use caps::{CapSet, Capability};
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Typedef;
+
+use crate::tracepoints;
 
 /// Where the kernel keeps its own type information.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -148,25 +150,39 @@ pub fn lockdown() -> Option<Trouble> {
         })
 }
 
-/// The first of these tracepoints that this kernel's BTF lacks.
+/// The first of these tracepoints that this kernel lacks, as far as anything tells.
 fn missing<'a>(tracepoints: &[&'a str]) -> Option<&'a str> {
-    all_missing(tracepoints).into_iter().next()
+    all_missing(tracepoints)?.into_iter().next()
 }
 
-/// Those of these tracepoints that this kernel's BTF lacks; none where there is no BTF.
-pub fn all_missing<'a>(tracepoints: &[&'a str]) -> Vec<&'a str> {
-    let Ok(btf) = Btf::from_vmlinux() else {
-        return vec![];
+/// Those of these tracepoints that this kernel lacks: by its BTF, which has them since 5.5, or else by tracefs; `None`
+/// where neither tells.
+pub fn all_missing<'a>(tracepoints: &[&'a str]) -> Option<Vec<&'a str>> {
+    let typedef = |event: &str| format!("btf_trace_{event}");
+    let in_btf = |btf: &Btf<'_>, event: &str| {
+        let typedef = btf.type_by_name::<Typedef<'_>>(&typedef(event));
+        typedef.is_some()
     };
+    // Every kernel has this one.
+    let btf = Btf::from_vmlinux()
+        .ok()
+        .filter(|b| in_btf(b, "sched_switch"));
+    let events = tracepoints::tracefs_events().ok();
+    if btf.is_none() && events.is_none() {
+        return None;
+    }
     let lacks = |name: &&str| {
-        let event = name.rsplit(':').next().unwrap_or(name);
-        let typedef = format!("btf_trace_{event}");
-        btf.type_by_name::<Typedef<'_>>(&typedef).is_none()
+        let (category, event) = name.split_once(':').unwrap_or(("", name));
+        let in_tracefs = |events: &PathBuf| events.join(category).join(event).exists();
+        match &btf {
+            Some(btf) => !in_btf(btf, event),
+            None => !events.as_ref().is_some_and(in_tracefs),
+        }
     };
-    tracepoints.iter().copied().filter(lacks).collect()
+    Some(tracepoints.iter().copied().filter(lacks).collect())
 }
 
-/// Whether the running kernel has a tracepoint; also when nothing tells (no BTF), so that loading explains.
+/// Whether the running kernel has a tracepoint; also when nothing tells, so that loading explains.
 pub fn has_tracepoint(name: &str) -> bool {
     missing(&[name]).is_none()
 }

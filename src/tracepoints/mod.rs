@@ -136,7 +136,9 @@ impl Kernel {
     /// # Errors
     /// When that is nothing: neither BTF nor tracefs.
     pub fn open() -> Result<Self> {
+        // Since 5.5 these have tracepoints.
         let types = btf::Types::load().ok();
+        let types = types.filter(|types| types.events().next().is_some());
         let events = tracefs::events();
         if let (None, Err(error)) = (&types, &events) {
             let (why, remedy) = tracefs::remedy(error);

@@ -50,7 +50,7 @@ fn trial(tool: &'static Tool) -> Trial {
         command: tool.name,
         runs: why_not.is_none(),
         why_not,
-        missing_tracepoints: all_missing(&all),
+        missing_tracepoints: all_missing(&all).unwrap_or_default(),
     }
 }
 
