@@ -129,8 +129,8 @@ fn suite_tracepoints() -> Check {
         }
         None => Check::note(
             "tracepoints",
-            "not known without BTF",
-            "tplist shows tracefs's as root",
+            "not known: BTF does not tell them, and tracefs cannot be read",
+            "as root, mount -t tracefs nodev /sys/kernel/tracing",
         ),
         Some(missing) => Check::bad(
             "tracepoints",

@@ -142,8 +142,7 @@ impl Kernel {
         let events = tracefs::events();
         if let (None, Err(error)) = (&types, &events) {
             let (why, remedy) = tracefs::remedy(error);
-            let btf = crate::preflight::KERNEL_BTF;
-            bail!("this kernel has no {btf}, and {why}: {remedy}");
+            bail!("this kernel's BTF tells no tracepoints, or there is none, and {why}: {remedy}");
         }
         let events = events.ok();
         Ok(Self { types, events })
