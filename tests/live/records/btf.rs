@@ -104,6 +104,7 @@ impl Drop for Files {
 
 /// The command as it is, and with only records and the types of sockets.
 fn watch(scene: &Scene, name: &str, args: &[&str]) -> Result<Both> {
+    needs_btf()?;
     let addresses = scene.addresses();
     let args = [&["--json", "--addr", &addresses], args].concat();
     Ok(Both {
