@@ -4,12 +4,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapMut};
-
 use crate::clock::boot_ns;
 use crate::output::{Column, Format, Rows, Shown, Style};
 use crate::session::Printer;
+use crate::table::Table;
 use crate::types::{Record, count_key, head};
 use crate::value::Value;
 
@@ -56,53 +54,16 @@ impl Every {
     }
 }
 
-/// Reads a hash map of the kernel half, and remembers it for the next time.
-pub struct Table {
-    map: MapHandle,
-}
-
-impl Table {
-    /// Keeps a descriptor of its own, so that the object can be lent elsewhere.
-    ///
-    /// # Errors
-    /// When there are no descriptors left.
-    pub fn new(map: &MapMut<'_>) -> Result<Self> {
-        let map = MapHandle::try_from(map)?;
-        Ok(Self { map })
-    }
-
-    /// Every key and value. Entries are never deleted by the kernel half, so none is missed but one that comes meanwhile.
-    ///
-    /// # Errors
-    /// When the caller may no longer use BPF.
-    pub fn read(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let mut all = Vec::new();
-        for key in self.map.keys() {
-            let value = self.map.lookup(&key, MapFlags::ANY);
-            if let Some(value) = value.context("cannot read the table")? {
-                all.push((key, value));
-            }
-        }
-        Ok(all)
-    }
-
-    /// Writes the only value of a table that is a variable of the kernel half.
-    ///
-    /// # Errors
-    /// When the caller may no longer use BPF.
-    pub fn write(&self, value: &[u8]) -> Result<()> {
-        let first = 0u32.to_ne_bytes();
-        Ok(self.map.update(&first, value, MapFlags::ANY)?)
-    }
-}
-
 /// The columns of counts; `by_lport`: the local port is part of what is counted by; `heading`: what is counted.
 pub fn columns(by_lport: bool, heading: &'static str) -> Vec<Column<Counted>> {
     let json = |key, get| Column::new(key, "", (0, 0), get).shown(Shown::JSON);
     let unknown = |key| json(key, |_| Value::Unknown);
     let mut columns: Vec<Column<Counted>> = vec![
         json("boot_ns", |r| Value::Int(r.head.boot_ns)),
-        json("netns", |r| Value::Int(r.head.netns.into())),
+        json("netns", |r| match r.head.netns {
+            0 => Value::Unknown,
+            netns => Value::Int(netns.into()),
+        }),
         unknown("cookie"),
         json("family", |r| Value::Int(r.head.flow.family.into())),
         Column::new("laddr", "LADDR", (15, 39), |r| {
@@ -140,24 +101,41 @@ pub struct Counts {
 
 impl Counts {
     /// Rows at every `interval`, if there is one, then with the time of day; [`Counts::print`] is for the end.
-    ///
-    /// # Errors
-    /// See [`Table::new`].
     pub fn new(
         tool: &'static str,
         mut style: Style,
-        map: &MapMut<'_>,
+        table: Table,
         columns: Vec<Column<Counted>>,
         interval: Option<Duration>,
-    ) -> Result<Self> {
+    ) -> Self {
         style.time |= interval.is_some() && style.format != Format::Json;
-        Ok(Self {
+        Self {
             tool,
-            table: Table::new(map)?,
+            table,
             rows: Rows::aggregate(tool, style, columns),
             shown: HashMap::new(),
             every: Every::new(interval),
-        })
+        }
+    }
+
+    /// count_flow() of count.bpf.h, on this side.
+    pub fn add(&mut self, head: &head, by_lport: bool, kind: u32) {
+        let mut key = count_key {
+            flow: head.flow,
+            netns: head.netns,
+            kind,
+        };
+        if !by_lport {
+            key.flow.lport = 0;
+        }
+        // SAFETY: integers only, with explicit padding, so all its bytes have values.
+        let key = unsafe { plain::as_bytes(&key) };
+        self.table.change(key, |count: &mut u64| *count += 1);
+    }
+
+    /// See [`Table::uncounted`].
+    pub fn uncounted(&self) -> u64 {
+        self.table.uncounted()
     }
 
     /// The header line, if the format has one.

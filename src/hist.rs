@@ -6,13 +6,11 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::Result;
-use libbpf_rs::MapMut;
-
 use crate::clock::{Clock, boot_ns};
-use crate::count::{Every, Table};
+use crate::count::Every;
 use crate::output::{Format, Style};
 use crate::session::Printer;
+use crate::table::Table;
 use crate::types::{flow, hist, hist_key};
 
 /// How many histograms a run may have: what is beyond is counted, and told.
@@ -68,26 +66,44 @@ impl Shown {
 
 impl Hists {
     /// Shown at every `interval`, if there is one; [`Hists::print`] is for the end.
-    ///
-    /// # Errors
-    /// See [`Table::new`].
     pub fn new(
         tool: &'static str,
         style: Style,
-        map: &MapMut<'_>,
+        table: Table,
         unit: (&'static str, &'static str),
         interval: Option<Duration>,
-    ) -> Result<Self> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             tool,
-            table: Table::new(map)?,
+            table,
             style,
             unit,
             key: "raddr",
             shown: HashMap::new(),
             every: Every::new(interval),
             clock: Clock::default(),
-        })
+        }
+    }
+
+    /// hist_add() of hist.bpf.h, on this side. `flow`: of its remote address, if there is not one for all.
+    pub fn add(&mut self, flow: Option<&flow>, kind: u32, value: u64) {
+        let key = hist_key {
+            raddr: flow.map_or([0; 16], |flow| flow.raddr),
+            family: flow.map_or(0, |flow| flow.family.into()),
+            kind,
+        };
+        // SAFETY: integers only, without padding, so all its bytes have values.
+        let key = unsafe { plain::as_bytes(&key) };
+        self.table.change(key, |hist: &mut hist| {
+            let slot = value.max(1).ilog2() as usize;
+            hist.slot[slot.min(hist.slot.len() - 1)] += 1;
+            hist.sum += value;
+        });
+    }
+
+    /// See [`Table::uncounted`].
+    pub fn uncounted(&self) -> u64 {
+        self.table.uncounted()
     }
 
     /// One for each `laddr`, `rport` or `lport` instead of each `raddr`: the kernel half puts a local address where the

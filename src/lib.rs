@@ -55,6 +55,7 @@ pub mod source;
 pub mod spark;
 pub mod stack;
 pub mod suite;
+pub mod table;
 pub mod talkers;
 pub mod trace;
 pub mod tracepoint;

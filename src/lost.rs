@@ -79,10 +79,11 @@ impl Lost {
         }
     }
 
-    /// `untracked`: on this side. Returns all that was counted.
-    pub(crate) fn say(&mut self, untracked: u64) -> counters {
+    /// `untracked`, `uncounted`: on this side. Returns all that was counted.
+    pub(crate) fn say(&mut self, untracked: u64, uncounted: u64) -> counters {
         let mut now = self.counters.read();
         now.untracked += untracked;
+        now.uncounted += uncounted;
         let sum = |c: &counters| c.lost + c.untracked + c.uncounted;
         let first = sum(&self.said) == 0;
         if sum(&now) == sum(&self.said) || !first && self.when.elapsed() < Duration::from_secs(1) {

@@ -10,8 +10,8 @@ use anyhow::Result;
 use libbpf_rs::MapMut;
 
 use crate::clock::boot_ns;
-use crate::count::Table;
 use crate::iter::Visit;
+use crate::table::Table;
 
 /// `SLOTS` of tcpconnect.bpf.c.
 const SLOTS: usize = 64;

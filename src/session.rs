@@ -47,6 +47,10 @@ pub trait Handler {
     fn untracked(&self) -> u64 {
         0
     }
+    /// Occurrences that a table on this side had no room for.
+    fn uncounted(&self) -> u64 {
+        0
+    }
     /// After every batch, and at least every 50 ms.
     fn tick(&mut self, _out: &mut Printer) {}
     /// Once, when no record will follow.
@@ -391,7 +395,7 @@ impl<'a> Session<'a> {
             let (printer, handler) = &mut *state.borrow_mut();
             handler.tick(printer);
             printer.sink.flush(interrupt)?;
-            lost.say(handler.untracked());
+            lost.say(handler.untracked(), handler.uncounted());
             if interrupt.raised() || printer.full() || left.is_some_and(|d| d.is_zero()) {
                 return Ok(());
             }
@@ -418,7 +422,7 @@ impl<'a> Session<'a> {
             Ok(()) | Err(Stop::Interrupted) => {}
         }
         handler.finish(printer);
-        let gone = lost.say(handler.untracked());
+        let gone = lost.say(handler.untracked(), handler.uncounted());
         let skipped = skipped.read();
         if skipped > 0 {
             let tool = self.tool;

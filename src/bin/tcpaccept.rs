@@ -13,12 +13,13 @@ use clap::Parser;
 use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, PinnedMaps, duration};
 use tcptools::clock::boot_ns;
-use tcptools::count::{Every, Table};
+use tcptools::count::Every;
 use tcptools::names::tcp_state;
 use tcptools::output::{
     Column, Format, Rows, Shown, Style, comm, family, laddr, lport, pid, raddr, rport,
 };
 use tcptools::session::{EachRow, Figures, Handler, Printer, Session};
+use tcptools::table::Table;
 use tcptools::types::Record;
 use tcptools::value::Value;
 

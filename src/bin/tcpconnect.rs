@@ -19,6 +19,7 @@ use tcptools::output::{Column, Rows, Shown, Style, comm, family, laddr, pid, rad
 use tcptools::pending::{Pending, slot_shift};
 use tcptools::resolve::{Answer, Resolver};
 use tcptools::session::{Figures, Handler, Printer, Session};
+use tcptools::table::Table;
 use tcptools::types::{Record, decode};
 use tcptools::value::Value;
 
@@ -103,6 +104,7 @@ const OUTCOMES: [&str; 7] = [
     "aborted",
     "pending",
 ];
+const ESTABLISHED: u8 = 0;
 const PENDING: u8 = 6;
 /// An outcome that records do not tell.
 const UNTOLD: u8 = u8::MAX;
@@ -233,7 +235,10 @@ fn columns(args: &Args) -> Vec<C> {
 
 fn count_columns(print_lport: bool) -> Vec<Column<Counted>> {
     let mut columns = count::columns(print_lport, "CONNECTS");
-    let outcome = |r: &tcptools::output::Row<'_, Counted>| Value::Text(outcome(r.head.event));
+    let outcome = |r: &tcptools::output::Row<'_, Counted>| {
+        let known = OUTCOMES.get(r.head.event as usize);
+        known.map_or(Value::Unknown, |name| Value::Text(name))
+    };
     columns.insert(
         columns.len() - 1,
         Column::new("outcome", "OUTCOME", (11, 11), outcome),
@@ -244,8 +249,35 @@ fn count_columns(print_lport: bool) -> Vec<Column<Counted>> {
 /// What is made of the opens.
 enum Shape {
     Rows,
-    Counts(Counts),
-    Hists(Hists),
+    /// By the local port, too?
+    Counts(Counts, bool),
+    /// One per remote address?
+    Hists(Hists, bool),
+}
+
+impl Shape {
+    /// `counts`, `hists`: the tables that may be needed.
+    fn new(
+        style: &Style,
+        args: &Args,
+        counts: impl FnOnce() -> Result<Table>,
+        hists: impl FnOnce() -> Result<Table>,
+    ) -> Result<Self> {
+        let style = style.clone();
+        Ok(match (args.count, args.hist) {
+            (Some(interval), _) => {
+                let columns = count_columns(args.print_lport);
+                let counts = Counts::new("tcpconnect", style, counts()?, columns, interval);
+                Self::Counts(counts, args.print_lport)
+            }
+            (_, Some(per)) => {
+                let unit = ("usecs", "us");
+                let hists = Hists::new("tcpconnect", style, hists()?, unit, args.interval);
+                Self::Hists(hists, per == Per::Raddr)
+            }
+            _ => Self::Rows,
+        })
+    }
 }
 
 struct Connects {
@@ -253,6 +285,7 @@ struct Connects {
     shape: Shape,
     pending: Option<Pending>,
     resolver: Option<Resolver>,
+    failed_only: bool,
     /// Rows that wait for a name, and since when, in order.
     waiting: VecDeque<(Instant, Named)>,
 }
@@ -264,6 +297,7 @@ impl Connects {
             shape: Shape::Rows,
             pending: None,
             resolver: args.dns.then(Resolver::default),
+            failed_only: args.failed,
             waiting: VecDeque::new(),
         }
     }
@@ -303,8 +337,8 @@ impl Handler for Connects {
     fn header(&mut self, out: &mut Vec<u8>) {
         match &mut self.shape {
             Shape::Rows => self.rows.header(out),
-            Shape::Counts(counts) => counts.header(out),
-            Shape::Hists(hists) => hists.header(out),
+            Shape::Counts(counts, _) => counts.header(out),
+            Shape::Hists(hists, _) => hists.header(out),
         }
     }
 
@@ -312,6 +346,21 @@ impl Handler for Connects {
         let Some(connect) = decode::<connect>(record) else {
             return;
         };
+        // The kernel half sends none where it counts: these are of tracepoints' records.
+        match &mut self.shape {
+            Shape::Rows => {}
+            Shape::Counts(counts, by_lport) => {
+                return counts.add(connect.head(), *by_lport, connect.outcome.into());
+            }
+            Shape::Hists(hists, by_raddr) => {
+                let known = connect.partial == 0 && connect.latency_ns != u64::MAX;
+                if known && (self.failed_only || connect.outcome == ESTABLISHED) {
+                    let flow = by_raddr.then_some(&connect.head().flow);
+                    hists.add(flow, 0, connect.latency_ns / 1000);
+                }
+                return;
+            }
+        }
         let row = Named::new(*connect);
         match &mut self.resolver {
             None => self.print(&row, out),
@@ -327,8 +376,8 @@ impl Handler for Connects {
         self.release(out, PATIENCE);
         match &mut self.shape {
             Shape::Rows => {}
-            Shape::Counts(counts) => counts.tick(out),
-            Shape::Hists(hists) => hists.tick(out),
+            Shape::Counts(counts, _) => counts.tick(out),
+            Shape::Hists(hists, _) => hists.tick(out),
         }
         if let Some(Err(error)) = self.pending.as_mut().map(Pending::tick) {
             eprintln!("tcpconnect: pending opens are not shown: {error:#}");
@@ -340,8 +389,16 @@ impl Handler for Connects {
         self.release(out, Duration::ZERO);
         match &mut self.shape {
             Shape::Rows => {}
-            Shape::Counts(counts) => counts.print(out),
-            Shape::Hists(hists) => hists.print(out),
+            Shape::Counts(counts, _) => counts.print(out),
+            Shape::Hists(hists, _) => hists.print(out),
+        }
+    }
+
+    fn uncounted(&self) -> u64 {
+        match &self.shape {
+            Shape::Rows => 0,
+            Shape::Counts(counts, _) => counts.uncounted(),
+            Shape::Hists(hists, _) => hists.uncounted(),
         }
     }
 
@@ -390,7 +447,13 @@ fn run(args: Args) -> Result<()> {
     let session = Session::new("tcpconnect", run, &["sock:inet_sock_set_state"]);
     if session.has_only_records() {
         let opens = record::Opens::new(&args)?;
-        let mut connects = Connects::new(style, &args);
+        let counts = || Ok(Table::own(MAX_FLOWS));
+        let hists = || Ok(Table::own(MAX_HISTS));
+        let shape = Shape::new(&style, &args, counts, hists)?;
+        let mut connects = Connects {
+            shape,
+            ..Connects::new(style, &args)
+        };
         return tcptools::record::run(&session, filter, opens, &mut connects);
     }
     let mut storage = MaybeUninit::uninit();
@@ -410,29 +473,9 @@ fn run(args: Args) -> Result<()> {
     } else {
         None
     };
-    let shape = match (args.count, args.hist) {
-        (Some(interval), _) => {
-            let columns = count_columns(args.print_lport);
-            Shape::Counts(Counts::new(
-                "tcpconnect",
-                style.clone(),
-                &skel.maps.counts,
-                columns,
-                interval,
-            )?)
-        }
-        (_, Some(_)) => {
-            let unit = ("usecs", "us");
-            Shape::Hists(Hists::new(
-                "tcpconnect",
-                style.clone(),
-                &skel.maps.hists,
-                unit,
-                args.interval,
-            )?)
-        }
-        _ => Shape::Rows,
-    };
+    let counts = || Table::new(&skel.maps.counts);
+    let hists = || Table::new(&skel.maps.hists);
+    let shape = Shape::new(&style, &args, counts, hists)?;
     let mut connects = Connects {
         shape,
         pending,

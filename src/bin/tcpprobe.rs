@@ -21,6 +21,7 @@ use tcptools::hist::{Hists, MAX_HISTS};
 use tcptools::output::{Column, Format, Rows, Shown, Style, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
 use tcptools::session::{Figures, Handler, Printer, Session};
+use tcptools::table::Table;
 use tcptools::trace::{INFINITE_SSTHRESH, MAX_TRACES, Moment, Trace, Traces};
 use tcptools::types::{Record, decode, head};
 use tcptools::value::{Value, delivery_rate, kernel_name};
@@ -497,8 +498,34 @@ impl Handler for Live {
 
 struct Histograms {
     hists: Hists,
+    by: By,
     /// Only for the summary.
     rows: Rows<probe>,
+}
+
+impl Histograms {
+    fn new(style: Style, table: Table, by: By, args: &Args, rows: Rows<probe>) -> Self {
+        let unit = ("usecs", "us");
+        let hists = Hists::new("tcpprobe", style, table, unit, args.refresh).by(by.key());
+        Self { hists, by, rows }
+    }
+
+    /// count_srtt() of tcpprobe.bpf.c.
+    fn add(&mut self, body: &probe) {
+        let mut flow = body.head().flow;
+        let value = u64::from(body.srtt_us);
+        match self.by {
+            _ if value == 0 => {}
+            By::All => self.hists.add(None, 0, value),
+            By::Raddr => self.hists.add(Some(&flow), 0, value),
+            By::Laddr => {
+                flow.raddr = flow.laddr;
+                self.hists.add(Some(&flow), 0, value);
+            }
+            By::Lport => self.hists.add(None, flow.lport.into(), value),
+            By::Rport => self.hists.add(None, flow.rport.into(), value),
+        }
+    }
 }
 
 impl Handler for Histograms {
@@ -506,7 +533,16 @@ impl Handler for Histograms {
         self.hists.header(out);
     }
 
-    fn record(&mut self, _record: &[u8], _out: &mut Printer) {}
+    /// The kernel half sends none: these are of tracepoints' records.
+    fn record(&mut self, record: &[u8], _out: &mut Printer) {
+        if let Some(body) = decode::<probe>(record) {
+            self.add(body);
+        }
+    }
+
+    fn uncounted(&self) -> u64 {
+        self.hists.uncounted()
+    }
 
     fn tick(&mut self, out: &mut Printer) {
         self.hists.tick(out);
@@ -546,7 +582,11 @@ fn run(args: Args) -> Result<()> {
     let session = Session::new("tcpprobe", run, &["tcp:tcp_probe"]);
     if session.has_only_records() {
         let samples = record::Samples::new(&args)?;
-        let rows = Rows::new("tcpprobe", style, columns());
+        let rows = Rows::new("tcpprobe", style.clone(), columns());
+        if let Some(by) = args.hist {
+            let mut hists = Histograms::new(style, Table::own(MAX_HISTS), by, &args, rows);
+            return tcptools::record::run(&session, filter, samples, &mut hists);
+        }
         return tcptools::record::run(&session, filter, samples, &mut Probe::new(rows, &args));
     }
     let mut storage = MaybeUninit::uninit();
@@ -567,10 +607,9 @@ fn run(args: Args) -> Result<()> {
     let mut skel = session.load(open)?;
     let rows = Rows::new("tcpprobe", style.clone(), columns());
     if let Some(by) = args.hist {
-        let unit = ("usecs", "us");
-        let hists = Hists::new("tcpprobe", style, &skel.maps.hists, unit, args.refresh)?;
-        let hists = hists.by(by.key());
-        return session.run(skel.object_mut(), &mut Histograms { hists, rows });
+        let table = Table::new(&skel.maps.hists)?;
+        let mut hists = Histograms::new(style, table, by, &args, rows);
+        return session.run(skel.object_mut(), &mut hists);
     }
     if args.live {
         let every = Every::new(Some(args.refresh.unwrap_or(Duration::from_secs(1))));

@@ -19,6 +19,7 @@ use tcptools::names::tcp_state;
 use tcptools::output::{Column, Format, Rows, Shown, Style, comm, family, pid};
 use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::stack;
+use tcptools::table::Table;
 use tcptools::talkers::{By, Sent, Talkers};
 use tcptools::tracepoint;
 use tcptools::types::{Record, decode, decode_stack};
@@ -298,10 +299,23 @@ impl Handler for Each {
     }
 }
 
-/// Counts per flow, kept by the kernel half.
+/// Counts per flow.
 struct PerFlow {
     counts: Counts,
     json: Rows<retrans>,
+}
+
+impl PerFlow {
+    fn new(style: Style, table: Table, json: Rows<retrans>) -> Self {
+        // Counts have no time of their own.
+        let style = Style {
+            time: false,
+            ..style
+        };
+        let columns = count::columns(true, "RETRANSMITS");
+        let counts = Counts::new("tcpretrans", style, table, columns, None);
+        Self { counts, json }
+    }
 }
 
 impl Handler for PerFlow {
@@ -309,7 +323,16 @@ impl Handler for PerFlow {
         self.counts.header(out);
     }
 
-    fn record(&mut self, _record: &[u8], _out: &mut Printer) {}
+    /// The kernel half sends none: these are of tracepoints' records.
+    fn record(&mut self, record: &[u8], _out: &mut Printer) {
+        if let Some(body) = decode_stack::<retrans>(record, LEAST) {
+            self.counts.add(body.head(), true, 0);
+        }
+    }
+
+    fn uncounted(&self) -> u64 {
+        self.counts.uncounted()
+    }
 
     fn finish(&mut self, out: &mut Printer) {
         self.counts.print(out);
@@ -397,8 +420,12 @@ fn run(args: Args) -> Result<()> {
     let session = Session::new("tcpretrans", run, &tracepoints);
     if session.has_only_records() {
         let retransmits = record::Retransmits::new(&args)?;
-        let rows = Rows::new("tcpretrans", style, columns(&args));
-        return tcptools::record::run(&session, filter, retransmits, &mut Each(rows));
+        let rows = Rows::new("tcpretrans", style.clone(), columns(&args));
+        if !args.count {
+            return tcptools::record::run(&session, filter, retransmits, &mut Each(rows));
+        }
+        let mut counts = PerFlow::new(style, Table::own(MAX_FLOWS), rows);
+        return tcptools::record::run(&session, filter, retransmits, &mut counts);
     }
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::TcpretransSkelBuilder::default(), &mut storage, filter)?;
@@ -436,22 +463,8 @@ fn run(args: Args) -> Result<()> {
     if !args.count {
         return session.run(skel.object_mut(), &mut Each(rows));
     }
-    let counts = Counts::new(
-        "tcpretrans",
-        count_style(style),
-        &skel.maps.counts,
-        count::columns(true, "RETRANSMITS"),
-        None,
-    )?;
-    session.run(skel.object_mut(), &mut PerFlow { counts, json: rows })
-}
-
-/// Counts have no time of their own.
-fn count_style(style: Style) -> Style {
-    Style {
-        time: false,
-        ..style
-    }
+    let mut counts = PerFlow::new(style, Table::new(&skel.maps.counts)?, rows);
+    session.run(skel.object_mut(), &mut counts)
 }
 
 fn main() -> ExitCode {

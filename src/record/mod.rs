@@ -328,6 +328,10 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
         self.sockets.untracked() + self.handler.untracked()
     }
 
+    fn uncounted(&self) -> u64 {
+        self.handler.uncounted()
+    }
+
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.handler.summary(out, fields);
     }

@@ -51,11 +51,7 @@ impl Opens {
     /// A sentence, if the arguments ask for what records do not have.
     pub fn new(args: &Args) -> Result<Self> {
         let errors = types(&args.common.run).is_some();
-        refuse(&[
-            ("--count", args.count.is_some()),
-            ("--hist", args.hist.is_some()),
-            ("--print-uid", args.print_uid && !errors),
-        ])?;
+        refuse(&[("--print-uid", args.print_uid && !errors)])?;
         let pending_ns = args.pending.as_nanos() as u64;
         Ok(Self {
             errors,

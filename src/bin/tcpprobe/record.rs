@@ -33,11 +33,7 @@ impl Samples {
     /// # Errors
     /// A sentence, if the arguments ask for what records do not have.
     pub fn new(args: &Args) -> Result<Self> {
-        refuse(&[
-            ("--plot", args.plot.is_some()),
-            ("--live", args.live),
-            ("--hist", args.hist.is_some()),
-        ])?;
+        refuse(&[("--plot", args.plot.is_some()), ("--live", args.live)])?;
         Ok(Self {
             sampling: args.sampling,
             connections: HashMap::new(),

@@ -34,7 +34,6 @@ impl Retransmits {
         refuse(&[
             ("--sequence", args.sequence && !sockets),
             ("--lossprobe", args.lossprobe && !sockets),
-            ("--count", args.count),
             ("--summary", args.summary.is_some()),
             ("--stack", args.stack),
         ])?;

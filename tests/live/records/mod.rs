@@ -9,6 +9,7 @@ mod lockdown;
 mod opens;
 mod scene;
 mod sockbuf;
+mod sums;
 mod tcpinfo;
 mod tcplife;
 mod tcpprobe;
@@ -33,6 +34,7 @@ pub fn tests() -> Vec<Trial> {
         lockdown::tests(),
         opens::tests(),
         sockbuf::tests(),
+        sums::tests(),
         tcpinfo::tests(),
         tcplife::tests(),
         tcpprobe::tests(),

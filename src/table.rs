@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tables that events are summed up in: hash maps of the kernel half, or of our own where it only has records.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapMut};
+
+/// One of either kind.
+pub enum Table {
+    /// The kernel half's, read anew each time.
+    Kernel(MapHandle),
+    /// Ours.
+    Own(Own),
+}
+
+/// A bounded hash map: what it has no room for is counted.
+#[derive(Default)]
+pub struct Own {
+    entries: HashMap<Vec<u8>, Vec<u8>>,
+    most: usize,
+    uncounted: u64,
+}
+
+impl Table {
+    /// Keeps a descriptor of its own, so that the object can be lent elsewhere.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn new(map: &MapMut<'_>) -> Result<Self> {
+        Ok(Self::Kernel(MapHandle::try_from(map)?))
+    }
+
+    /// Empty, with room for so many entries.
+    pub fn own(most: u32) -> Self {
+        Self::Own(Own {
+            most: most as usize,
+            ..Own::default()
+        })
+    }
+
+    /// Every key and value. Entries are never deleted by the kernel half, so none is missed but one that comes meanwhile.
+    ///
+    /// # Errors
+    /// When the caller may no longer use BPF.
+    pub fn read(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let map = match self {
+            Self::Kernel(map) => map,
+            Self::Own(own) => {
+                let entries = own.entries.iter();
+                return Ok(entries.map(|(k, v)| (k.clone(), v.clone())).collect());
+            }
+        };
+        let mut all = Vec::new();
+        for key in map.keys() {
+            let value = map.lookup(&key, MapFlags::ANY);
+            if let Some(value) = value.context("cannot read the table")? {
+                all.push((key, value));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Changes the value of a key, which is `T::default()` at first. Only a table of our own has no other writer.
+    pub fn change<T: plain::Plain + Default>(&mut self, key: &[u8], change: impl FnOnce(&mut T)) {
+        let Self::Own(own) = self else {
+            return;
+        };
+        if own.entries.len() >= own.most && !own.entries.contains_key(key) {
+            own.uncounted += 1;
+            return;
+        }
+        let bytes = own.entries.entry(key.to_vec()).or_default();
+        let mut value = T::default();
+        // Too short a value is a new one.
+        let _ = plain::copy_from_bytes(&mut value, bytes);
+        change(&mut value);
+        // SAFETY: what is counted is integers without padding, so all its bytes have values.
+        bytes.splice(.., unsafe { plain::as_bytes(&value) }.iter().copied());
+    }
+
+    /// What a table of our own had no room for; the kernel half counts that of its own.
+    pub fn uncounted(&self) -> u64 {
+        match self {
+            Self::Kernel(_) => 0,
+            Self::Own(own) => own.uncounted,
+        }
+    }
+
+    /// Writes the only value of a table that is a variable of the kernel half.
+    ///
+    /// # Errors
+    /// When the caller may no longer use BPF.
+    pub fn write(&self, value: &[u8]) -> Result<()> {
+        let first = 0u32.to_ne_bytes();
+        match self {
+            Self::Kernel(map) => Ok(map.update(&first, value, MapFlags::ANY)?),
+            Self::Own(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_table_counts_what_it_has_no_room_for() {
+        let mut table = Table::own(2);
+        for key in [1, 2, 1, 3, 2, 1, 4] {
+            table.change(&[key], |count: &mut u64| *count += 1);
+        }
+        let mut entries = table.read().unwrap();
+        entries.sort();
+        let count = |n: u64| n.to_ne_bytes().to_vec();
+        assert_eq!(entries, [(vec![1], count(3)), (vec![2], count(2))]);
+        assert_eq!(table.uncounted(), 2);
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Counts and histograms: the kernel half's, and those of tracepoints' records, of the same traffic.
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use super::{scene::Scene, tcpretrans, tcpstates, trials};
+
+pub fn tests() -> Vec<Trial> {
+    [
+        trials("sums::connects", connects),
+        trials("sums::latencies", latencies),
+        trials("sums::retransmits", retransmits),
+        trials("sums::round_trips", round_trips),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+const SESSIONS: u64 = 3;
+
+/// Sessions and refused opens, over every kind of address; returns how many there were.
+fn opens(scene: &mut Scene) -> Result<u64> {
+    for host in scene.hosts() {
+        for _ in 0..SESSIONS {
+            let session = scene.session(&host)?;
+            scene.close(session)?;
+        }
+        tcpstates::refused(scene, &host)?;
+    }
+    scene.net.quiet()?;
+    Ok(scene.net.a.counters()?["Tcp.ActiveOpens"])
+}
+
+fn sum(rows: &[Value]) -> u64 {
+    rows.iter().filter_map(|row| row["count"].as_u64()).sum()
+}
+
+fn connects(mut scene: Scene) -> Result<()> {
+    let runs = [&["-c"][..], &["-c", "-L"]];
+    let watches: Result<Vec<_>> = runs
+        .iter()
+        .map(|args| scene.watch("tcpconnect", args))
+        .collect();
+    let opens = opens(&mut scene)?;
+    for (both, by_port) in watches?.into_iter().zip([false, true]) {
+        let rows = both.agree(&tcpstates::ends(), &["outcome", "count", "lport"])?;
+        let told = rows.iter().all(|row| row["lport"].is_u64() == by_port);
+        ensure!(told && sum(&rows) == opens, "{opens} opens: {rows:#?}");
+    }
+    Ok(())
+}
+
+/// Every open is timed twice, so that two of them may lie in neighbouring buckets.
+fn latencies(mut scene: Scene) -> Result<()> {
+    let runs = [&["--hist"][..], &["--hist=raddr"], &["--hist", "--failed"]];
+    let watches: Result<Vec<_>> = runs
+        .iter()
+        .map(|args| scene.watch("tcpconnect", args))
+        .collect();
+    let opens = opens(&mut scene)?;
+    for (both, args) in watches?.into_iter().zip(runs) {
+        let (full, bare) = (both.full.stop()?.rows()?, both.bare.stop()?.rows()?);
+        let failed = args.contains(&"--failed");
+        let sessions = SESSIONS * scene.hosts().len() as u64;
+        let expected = if failed { opens - sessions } else { sessions };
+        let of = |rows: &[Value]| -> Vec<_> {
+            let count = |row: &Value| (row["raddr"].to_string(), row["count"].to_string());
+            let mut counts: Vec<_> = rows.iter().map(count).collect();
+            counts.sort();
+            counts
+        };
+        ensure!(sum(&bare) == expected, "{args:?}: {bare:#?}");
+        ensure!(of(&full) == of(&bare), "{args:?}: {full:#?}\n{bare:#?}");
+        let filled = |row: &Value| {
+            let buckets = row["buckets"].as_array().context("buckets")?;
+            Ok(sum(buckets) == row["count"])
+        };
+        let all: Result<Vec<bool>> = bare.iter().map(filled).collect();
+        ensure!(all?.iter().all(|filled| *filled), "{bare:#?}");
+    }
+    Ok(())
+}
+
+fn retransmits(mut scene: Scene) -> Result<()> {
+    let both = scene.watch("tcpretrans", &["-c"])?;
+    let again = tcpretrans::losses(&mut scene)?;
+    let rows = both.agree(&tcpstates::ends(), &["count"])?;
+    ensure!(sum(&rows) == again, "{again} sent again: {rows:#?}");
+    Ok(())
+}
+
+/// The kernel's own numbers, so every bucket is the same.
+fn round_trips(mut scene: Scene) -> Result<()> {
+    let keys = ["raddr", "laddr", "rport", "lport"];
+    let mut runs = vec!["--hist".to_owned()];
+    runs.extend(keys.map(|key| format!("--hist={key}")));
+    let watches: Result<Vec<_>> = runs
+        .iter()
+        .map(|args| scene.watch("tcpprobe", &[args]))
+        .collect();
+    for host in scene.hosts() {
+        let session = scene.session(&host)?;
+        scene.exchange(session, 100_000)?;
+        scene.close(session)?;
+    }
+    scene.net.quiet()?;
+    let mut sums = Vec::new();
+    for (both, key) in watches?.into_iter().zip([&keys[..1], &keys].concat()) {
+        let rows = both.agree(&[key], &["count", "sum_us", "buckets"])?;
+        sums.push(sum(&rows));
+    }
+    ensure!(
+        sums[0] > 20 && sums.iter().all(|sum| *sum == sums[0]),
+        "{sums:?}"
+    );
+    Ok(())
+}
