@@ -144,7 +144,7 @@ fn missing_capability() -> Option<&'static str> {
         .map(|(name, _)| *name)
 }
 
-/// How often a test is tried where the kernel shows some events to no program.
+/// How often a test is tried where the kernel does not show some events to a program.
 const TRIES: u32 = 4;
 
 /// A test as a plain function that returns its reason for failing; or, as [`Missing`], for not running on this kernel.

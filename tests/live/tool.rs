@@ -25,6 +25,7 @@ use serde_json::Value;
 use crate::{
     missing,
     scratch::Scratch,
+    unseen,
     wait::{self, PATIENCE},
 };
 
@@ -240,6 +241,9 @@ impl Run {
         if summary["skipped"] != 0 || summary["untracked"] != 0 {
             eprintln!("this may explain a missing row: {summary}");
         }
+        if self.has_only_records() {
+            unseen::skipped(summary["skipped"].as_u64().unwrap_or(0));
+        }
         ensure!(
             summary["events"] == rows.len(),
             "{} rows, but {summary}",
@@ -250,6 +254,12 @@ impl Run {
             adopt_cookies(&mut rows);
         }
         Ok(rows)
+    }
+
+    /// It had no programs of its own, and says so.
+    pub fn has_only_records(&self) -> bool {
+        let lacking = ["no type information (BTF)", "no ring buffer"];
+        lacking.iter().any(|why| self.stderr.contains(why))
     }
 
     /// Every line as JSON.

@@ -3,7 +3,10 @@
 //!
 //! A hardened kernel may run no program while a process that it protects is current, its first one for example, and says
 //! so nowhere: these are no recursion misses. An event in an interrupt, as those of TCP's timers, is then lost with
-//! whatever it interrupts. Ordinary kernels run every program, and nothing is ever counted here.
+//! whatever it interrupts. Ordinary kernels run every program, and nothing of that kind is ever counted here.
+//!
+//! Of classic tracepoints' programs, which commands have without type information, every kernel runs one at a time on a
+//! CPU (kernel/trace/bpf_trace.c: trace_call_bpf): an event that interrupts one is not seen, and commands say so.
 
 use std::{
     fs::{self, File},
@@ -12,7 +15,10 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     path::PathBuf,
     ptr,
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
@@ -40,13 +46,21 @@ pub fn tests() -> Vec<Trial> {
 const ENABLE: libc::c_ulong = 0x2400;
 const SET_BPF: libc::c_ulong = 0x4004_2408;
 
+/// What commands without programs of their own have said that they were not shown.
+static SKIPPED: AtomicU64 = AtomicU64::new(0);
+
+/// A command has said that of so many.
+pub fn skipped(events: u64) {
+    SKIPPED.fetch_add(events, Ordering::Relaxed);
+}
+
 /// How many there were on this host since the first call, of the tracepoints that the commands use.
 pub fn count() -> u64 {
     static WITNESS: LazyLock<Vec<File>> = LazyLock::new(|| {
         // Where it cannot be counted, failures are what they seem.
         witness().unwrap_or_default()
     });
-    WITNESS.iter().map(read).sum()
+    WITNESS.iter().map(read).sum::<u64>() + SKIPPED.load(Ordering::Relaxed)
 }
 
 fn read(mut counter: &File) -> u64 {

@@ -1,17 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A client in namespace `a`, a server in `b`, at addresses that no other test has, and the two runs of a command.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{
-    missing,
-    net::Net,
-    peer::Agent,
-    tool::{Run, Tool},
-};
+use crate::{missing, net::Net, peer::Agent, tool::Tool};
 
 /// Client's and server's descriptors of a session.
 #[derive(Clone, Copy)]
@@ -126,22 +121,23 @@ impl Both {
     /// The rows of both, which agree; `by` names a socket, `same` are the fields that must be told by both or by none.
     pub fn agree(self, by: &[&str], same: &[&str]) -> Result<Vec<Value>> {
         let (full, bare) = (self.full.stop()?, self.bare.stop()?);
-        let said = |run: &Run| {
-            let lacking = ["no type information (BTF)", "no ring buffer"];
-            lacking.iter().any(|why| run.stderr.contains(why))
-        };
-        ensure!(said(&bare), "it says so: {}", bare.stderr);
-        ensure!(said(&full) != missing::programs(), "{}", full.stderr);
+        ensure!(bare.has_only_records(), "it says so: {}", bare.stderr);
+        ensure!(
+            full.has_only_records() != missing::programs(),
+            "{}",
+            full.stderr
+        );
         let (full, bare) = (full.rows()?, bare.rows()?);
         let (left, right) = (by_socket(&full, by), by_socket(&bare, by));
-        let sockets = |rows: &BTreeMap<String, Vec<&Value>>| -> Vec<_> {
+        let sockets = |rows: &BTreeMap<String, Vec<&Value>>| -> BTreeSet<_> {
             rows.iter().map(|(k, r)| (k.clone(), r.len())).collect()
         };
+        let (of_full, of_bare) = (sockets(&left), sockets(&right));
         ensure!(
-            sockets(&left) == sockets(&right),
+            of_full == of_bare,
             "rows per socket: {:?}\nwithout BTF: {:?}",
-            sockets(&left),
-            sockets(&right)
+            of_full.difference(&of_bare).collect::<Vec<_>>(),
+            of_bare.difference(&of_full).collect::<Vec<_>>()
         );
         for (full, bare) in left.values().flatten().zip(right.values().flatten()) {
             compare(full, bare, same)?;
