@@ -181,8 +181,8 @@ static __always_inline bool has_ipv6(void)
 }
 
 /*
- * sk_cgrp_data: only with CONFIG_SOCK_CGROUP_DATA. Its .cgroup: since 5.15; before it a tagged word, `val`, whose
- * pointer form had its low bits clear.
+ * sk_cgrp_data: only with CONFIG_SOCK_CGROUP_DATA, or empty without it (5.4). Its .cgroup: since 5.15; before it a tagged
+ * word, `val`, whose pointer form had its low bits clear.
  */
 struct sock_cgroup_data___tagged {
 	__u64 val;
@@ -195,6 +195,8 @@ static __always_inline struct cgroup *sock_cgroup(struct sock *sk)
 	if (bpf_core_field_exists(struct sock_cgroup_data, cgroup))
 		return BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
 	struct sock_cgroup_data___tagged *tagged = (void *)__builtin_preserve_access_index(&sk->sk_cgrp_data);
+	if (!bpf_core_field_exists(tagged->val))
+		return NULL;
 	return (struct cgroup *)(BPF_CORE_READ(tagged, val) & ~3ULL);
 }
 
