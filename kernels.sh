@@ -25,7 +25,7 @@ cd "$(dirname "$0")"
 . scripts/vm/boot.sh
 . scripts/vm/report.sh
 
-ALL_KERNELS="5.10 6.1 6.12 newest 5.10-nobtf newest-nobtf 5.10-confidentiality newest-confidentiality"
+ALL_KERNELS="5.10 6.1 6.12 newest 6.12-integrity 5.10-nobtf newest-nobtf 5.10-confidentiality newest-confidentiality"
 out=
 guest=
 write=
