@@ -7,7 +7,6 @@
 #ifndef TCPTOOLS_RECORD_BPF_H
 #define TCPTOOLS_RECORD_BPF_H
 
-#include "cgroup.bpf.h"
 #include "filter.bpf.h"
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
