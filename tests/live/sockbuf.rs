@@ -15,6 +15,7 @@ use nix::libc::{self, SO_RCVBUF, SO_RCVBUFFORCE, SOL_SOCKET};
 use serde_json::{Value, json};
 
 use crate::{
+    missing::Missing,
     net::Netns,
     peer::Agent,
     tool::Tool,
@@ -456,10 +457,8 @@ fn memcg() -> Result<()> {
         .join("memory.kmem.tcp.limit_in_bytes")
         .exists()
     {
-        eprintln!(
-            "sockbuf::memcg NOT RUN: no memory controller of cgroup v1 (memory.kmem.tcp.limit_in_bytes)"
-        );
-        return Ok(());
+        let lacking = "a memory controller of cgroup v1 (memory.kmem.tcp.limit_in_bytes)";
+        return Err(Missing(lacking).into());
     }
     let _turn = udp_turn();
     let group = Cgroup::new(64 << 10)?;
