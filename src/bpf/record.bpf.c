@@ -111,6 +111,12 @@ static __always_inline void calls_note(struct seen_end *e, void *ctx)
 
 /* ---------------------------------------------------------------- the records */
 
+/* One for all programs: it is larger than the rest of them. */
+static __noinline bool flow_passes(const struct flow *flow)
+{
+	return flow_wanted(flow);
+}
+
 /*
  * Userspace decides what is shown; this only keeps from it what never will be. A socket's first changes come before
  * its ports are known (a child's until 6.14), and a listener's tell whose its children are.
@@ -119,7 +125,7 @@ static __always_inline bool state_wanted(const struct flow *flow)
 {
 	if (!flow->rport || (!flow->lport && (config.set.lport || config.set.port)))
 		return true;
-	return flow_wanted(flow);
+	return flow_passes(flow);
 }
 
 static __always_inline bool read_inet_sock_set_state(struct seen_end *end, struct record_inet_sock_set_state *ctx)
@@ -152,7 +158,7 @@ static __always_inline bool read_tcp_retransmit_skb(struct seen_segment *segment
 	if (bpf_core_field_exists(ctx->err))
 		e->err = ctx->err;
 	FLOW(e, ctx);
-	if (!flow_wanted(&e->flow))
+	if (!flow_passes(&e->flow))
 		return false;
 	segment_note(segment, (struct sk_buff *)ctx->skbaddr);
 	return true;
@@ -166,7 +172,7 @@ static __always_inline bool read_tcp_retransmit_synack(struct seen_segment *segm
 	e->kind = SEEN_SYNACK;
 	e->skaddr = (__u64)ctx->skaddr;
 	FLOW(e, ctx);
-	if (!flow_wanted(&e->flow))
+	if (!flow_passes(&e->flow))
 		return false;
 	synack_note(segment, (struct request_sock *)ctx->req);
 	return true;
@@ -232,7 +238,7 @@ static __always_inline bool read_tcp_probe(struct seen *e, struct record_tcp_pro
 {
 	e->kind = SEEN_PROBE;
 	ENDS(e, ctx);
-	if (!flow_wanted(&e->flow))
+	if (!flow_passes(&e->flow))
 		return false;
 	if (bpf_core_field_exists(ctx->skaddr))
 		e->skaddr = (__u64)ctx->skaddr;
