@@ -4,7 +4,7 @@
 //! Nothing is refused beforehand: the kernel is asked to load the programs, and only its refusal is looked into.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Error, anyhow};
 use caps::{CapSet, Capability};
@@ -158,27 +158,19 @@ fn missing<'a>(tracepoints: &[&'a str]) -> Option<&'a str> {
 /// Those of these tracepoints that this kernel lacks: by its BTF, which has them since 5.5, or else by tracefs; `None`
 /// where neither tells.
 pub fn all_missing<'a>(tracepoints: &[&'a str]) -> Option<Vec<&'a str>> {
-    let typedef = |event: &str| format!("btf_trace_{event}");
-    let in_btf = |btf: &Btf<'_>, event: &str| {
-        let typedef = btf.type_by_name::<Typedef<'_>>(&typedef(event));
+    let in_btf = |btf: &Btf<'_>, name: &str| {
+        let event = name.rsplit(':').next().unwrap_or(name);
+        let typedef = btf.type_by_name::<Typedef<'_>>(&format!("btf_trace_{event}"));
         typedef.is_some()
     };
     // Every kernel has this one.
-    let btf = Btf::from_vmlinux()
-        .ok()
-        .filter(|b| in_btf(b, "sched_switch"));
-    let events = tracepoints::tracefs_events().ok();
-    if btf.is_none() && events.is_none() {
-        return None;
+    let btf = Btf::from_vmlinux().ok();
+    if let Some(btf) = btf.filter(|btf| in_btf(btf, "sched:sched_switch")) {
+        let lacks = |name: &&str| !in_btf(&btf, name);
+        return Some(tracepoints.iter().copied().filter(lacks).collect());
     }
-    let lacks = |name: &&str| {
-        let (category, event) = name.split_once(':').unwrap_or(("", name));
-        let in_tracefs = |events: &PathBuf| events.join(category).join(event).exists();
-        match &btf {
-            Some(btf) => !in_btf(btf, event),
-            None => !events.as_ref().is_some_and(in_tracefs),
-        }
-    };
+    let events = tracepoints::tracefs_events().ok()?;
+    let lacks = |name: &&str| !events.join(name.replace(':', "/")).exists();
     Some(tracepoints.iter().copied().filter(lacks).collect())
 }
 

@@ -16,10 +16,39 @@ pub struct Sampling {
     pub changes: bool,
 }
 
+/// What sampling remembers of a socket where the kernel half has only records: `struct sample` of sample.bpf.h.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample {
+    last_ns: u64,
+    window: u64,
+    passed: u32,
+}
+
 impl Sampling {
     /// `--interval` in nanoseconds, 0 without it.
     pub fn interval_ns(&self) -> u64 {
         u64::from(self.interval.unwrap_or(0)) * 1_000_000
+    }
+
+    /// sample_due() of sample.bpf.h, on this side. `window`: what `--changes` looks at.
+    pub fn is_due(&self, sample: &mut Sample, at_ns: u64, window: u64) -> bool {
+        if sample.last_ns != 0 {
+            let early = at_ns.saturating_sub(sample.last_ns) < self.interval_ns();
+            let same = self.changes && window == sample.window;
+            if early || same {
+                return false;
+            }
+            sample.passed += 1;
+            if sample.passed < self.every {
+                return false;
+            }
+        }
+        *sample = Sample {
+            last_ns: at_ns,
+            window,
+            passed: 0,
+        };
+        true
     }
 
     /// Whether anything was asked for.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use tcptools::record::{Event, Translate, Wanted, head, refuse};
-use tcptools::sample::Sampling;
+use tcptools::sample::{Sample, Sampling};
 use tcptools::types::{Record, bytes_of, seen, seen_kind};
 
 use super::Args;
@@ -13,14 +13,6 @@ use super::bpf::types::probe;
 
 /// Connections that sampling remembers.
 const MOST: usize = 128 * 1024;
-
-/// What sampling remembers of a connection: `struct sample` of sample.bpf.h.
-#[derive(Default)]
-struct Sample {
-    last_ns: u64,
-    snd_cwnd: u32,
-    passed: u32,
-}
 
 /// Makes the rows.
 pub struct Samples {
@@ -40,7 +32,7 @@ impl Samples {
         })
     }
 
-    /// sample_due() of sample.bpf.h. A connection that there is no room for is shown.
+    /// A connection that there is no room for is shown.
     fn due(&mut self, seen: &seen) -> bool {
         if !self.sampling.is_set() {
             return true;
@@ -50,23 +42,8 @@ impl Samples {
             return true;
         }
         let sample = self.connections.entry(seen.cookie).or_default();
-        if sample.last_ns != 0 {
-            let early = seen.at_ns.saturating_sub(sample.last_ns) < self.sampling.interval_ns();
-            let same = self.sampling.changes && seen.snd_cwnd == sample.snd_cwnd;
-            if same || early {
-                return false;
-            }
-            sample.passed += 1;
-            if sample.passed < self.sampling.every {
-                return false;
-            }
-        }
-        *sample = Sample {
-            last_ns: seen.at_ns,
-            snd_cwnd: seen.snd_cwnd,
-            passed: 0,
-        };
-        true
+        let window = seen.snd_cwnd.into();
+        self.sampling.is_due(sample, seen.at_ns, window)
     }
 }
 

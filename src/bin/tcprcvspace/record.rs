@@ -8,7 +8,7 @@
 use anyhow::Result;
 use tcptools::names::state::{SYN_RECV, SYN_SENT};
 use tcptools::record::{Event, Translate, Wanted, head, refuse, types};
-use tcptools::sample::Sampling;
+use tcptools::sample::{Sample, Sampling};
 use tcptools::types::{Record, bytes_of, decode, seen_kind, seen_read};
 
 use super::Args;
@@ -18,9 +18,7 @@ use super::bpf::types::adjust;
 #[derive(Clone, Copy, Default)]
 pub struct Reads {
     calls: u32,
-    last_ns: u64,
-    passed: u32,
-    window: u64,
+    sample: Sample,
 }
 
 /// Makes the rows.
@@ -43,25 +41,6 @@ impl Samples {
             sockets,
             sampling: args.sampling,
         })
-    }
-
-    /// sample_due() of sample.bpf.h. `window`: the buffer, or what was measured to size it.
-    fn is_due(&self, reads: &mut Reads, at_ns: u64, window: u64) -> bool {
-        if reads.last_ns != 0 {
-            let early = at_ns.saturating_sub(reads.last_ns) < self.sampling.interval_ns();
-            let same = self.sampling.changes && window == reads.window;
-            if early || same {
-                return false;
-            }
-            reads.passed += 1;
-            if reads.passed < self.sampling.every {
-                return false;
-            }
-        }
-        reads.last_ns = at_ns;
-        reads.window = window;
-        reads.passed = 0;
-        true
     }
 }
 
@@ -127,10 +106,13 @@ impl Translate for Samples {
         }
         socket.tool.calls += 1;
         let read = decode::<seen_read>(event.record).filter(|read| read.known != 0);
+        // The buffer, or what was measured to size it.
         let window = |r: &seen_read| u64::from(r.rcvbuf) << 32 | u64::from(r.space as u32);
         let window = read.map_or(0, window);
         if !wanted.passes(&seen.flow, &event.owner)
-            || !self.is_due(&mut socket.tool, seen.at_ns, window)
+            || !self
+                .sampling
+                .is_due(&mut socket.tool.sample, seen.at_ns, window)
         {
             return;
         }
