@@ -3,6 +3,7 @@
 //! which does the same where the kernel half can).
 
 use crate::names::state::{CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK};
+use crate::types::seen_bytes;
 
 /// What `struct tcp_sock` counts of what was sent (include/linux/tcp.h).
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,6 +16,17 @@ pub struct Sent {
     pub wqueue: u32,
     /// `write_seq - snd_nxt`.
     pub notsent: u32,
+}
+
+impl From<&seen_bytes> for Sent {
+    fn from(seen: &seen_bytes) -> Self {
+        Self {
+            acked: seen.acked,
+            payload: seen.sent.checked_sub(seen.retrans),
+            wqueue: seen.wqueue,
+            notsent: seen.notsent,
+        }
+    }
 }
 
 fn is_closing(state: u8) -> bool {

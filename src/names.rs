@@ -8,6 +8,14 @@ use libbpf_rs::btf::types::Enum;
 
 use crate::tracepoints::{tracefs_events, tracefs_symbols};
 
+/// `enum tcp_ca_state` (include/uapi/linux/tcp.h), those that tell of a reduced window.
+#[allow(missing_docs)] // the names say it
+pub mod ca_state {
+    pub const CWR: u8 = 2;
+    pub const RECOVERY: u8 = 3;
+    pub const LOSS: u8 = 4;
+}
+
 /// TCP states, as `include/net/tcp_states.h` numbers them.
 #[allow(missing_docs)] // the names say it
 pub mod state {

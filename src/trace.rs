@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use crate::names::ca_state;
+
 /// How many connections are followed at once; what is beyond is counted.
 pub const MAX_TRACES: usize = 64;
 /// How many points a line has at most: twice a picture's width in pixels.
@@ -119,10 +121,6 @@ pub struct Moment {
     pub total_retrans: u32,
 }
 
-const CA_CWR: u8 = 2;
-const CA_RECOVERY: u8 = 3;
-const CA_LOSS: u8 = 4;
-
 /// One connection.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
@@ -193,16 +191,16 @@ impl Trace {
         let timeout = (now.retransmits, now.snd_una);
         match now.ca_state {
             // Without a time-out it is a path whose MTU has shrunk (tcp_simple_retransmit).
-            CA_LOSS if now.retransmits != 0 && self.last_rto != Some(timeout) => {
+            ca_state::LOSS if now.retransmits != 0 && self.last_rto != Some(timeout) => {
                 self.rtos += 1;
                 self.last_rto = Some(timeout);
                 self.mark(now, Event::Rto);
             }
-            CA_RECOVERY if changed => {
+            ca_state::RECOVERY if changed => {
                 self.recoveries += 1;
                 self.mark(now, Event::Recovery);
             }
-            CA_CWR if changed => self.mark(now, Event::Reduced),
+            ca_state::CWR if changed => self.mark(now, Event::Reduced),
             _ => {}
         }
         self.last = now;

@@ -25,8 +25,8 @@ skeleton!("shared");
 
 pub use bpf::types::{
     cidr, cidr_list, comm_list, config, count_key, counters, filter, filter_set, flow, head, hist,
-    hist_key, id_list, lacks, owner, port_set, range, range_list, seen, seen_end, seen_limit,
-    seen_read, seen_reset, seen_segment,
+    hist_key, id_list, lacks, owner, port_set, range, range_list, seen, seen_bytes, seen_end,
+    seen_limit, seen_read, seen_reset, seen_segment,
 };
 
 /// `enum` of the owner's origin in `src/bpf/tcp.bpf.h`.

@@ -187,17 +187,22 @@ struct seen {
 	__u8 pad[7];
 };
 
+/* What a connection counts of its bytes (struct tcp_sock); src/bytes.rs tells the application's. */
+struct seen_bytes {
+	__u64 acked;
+	__u64 received;
+	__u64 sent;
+	__u64 retrans;
+	__u32 wqueue;  /* write_seq - snd_una */
+	__u32 notsent; /* write_seq - snd_nxt */
+};
+
 /* What a socket's end has besides: SEEN_STATE and SEEN_DESTROY. */
 struct seen_end {
 	struct seen seen;
 	__u32 calls[CALLS]; /* if asked for, from FIN_WAIT2 to CLOSE, and of SEEN_DESTROY: return addresses */
 	/* With --btf, of SEEN_STATE to CLOSE, and 0 otherwise; what `known` does not have is 0. */
-	__u64 bytes_acked;
-	__u64 bytes_received;
-	__u64 bytes_sent;
-	__u64 bytes_retrans;
-	__u32 wqueue;  /* write_seq - snd_una */
-	__u32 notsent; /* write_seq - snd_nxt */
+	struct seen_bytes bytes;
 	__u32 srtt_us;
 	__u32 min_rtt_us; /* ~0: none measured */
 	__u32 total_retrans;
@@ -270,12 +275,7 @@ struct seen_read {
 /* SEEN_SEND_RESET, SEEN_RECEIVE_RESET */
 struct seen_reset {
 	struct seen seen;
-	__u64 bytes_acked;
-	__u64 bytes_received;
-	__u64 bytes_sent;
-	__u64 bytes_retrans;
-	__u32 wqueue;  /* write_seq - snd_una */
-	__u32 notsent; /* write_seq - snd_nxt */
+	struct seen_bytes bytes;
 	__u8 sk_state; /* TCP_CLOSE of a socket that has ended already */
 	__u8 shutdown;
 	__u8 fin_received;

@@ -48,21 +48,26 @@ static __noinline void sock_note(struct seen *e)
 		TAKE(e->cookie, sk, __sk_common.skc_cookie.counter);
 }
 
-static __always_inline void connection_note(struct seen_end *e, struct tcp_sock *tp)
+static __always_inline void bytes_note(struct seen_bytes *e, struct tcp_sock *tp)
 {
-	struct inet_connection_sock *icsk = (void *)tp;
-
-	e->min_rtt_us = ~0U;
-	TAKE(e->bytes_acked, tp, bytes_acked);
-	TAKE(e->bytes_received, tp, bytes_received);
-	TAKE(e->bytes_sent, tp, bytes_sent);
-	TAKE(e->bytes_retrans, tp, bytes_retrans);
+	TAKE(e->acked, tp, bytes_acked);
+	TAKE(e->received, tp, bytes_received);
+	TAKE(e->sent, tp, bytes_sent);
+	TAKE(e->retrans, tp, bytes_retrans);
 	TAKE(e->wqueue, tp, write_seq);
 	e->notsent = e->wqueue;
 	if (HAS(tp, snd_una))
 		e->wqueue -= BPF_CORE_READ(tp, snd_una);
 	if (HAS(tp, snd_nxt))
 		e->notsent -= BPF_CORE_READ(tp, snd_nxt);
+}
+
+static __always_inline void connection_note(struct seen_end *e, struct tcp_sock *tp)
+{
+	struct inet_connection_sock *icsk = (void *)tp;
+
+	e->min_rtt_us = ~0U;
+	bytes_note(&e->bytes, tp);
 	TAKE(e->srtt_us, tp, srtt_us);
 	e->srtt_us >>= 3;
 	if (HAS(tp, rtt_min.s))
@@ -207,12 +212,7 @@ static __noinline void reset_note(struct seen_reset *e, struct sk_buff *skb)
 	e->sk_state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	e->shutdown = BPF_CORE_READ_BITFIELD_PROBED(sk, sk_shutdown);
 	e->fin_received = BPF_CORE_READ(sk, __sk_common.skc_flags) >> SOCK_DONE & 1;
-	e->bytes_acked = BPF_CORE_READ(tp, bytes_acked);
-	e->bytes_received = BPF_CORE_READ(tp, bytes_received);
-	e->bytes_sent = BPF_CORE_READ(tp, bytes_sent);
-	e->bytes_retrans = BPF_CORE_READ(tp, bytes_retrans);
-	e->wqueue = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
-	e->notsent = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_nxt);
+	bytes_note(&e->bytes, tp);
 	e->known = 1;
 }
 

@@ -12,6 +12,7 @@ EXPORT_TYPE(counters);
 EXPORT_TYPE(lacks);
 EXPORT_TYPE(filter_set);
 EXPORT_TYPE(seen);
+EXPORT_TYPE(seen_bytes);
 EXPORT_TYPE(seen_end);
 EXPORT_TYPE(seen_limit);
 EXPORT_TYPE(seen_segment);

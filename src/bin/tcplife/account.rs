@@ -3,7 +3,7 @@
 //! changes, unless tcp_disconnect() clears it.
 
 use tcptools::bytes::Sent;
-use tcptools::diag::{Described, TcpInfo};
+use tcptools::diag::Described;
 use tcptools::names::state::{CLOSE_WAIT, CLOSING, FIN_WAIT2, LAST_ACK, SYN_SENT};
 use tcptools::types::{known, seen_end};
 
@@ -26,8 +26,6 @@ pub struct Ended {
     pub calls: Calls,
     /// Whether the call that closed the socket also destroyed it: no process had it any more.
     pub at_once: Option<bool>,
-    /// Whether the other end's FIN has come, where the socket itself tells.
-    pub fin_came: Option<bool>,
 }
 
 /// Whether two events came about within one call. Of the functions that close and destroy a socket at once, some that
@@ -69,7 +67,6 @@ impl Ended {
     /// and keeps a small one to wait for the FIN. Then nothing is unread, or close() would have reset the session.
     fn fin_came(&self, unread: u32) -> Option<bool> {
         match self.old {
-            _ if self.fin_came.is_some() => self.fin_came,
             CLOSE_WAIT | LAST_ACK | CLOSING => Some(true),
             FIN_WAIT2 if self.reset => Some(false),
             FIN_WAIT2 => match (unread, self.at_once) {
@@ -128,26 +125,12 @@ pub fn complete_at_close(row: &mut session, ended: &Ended, end: &seen_end) {
     if end.known & known::TCP == 0 {
         return;
     }
-    let ended = Ended {
-        fin_came: Some(end.fin_received != 0),
-        ..*ended
-    };
-    let told = Described {
-        wqueue: end.wqueue,
-        info: TcpInfo {
-            bytes_acked: end.bytes_acked,
-            bytes_received: end.bytes_received,
-            bytes_sent: end.bytes_sent,
-            bytes_retrans: end.bytes_retrans,
-            notsent_bytes: end.notsent,
-            ..TcpInfo::default()
-        },
-        info_bytes: size_of::<TcpInfo>(),
-        ..Described::default()
-    };
+    let sent = Sent::from(&end.bytes).bytes(ended.old, ended.opened_here);
+    // The other end's FIN counts as one.
+    let received = end.bytes.received.saturating_sub(end.fin_received.into());
     *row = session {
-        tx_bytes: ended.sent(&told).unwrap_or(u64::MAX),
-        rx_bytes: ended.received(&told).unwrap_or(u64::MAX),
+        tx_bytes: sent.unwrap_or(u64::MAX),
+        rx_bytes: received,
         srtt_us: end.srtt_us,
         min_rtt_us: end.min_rtt_us,
         total_retrans: end.total_retrans,
@@ -170,6 +153,7 @@ pub const BARE_ERROR: u8 = 3;
 
 #[cfg(test)]
 mod tests {
+    use tcptools::diag::TcpInfo;
     use tcptools::names::state::{ESTABLISHED, FIN_WAIT1};
 
     use super::*;

@@ -119,16 +119,11 @@ fn row(
 
 /// What the application sent, as far as it was acknowledged, and was sent. `state`: before the close.
 fn bytes(told: &seen_reset, state: u8, opened_here: Option<bool>) -> (u64, u64) {
-    let sent = Sent {
-        acked: told.bytes_acked,
-        payload: told.bytes_sent.checked_sub(told.bytes_retrans),
-        wqueue: told.wqueue,
-        notsent: told.notsent,
-    };
+    let sent = Sent::from(&told.bytes);
     // The other end's FIN counts as one.
-    let received = told.bytes_received.saturating_sub(told.fin_received.into());
+    let received = told.bytes.received.saturating_sub(told.fin_received.into());
     (
-        sent.bytes(state, opened_here).unwrap_or(told.bytes_acked),
+        sent.bytes(state, opened_here).unwrap_or(told.bytes.acked),
         received,
     )
 }

@@ -2,6 +2,7 @@
 //! Retransmissions from records alone, on a kernel without type information: what tcpretrans.bpf.c does, done here.
 
 use anyhow::Result;
+use tcptools::names::ca_state::{LOSS, RECOVERY};
 use tcptools::names::state::{SYN_RECV, SYN_SENT};
 use tcptools::record::{Event, Translate, Wanted, head, refuse, types};
 use tcptools::types::{Record, bytes_of, decode, owner, pid_source, seen, seen_kind, seen_segment};
@@ -9,9 +10,6 @@ use tcptools::types::{Record, bytes_of, decode, owner, pid_source, seen, seen_ki
 use super::bpf::types::retrans;
 use super::{Args, FAST, OTHER, RTO, SYN, SYNACK, TLP, UNTOLD};
 
-/// `TCP_CA_RECOVERY` and `TCP_CA_LOSS` (include/uapi/linux/tcp.h).
-const RECOVERY: u8 = 3;
-const LOSS: u8 = 4;
 /// `TCPHDR_FIN`, `TCPHDR_SYN` (include/net/tcp.h).
 const FLAG_FIN: u16 = 1;
 const FLAG_SYN: u16 = 2;
