@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Demo traffic on loopback: sessions that end in every common way, so that a tool has rows to show on an idle host.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // its output is for people, in no pipeline
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;

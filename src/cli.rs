@@ -178,7 +178,7 @@ pub fn main<A: Parser>(tool: &'static str, mut run: impl FnMut(A) -> Result<()>)
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("{tool}: {}", sentence(&error));
+            crate::message!("{tool}: {}", sentence(&error));
             return ExitCode::from(2);
         }
     };
@@ -190,7 +190,7 @@ pub fn main<A: Parser>(tool: &'static str, mut run: impl FnMut(A) -> Result<()>)
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{tool}: {error:#}");
+            crate::message!("{tool}: {error:#}");
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }

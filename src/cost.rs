@@ -64,7 +64,7 @@ impl Counting {
             Errno::EPERM | Errno::EACCES => "CAP_SYS_ADMIN is missing",
             _ => "this kernel does not count it on demand, as it can since 5.8",
         };
-        eprintln!(
+        crate::message!(
             "{tool}: --stats: the time in the kernel stays unknown: {why}; sysctl kernel.bpf_stats_enabled=1 would do, too"
         );
         Self::No
@@ -135,7 +135,7 @@ impl Meter {
     pub fn tell(&self, rows: u64, gone: &counters) -> [(&'static str, Option<u64>); 4] {
         let spent = self.read();
         let tool = self.tool;
-        eprintln!("{tool}: cost: {}", sentence(&spent, rows, gone));
+        crate::message!("{tool}: cost: {}", sentence(&spent, rows, gone));
         [
             ("runs", spent.kernel.map(|(events, _)| events)),
             ("filtered", Some(gone.filtered)),

@@ -155,7 +155,7 @@ impl Counts {
     pub fn print(&mut self, out: &mut Printer) {
         match self.table.read() {
             Ok(entries) => self.show(entries, out),
-            Err(error) => eprintln!("{}: counts are not shown: {error:#}", self.tool),
+            Err(error) => crate::message!("{}: counts are not shown: {error:#}", self.tool),
         }
     }
 

@@ -132,7 +132,7 @@ impl Hists {
     pub fn print(&mut self, out: &mut Printer) {
         match self.table.read() {
             Ok(entries) => self.show(entries, out),
-            Err(error) => eprintln!("{}: histograms are not shown: {error:#}", self.tool),
+            Err(error) => crate::message!("{}: histograms are not shown: {error:#}", self.tool),
         }
     }
 

@@ -36,6 +36,7 @@ pub mod iter;
 pub mod journal;
 pub mod lacks;
 mod lost;
+pub mod message;
 pub mod names;
 mod namespaces;
 pub mod output;

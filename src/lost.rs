@@ -92,7 +92,7 @@ impl Lost {
         let tool = self.tool;
         if now.lost > self.said.lost {
             let lost = now.lost;
-            eprintln!(
+            crate::message!(
                 "{tool}: {lost} events lost so far: the buffer was full (a larger --buffer, a narrower filter or a faster reader helps)"
             );
         }
@@ -102,11 +102,11 @@ impl Lost {
                 true => "this kernel needs a table for their state, and it is full",
                 false => "the kernel had no memory for their state",
             };
-            eprintln!("{tool}: {sockets} sockets not tracked so far: {reason}");
+            crate::message!("{tool}: {sockets} sockets not tracked so far: {reason}");
         }
         if now.uncounted > self.said.uncounted {
             let uncounted = now.uncounted;
-            eprintln!(
+            crate::message!(
                 "{tool}: {uncounted} occurrences not counted so far: the table was full (a narrower filter helps)"
             );
         }

@@ -129,7 +129,7 @@ pub struct Session<'a> {
 impl<'a> Session<'a> {
     /// `tracepoints` are those that the tool cannot do without.
     pub fn new(tool: &'static str, run: &'a Run, tracepoints: &'a [&'a str]) -> Self {
-        let log = |_, text: String| eprint!("{text}");
+        let log = |_, text: String| crate::message::write(format_args!("{text}"));
         set_print(run.verbose.then_some((PrintLevel::Debug, log)));
         // Until the handlers are there a signal waits: an early one must end the run as properly as a late one.
         // Blocking cannot fail for valid signals.
@@ -137,7 +137,7 @@ impl<'a> Session<'a> {
         let lacks = crate::lacks::known();
         let records = record::is_needed();
         if run.verbose {
-            eprintln!("{tool}: what this kernel lacks (1): {lacks:?}");
+            crate::message!("{tool}: what this kernel lacks (1): {lacks:?}");
         }
         Self {
             tool,
@@ -166,7 +166,7 @@ impl<'a> Session<'a> {
     /// What is not known on this kernel: the end of a sentence.
     pub fn say(&self, blank: &str) {
         let tool = self.tool;
-        eprintln!("{tool}: {}: {blank}", record::this_kernel());
+        crate::message!("{tool}: {}: {blank}", record::this_kernel());
     }
 
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
@@ -362,7 +362,9 @@ impl<'a> Session<'a> {
             let run = iter::attach(&program, None).and_then(|link| iter::run(&link));
             if let Err(error) = run {
                 let tool = self.tool;
-                eprintln!("{tool}: owners of sockets that exist already stay unknown: {error:#}");
+                crate::message!(
+                    "{tool}: owners of sockets that exist already stay unknown: {error:#}"
+                );
             }
         }
         Ok(())
@@ -426,7 +428,7 @@ impl<'a> Session<'a> {
         let skipped = skipped.read();
         if skipped > 0 {
             let tool = self.tool;
-            eprintln!(
+            crate::message!(
                 "{tool}: up to {skipped} events not seen: they came while this program was at work on the same CPU, and the kernel skips such"
             );
         }
@@ -443,7 +445,9 @@ impl<'a> Session<'a> {
             Ok(0) | Err(Stop::Closed | Stop::Interrupted) => Ok(()),
             Ok(lines) => {
                 let tool = self.tool;
-                eprintln!("{tool}: {lines} lines were not written: their reader does not read");
+                crate::message!(
+                    "{tool}: {lines} lines were not written: their reader does not read"
+                );
                 Ok(())
             }
             Err(Stop::Failed(e)) => Err(e).context("cannot write rows"),

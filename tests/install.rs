@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What scripts/install.sh installs works where it is, and its man pages render without a warning.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // its output is for people, in no pipeline
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

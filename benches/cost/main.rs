@@ -4,6 +4,8 @@
 //!
 //! `./bench.sh [--rounds N] [--connections N] [--load NAME] [--only NAME] [--start | --scale SOCKETS]`
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // its output is for people, in no pipeline
+
 mod load;
 mod programs;
 mod report;

@@ -319,7 +319,7 @@ impl Lookup {
     fn run(&mut self) -> HashMap<u64, head> {
         self.due = Instant::now() + LOOKUP_EVERY;
         let bytes = iter::run(&self.link).unwrap_or_else(|error| {
-            eprintln!("sockbuf: owners of new sockets stay unknown: {error:#}");
+            tcptools::message!("sockbuf: owners of new sockets stay unknown: {error:#}");
             Vec::new()
         });
         let heads = bytes.chunks_exact(size_of::<head>()).filter_map(|chunk| {
@@ -456,7 +456,7 @@ fn run(args: Args) -> Result<()> {
         rodata.page_shift = PAGE.trailing_zeros();
     }
     if !preflight::has_tracepoint("udp:udp_fail_queue_rcv_skb") {
-        eprintln!(
+        tcptools::message!(
             "sockbuf: UDP sockets with a full buffer are not shown: this kernel has no tracepoint udp:udp_fail_queue_rcv_skb"
         );
         open.progs.udp_fail.set_autoload(false);

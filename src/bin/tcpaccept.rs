@@ -163,7 +163,7 @@ impl Summary {
                 self.epoch += 1;
                 self.show(entries, before, out);
             }
-            Err(error) => eprintln!("tcpaccept: listeners are not shown: {error:#}"),
+            Err(error) => tcptools::message!("tcpaccept: listeners are not shown: {error:#}"),
         }
     }
 

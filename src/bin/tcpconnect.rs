@@ -380,7 +380,7 @@ impl Handler for Connects {
             Shape::Hists(hists, _) => hists.tick(out),
         }
         if let Some(Err(error)) = self.pending.as_mut().map(Pending::tick) {
-            eprintln!("tcpconnect: pending opens are not shown: {error:#}");
+            tcptools::message!("tcpconnect: pending opens are not shown: {error:#}");
             self.pending = None;
         }
     }

@@ -226,7 +226,9 @@ impl Life {
                     self.print(&body, out);
                 }
             }),
-            Err(error) => eprintln!("tcplife: sessions still open are not shown: {error:#}"),
+            Err(error) => {
+                tcptools::message!("tcplife: sessions still open are not shown: {error:#}")
+            }
         }
     }
 }

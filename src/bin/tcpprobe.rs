@@ -257,7 +257,7 @@ impl Probe {
         };
         let second = since.elapsed() >= Duration::from_secs(1);
         if *count >= BUSY {
-            eprintln!(
+            tcptools::message!(
                 "tcpprobe: more than {BUSY} segments a second, and a row for each: a filter (-D 443, --raddr), --every, --interval or --changes makes it cheaper"
             );
             self.busy = None;
@@ -386,7 +386,7 @@ impl Picture {
             .and_then(|()| self.file.write_all(svg.as_bytes()));
         written.with_context(|| format!("cannot write {}", self.path.display()))?;
         if shown < busiest.len() || traces.refused != 0 {
-            eprintln!("{note}");
+            tcptools::message!("{note}");
         }
         Ok(())
     }
@@ -428,7 +428,7 @@ impl Live {
         }
         let others = busiest.len().saturating_sub(plot::MAX_PLOTS);
         if others != 0 || traces.refused != 0 {
-            eprintln!(
+            tcptools::message!(
                 "tcpprobe: {others} more connections and {} samples of others",
                 traces.refused
             );

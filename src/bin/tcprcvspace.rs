@@ -236,7 +236,9 @@ impl Handler for RcvSpace {
                     self.print(&body, out);
                 }
             }),
-            Err(error) => eprintln!("tcprcvspace: sockets still open are not shown: {error:#}"),
+            Err(error) => {
+                tcptools::message!("tcprcvspace: sockets still open are not shown: {error:#}")
+            }
         }
     }
 

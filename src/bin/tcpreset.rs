@@ -483,7 +483,7 @@ fn run(args: Args) -> Result<()> {
     }
     let mut skel = session.load(open)?;
     if args.stack && !stack::load_symbols() {
-        eprintln!(
+        tcptools::message!(
             "tcpreset: the kernel hides its addresses (kernel.kptr_restrict): stacks are shown as numbers"
         );
     }

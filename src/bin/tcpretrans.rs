@@ -368,7 +368,9 @@ impl Totals {
                 }
             }),
             Err(error) => {
-                eprintln!("tcpretrans: sockets still open are not in the totals: {error:#}")
+                tcptools::message!(
+                    "tcpretrans: sockets still open are not in the totals: {error:#}"
+                )
             }
         }
         self.talkers.print(out);
@@ -437,7 +439,7 @@ fn run(args: Args) -> Result<()> {
         rodata.totals = args.summary.is_some();
         rodata.stacks = args.stack;
         if (args.failed || args.lossprobe) && !rodata.reports_err {
-            eprintln!(
+            tcptools::message!(
                 "tcpretrans: this kernel does not report attempts that fail (Linux 6.16 does): none will be shown"
             );
         }
@@ -450,7 +452,7 @@ fn run(args: Args) -> Result<()> {
     }
     let mut skel = session.load(open)?;
     if args.stack && !stack::load_symbols() {
-        eprintln!(
+        tcptools::message!(
             "tcpretrans: the kernel hides its addresses (kernel.kptr_restrict): stacks are shown as numbers"
         );
     }

@@ -139,7 +139,7 @@ impl Handler for Changes {
 
     fn finish(&mut self, _out: &mut Printer) {
         if let Some(lost) = self.journal.as_ref().map(Journal::lost).filter(|&n| n > 0) {
-            eprintln!("tcpstates: the journal did not take {lost} entries");
+            tcptools::message!("tcpstates: the journal did not take {lost} entries");
         }
     }
 

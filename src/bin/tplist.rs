@@ -133,7 +133,7 @@ fn say_what_is_unknown(kernel: &Kernel, shown: &[Tracepoint], detail: bool) {
         } else {
             String::new()
         };
-        eprintln!(
+        tcptools::message!(
             "tplist: BTF does not tell the category of {unknown} tracepoints{fields}, and {why}: {remedy}"
         );
     }

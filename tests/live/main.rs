@@ -5,6 +5,8 @@
 //! `net` makes namespaces, `peer` the processes that talk in them, `tool` runs a command and reads its rows; one
 //! module per command holds its tests. A filter may have alternatives: `tcplife::owners|tcpreset`.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // its output is for people, in no pipeline
+
 mod agent;
 mod cgroups;
 mod config;

@@ -227,7 +227,7 @@ impl Translate for Sockets {
 
     fn attached(&mut self) {
         if let Some(why) = self.finals.untold() {
-            eprintln!("tcpinfo: only who and when is known of a socket: {why}");
+            tcptools::message!("tcpinfo: only who and when is known of a socket: {why}");
         }
     }
 
@@ -257,7 +257,7 @@ impl Translate for Sockets {
             .finish(|row, socket| tell(all, row, socket, out));
         let lost = self.finals.lost();
         if lost > 0 {
-            eprintln!(
+            tcptools::message!(
                 "tcpinfo: the statistics of {lost} sockets were lost: they came faster than they were read"
             );
         }

@@ -240,7 +240,7 @@ impl Translate for Sessions {
 
     fn attached(&mut self) {
         if let Some(why) = self.waiting.accounts().untold() {
-            eprintln!("tcplife: bytes and round-trip times are not known: {why}");
+            tcptools::message!("tcplife: bytes and round-trip times are not known: {why}");
         }
     }
 
@@ -260,7 +260,7 @@ impl Translate for Sessions {
         self.waiting.finish(|row| out(bytes_of(row)));
         let lost = self.waiting.accounts().lost();
         if lost > 0 {
-            eprintln!(
+            tcptools::message!(
                 "tcplife: the bytes of {lost} sockets were lost: they came faster than they were read"
             );
         }

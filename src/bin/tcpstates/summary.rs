@@ -361,7 +361,7 @@ impl Summary {
 
     fn try_print(&mut self, out: &mut Printer) {
         if let Err(error) = self.print(out) {
-            eprintln!("tcpstates: no summary: {error:#}");
+            tcptools::message!("tcpstates: no summary: {error:#}");
         }
     }
 }
