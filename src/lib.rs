@@ -10,6 +10,7 @@
 //! | counting or a histogram in the kernel | `bpf/count.bpf.h`, `bpf/hist.bpf.h` ([`count`], [`hist`]) |
 //! | an output format, a kind of value | [`output`], [`value`] |
 //! | a difference between kernels | `bpf/compat.bpf.h` |
+//! | a link-local address and its link | [`link`] |
 //! | a picture, a sparkline, what they are made of | [`plot`], [`spark`], [`trace`] |
 //! | how a command starts, waits, stops | [`session`] |
 //! | what a run has cost (`--stats`) | [`cost`] |
@@ -35,6 +36,7 @@ pub mod interrupt;
 pub mod iter;
 pub mod journal;
 pub mod lacks;
+pub mod link;
 mod lost;
 pub mod message;
 pub mod names;
