@@ -74,9 +74,13 @@ impl Value<'_> {
     pub fn csv(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Unknown => {}
-            Self::Stack(stack) => frames(stack, |first, frame| {
-                print(out, format_args!("{}{frame}", if first { "" } else { ";" }));
-            }),
+            Self::Stack(stack) => {
+                let start = out.len();
+                frames(stack, |first, frame| {
+                    print(out, format_args!("{}{frame}", if first { "" } else { ";" }));
+                });
+                quote(out, start);
+            }
             Self::Bytes(n) | Self::Micros(n) | Self::MicrosAtLeast(n) | Self::Rate(n) => {
                 integer(out, n);
             }
@@ -119,10 +123,10 @@ impl Value<'_> {
             Self::Stack(stack) => {
                 out.push(b'[');
                 frames(stack, |first, frame| {
-                    print(
-                        out,
-                        format_args!("{}\"{frame}\"", if first { "" } else { "," }),
-                    );
+                    if !first {
+                        out.push(b',');
+                    }
+                    escape::json(out, frame);
                 });
                 out.push(b']');
             }
@@ -158,10 +162,10 @@ fn tcp_flags(out: &mut Vec<u8>, flags: u16) {
     }
 }
 
-/// Calls `each` with every frame of a stack, and whether it is the first.
-fn frames(stack: &[u64], mut each: impl FnMut(bool, stack::Frame)) {
+/// Calls `each` with whether a frame of a stack is the first, and its text: a module may call its functions anything.
+fn frames(stack: &[u64], mut each: impl FnMut(bool, &str)) {
     for (n, frame) in stack::frames(stack).enumerate() {
-        each(n == 0, frame);
+        each(n == 0, &escape::text(&frame.to_string()));
     }
 }
 
@@ -204,10 +208,12 @@ fn short(out: &mut Vec<u8>, value: f64) {
 
 /// Quotes the CSV field that begins at `start`, if it needs quotes.
 fn quote(out: &mut Vec<u8>, start: usize) {
-    if !out[start..].iter().any(|b| b",\"\r\n".contains(b)) {
+    let field = out.get(start..).unwrap_or_default();
+    if !field.iter().any(|b| b",\"\r\n".contains(b)) {
         return;
     }
-    let field = out.split_off(start);
+    let field = field.to_vec();
+    out.truncate(start);
     out.push(b'"');
     for byte in field {
         if byte == b'"' {

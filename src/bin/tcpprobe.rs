@@ -18,6 +18,7 @@ use tcptools::cli::{self, Common, Usage, duration};
 use tcptools::clock::Clock;
 use tcptools::count::Every;
 use tcptools::hist::{Hists, MAX_HISTS};
+use tcptools::output::escape;
 use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Format, Rows, Shown, Style, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
@@ -333,7 +334,7 @@ fn title(body: &probe) -> String {
     let local = body.head().local().with_port(flow.lport);
     let remote = body.head().remote().with_port(flow.rport);
     let owner = owner(body.head());
-    let ca = kernel_name(&body.ca_name).unwrap_or("?");
+    let ca = escape::text(kernel_name(&body.ca_name).unwrap_or("?"));
     format!("{local} → {remote} · {owner}{ca}")
 }
 
