@@ -13,6 +13,7 @@ use clap::{Args, Parser};
 use crate::filter::Filter;
 use crate::lacks::Anew;
 use crate::output::{Format, Style};
+pub use crate::quantity::{duration, milliseconds, whole};
 
 /// The flags of every command.
 #[derive(Args, Clone, Debug)]
@@ -125,74 +126,6 @@ pub struct Run {
     /// Tell what the BPF library does, on standard error
     #[arg(short, long)]
     pub verbose: bool,
-}
-
-/// The longest time that a flag takes: 68 years.
-const MAX_TIME: Duration = Duration::from_secs(1 << 31);
-
-/// A parser of whole numbers of a range.
-pub fn whole<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
-where
-    T: Copy + std::fmt::Display + TryFrom<u128>,
-    u128: TryFrom<T>,
-{
-    move |text| {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        if !digits {
-            return Err(format!("'{text}' is not a whole number"));
-        }
-        // What does not even fit here is too much in any case.
-        let number = text.parse::<u128>().unwrap_or(u128::MAX);
-        let bound = |bound: T| u128::try_from(bound).unwrap_or_default();
-        match T::try_from(number) {
-            _ if number < bound(*range.start()) => {
-                Err(format!("must be at least {}", range.start()))
-            }
-            Ok(value) if number <= bound(*range.end()) => Ok(value),
-            _ => Err(format!("must be at most {}", range.end())),
-        }
-    }
-}
-
-/// Milliseconds with a fraction, from 0 on.
-///
-/// # Errors
-/// A sentence about what is wrong.
-pub fn milliseconds(text: &str) -> Result<Duration, String> {
-    let ms = text.parse::<f64>().ok().filter(|ms| !ms.is_nan());
-    let ms = ms.ok_or_else(|| format!("'{text}' is not a number of milliseconds"))?;
-    if ms < 0.0 {
-        return Err("must be at least 0".into());
-    }
-    Duration::try_from_secs_f64(ms / 1e3)
-        .ok()
-        .filter(|time| *time <= MAX_TIME)
-        .ok_or_else(|| format!("must be at most {}", MAX_TIME.as_millis()))
-}
-
-/// `2`, `0.5`, `500ms`, `10s`, `5m`, `1h`; at least a millisecond.
-///
-/// # Errors
-/// A sentence about what is wrong.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| c.is_ascii_alphabetic());
-    let (number, unit) = text.split_at(split.unwrap_or(text.len()));
-    let scale = match unit {
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("'{unit}' is not a unit of time (ms, s, m, h)")),
-    };
-    let number = number.parse::<f64>().ok().filter(|n| !n.is_nan());
-    let seconds = number.ok_or_else(|| format!("'{text}' is not a time"))? * scale;
-    if seconds < 1e-3 {
-        return Err("must be at least 1ms".into());
-    }
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .filter(|time| *time <= MAX_TIME)
-        .ok_or_else(|| format!("must be at most {}s", MAX_TIME.as_secs()))
 }
 
 /// A wrong combination of arguments that only the command itself can see: one sentence, exit code 2.
@@ -354,56 +287,6 @@ mod tests {
                 !sentence.contains('\n') && !sentence.starts_with("error"),
                 "{sentence}"
             );
-        }
-    }
-
-    #[test]
-    fn times_have_units() {
-        for (text, ms) in [("2", 2000), ("0.5", 500), ("250ms", 250), ("2m", 120_000)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
-        }
-        for text in ["", "s", "1d", "-1", "nan", "inf", "1e99"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_number_out_of_bounds_is_told_the_bound() {
-        for (args, bound) in [
-            (&["-d", "0"][..], "must be at least 1ms"),
-            (&["-d", "0.9ms"], "must be at least 1ms"),
-            (&["-d=-1"], "must be at least 1ms"),
-            (&["-d", "2147483649"], "must be at most 2147483648s"),
-            (&["-d", "99999999999h"], "must be at most 2147483648s"),
-            (&["-n", "0"], "must be at least 1"),
-            (
-                &["-n", "18446744073709551616"],
-                "must be at most 18446744073709551615",
-            ),
-            (&["--buffer", "63"], "must be at least 64"),
-            (&["--buffer", "1048577"], "must be at most 1048576"),
-            (
-                &["--buffer", "99999999999999999999999999999999999999999"],
-                "must be at most 1048576",
-            ),
-            (&["--buffer", "+64"], "'+64' is not a whole number"),
-            (&["-p", "4294967296"], "a number (0-4294967295)"),
-            (&["-L", "65536"], "a port (0-65535)"),
-        ] {
-            let sentence = sentence_of(args);
-            assert!(
-                sentence.ends_with(bound) || sentence.contains(&format!("is not {bound}")),
-                "{args:?}: {sentence}"
-            );
-        }
-        assert_eq!(milliseconds("0.5"), Ok(Duration::from_micros(500)));
-        assert!(
-            milliseconds("18446744073709.6")
-                .unwrap_err()
-                .contains("at most")
-        );
-        for text in ["-0.001", "nan", "inf", "", "1e300"] {
-            assert!(milliseconds(text).is_err(), "{text}");
         }
     }
 

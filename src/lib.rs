@@ -12,6 +12,7 @@
 //! | a difference between kernels | `bpf/compat.bpf.h` |
 //! | a link-local address and its link | [`link`] |
 //! | a picture, a sparkline, what they are made of | [`plot`], [`spark`], [`trace`] |
+//! | a time or a number of the command line | [`quantity`] |
 //! | how a command starts, waits, stops | [`session`] |
 //! | what a run has cost (`--stats`) | [`cost`] |
 //! | how it runs on a kernel without BTF | [`mod@record`], `bpf/record.bpf.c` |
@@ -47,6 +48,7 @@ pub mod pending;
 pub mod plot;
 pub mod preflight;
 mod privileges;
+pub mod quantity;
 pub mod record;
 pub mod resets;
 pub mod resolve;
