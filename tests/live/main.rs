@@ -11,6 +11,7 @@ mod agent;
 mod cgroups;
 mod config;
 mod front;
+mod manners;
 mod missing;
 mod namespaces;
 mod net;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
     let mut trials = [
         config::tests(),
         front::tests(),
+        manners::tests(),
         namespaces::tests(),
         opens::tests(),
         records::tests(),
