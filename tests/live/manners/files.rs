@@ -98,9 +98,9 @@ fn refuses(features: &str, tool: &str, flag: &str) -> Result<()> {
         (dir.0.display().to_string(), 2, "a directory"),
         (absent.into(), 2, "a device"),
         (dir.path("none/file"), 1, "No such file"),
-        (String::new(), 2, "not the name of a file"),
+        (String::new(), 2, "a value is required"),
     ] {
-        let (status, said) = run(features, tool, &["-d", "100ms", flag, &path])?;
+        let (status, said) = run(features, tool, &["--duration", "100ms", flag, &path])?;
         ensure!(status == Some(code), "{path}: {status:?} {said}");
         let sentence = said.lines().last().unwrap_or_default();
         ensure!(
@@ -119,7 +119,11 @@ fn plot_replaces() -> Result<()> {
     fs::write(dir.path("old.svg"), "keep me")?;
     fs::hard_link(dir.path("old.svg"), dir.path("other"))?;
     for name in ["old.svg", "new.svg"] {
-        let (status, said) = run("", "tcpprobe", &["-d", "100ms", "--plot", &dir.path(name)])?;
+        let (status, said) = run(
+            "",
+            "tcpprobe",
+            &["--duration", "100ms", "--plot", &dir.path(name)],
+        )?;
         ensure!(status == Some(0), "{said}");
         ensure!(
             fs::read_to_string(dir.path(name))?.starts_with("<svg"),
@@ -171,7 +175,7 @@ fn btf() -> Result<()> {
     ];
     for (tool, (path, what)) in tools::ALL.iter().zip(paths.iter().cycle()) {
         for features in ["", "btf"] {
-            let (status, said) = run(features, tool, &["--btf", path, "-d", "100ms"])?;
+            let (status, said) = run(features, tool, &["--btf", path, "--duration", "100ms"])?;
             ensure!(
                 status == Some(2) && said.contains(what),
                 "{tool} {path}: {said}"

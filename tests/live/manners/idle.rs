@@ -44,7 +44,7 @@ fn says(tool: &str, args: &[&str], what: &str) -> Result<()> {
     } else {
         &["--netns", &netns]
     };
-    let args = [args, own, &["-d", "100ms"]].concat();
+    let args = [args, own, &["--duration", "100ms"]].concat();
     let pty = openpty(None, None)?;
     let child = command("", tool, &args)
         .stderr(pty.slave.try_clone()?)

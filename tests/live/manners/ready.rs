@@ -54,7 +54,7 @@ fn stale_file() -> Result<()> {
         ensure!(!ready.exists(), "it is still there");
 
         std::fs::write(&*ready, "keep me")?;
-        let args = ["--ready-file", ready.text(), "-d", "100ms"];
+        let args = ["--ready-file", ready.text(), "--duration", "100ms"];
         let mut child = command(features, "tcplife", &args)
             .stderr(Stdio::piped())
             .spawn()?;
@@ -94,7 +94,7 @@ fn descriptor() -> Result<()> {
 fn wrong_descriptor() -> Result<()> {
     for number in ["0", "1", "2", "77", "-1", "x", "4294967296"] {
         let flag = format!("--ready-fd={number}");
-        let output = command("", "tcplife", &[&flag, "-d", "100ms"])
+        let output = command("", "tcplife", &[&flag, "--duration", "100ms"])
             .stderr(Stdio::piped())
             .spawn()?
             .wait_with_output()?;
