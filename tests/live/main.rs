@@ -98,6 +98,7 @@ fn main() -> ExitCode {
     let mut alone: Vec<_> = sockbuf::alone()
         .into_iter()
         .chain(records::alone())
+        .chain(manners::alone())
         .collect();
     if let Some(missing) = missing_capability() {
         eprintln!(

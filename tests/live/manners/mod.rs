@@ -48,6 +48,10 @@ pub fn tests() -> Vec<Trial> {
     .collect()
 }
 
+pub fn alone() -> Vec<Trial> {
+    slow::alone()
+}
+
 /// Long enough for a command that starts, gives up a reader and ends, on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 

@@ -21,8 +21,13 @@ pub fn tests() -> Vec<Trial> {
         }),
         trial("manners::slow::sips", || slow("", 64, 100, 40)),
         trial("manners::slow::last_loss", last_loss),
-        trial("manners::slow::memory", memory),
+        trial("manners::slow::shared", shared),
     ]
+}
+
+/// Floods the host, and commands without type information see all of it.
+pub fn alone() -> Vec<Trial> {
+    vec![trial("manners::slow::memory", memory)]
 }
 
 /// Takes so many bytes at a time, so often, with so many milliseconds in between; then all there is.
@@ -65,6 +70,51 @@ fn slow(features: &str, bytes: usize, rest_ms: u64, times: usize) -> Result<()> 
     ensure!(
         told + summary["lost"].as_u64().unwrap_or(0) >= 120 * 10,
         "{summary}"
+    );
+    Ok(())
+}
+
+/// Several commands write to one pipe: no line of any is mixed with another's, and none waits for ever.
+fn shared() -> Result<()> {
+    let quiet = Netns::new()?;
+    let (mut reader, writer) = std::io::pipe()?;
+    fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096))?;
+    let netns = quiet.inode.to_string();
+    let start = |_| {
+        let ready = Scratch::path("ready");
+        let args = ["--json", "--netns", &netns, "--ready-file", ready.text()];
+        let child = command("", "tcpstates", &args)
+            .stdout(writer.try_clone()?)
+            .spawn()?;
+        super::until_exists(&ready)?;
+        Ok((child, ready))
+    };
+    let children = (0..3).map(start).collect::<Result<Vec<_>>>()?;
+    drop(writer);
+    sessions(&quiet, 30)?;
+    for (child, _) in &children {
+        signal(child, Signal::SIGTERM)?;
+    }
+    let reader = thread::spawn(move || {
+        let (mut text, mut chunk) = (Vec::new(), [0; 1000]);
+        while let Ok(n @ 1..) = reader.read(&mut chunk) {
+            text.extend_from_slice(&chunk[..n]);
+            thread::sleep(Duration::from_millis(1));
+        }
+        text
+    });
+    for (child, _ready) in children {
+        ensure!(kill_at_last(child)?.success());
+    }
+    let text = String::from_utf8(reader.join().expect("no panic"))?;
+    let records = records(&text)?;
+    let is_summary = |record: &&serde_json::Value| record["event"] == "summary";
+    let summaries: Vec<_> = records.iter().filter(is_summary).collect();
+    ensure!(summaries.len() == 3, "{summaries:?}");
+    let events: u64 = summaries.iter().filter_map(|s| s["events"].as_u64()).sum();
+    ensure!(
+        events as usize == records.len() - 3 && events >= 3 * 300,
+        "{summaries:?}"
     );
     Ok(())
 }
