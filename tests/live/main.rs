@@ -20,6 +20,7 @@ mod pair;
 mod peer;
 mod records;
 mod scratch;
+mod servers;
 mod sockbuf;
 mod stats;
 mod tcpaccept;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         namespaces::tests(),
         opens::tests(),
         records::tests(),
+        servers::tests(),
         sockbuf::tests(),
         stats::tests(),
         tcpaccept::tests(),
