@@ -14,6 +14,7 @@ use crate::filter::Filter;
 use crate::lacks::Anew;
 use crate::output::{Format, Style};
 pub use crate::quantity::{duration, milliseconds, whole};
+use crate::session::Interrupted;
 
 /// The flags of every command.
 #[derive(Args, Clone, Debug)]
@@ -117,9 +118,12 @@ pub struct Run {
     /// Type information (BTF) of exactly this kernel, for one that has none of its own: a file, or a directory with RELEASE.btf
     #[arg(long, value_name = "FILE")]
     pub btf: Option<PathBuf>,
-    /// Create this file when every probe is attached
+    /// Create this file when every probe is attached; removed at the end
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Write a newline to this descriptor, and close it, when every probe is attached
+    #[arg(long, value_name = "N", value_parser = crate::session::descriptor)]
+    pub ready_fd: Option<i32>,
     /// Tell at the end what the run has cost, in the kernel and here
     #[arg(long)]
     pub stats: bool,
@@ -166,6 +170,7 @@ pub fn main<A: Parser>(tool: &'static str, mut run: impl FnMut(A) -> Result<()>)
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Interrupted>() => ExitCode::SUCCESS,
         Err(error) => {
             crate::message!("{tool}: {error:#}");
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })

@@ -43,6 +43,11 @@ impl Every {
         Self { interval, due }
     }
 
+    /// The interval, if there is one.
+    pub fn interval(&self) -> Option<Duration> {
+        self.interval
+    }
+
     /// Whether it is time; if so, the next time begins. Does not drift.
     pub fn is_due(&mut self) -> bool {
         let now = Instant::now();
@@ -133,6 +138,11 @@ impl Counts {
     /// See [`Table::uncounted`].
     pub fn uncounted(&self) -> u64 {
         self.table.uncounted()
+    }
+
+    /// At which it prints, if at any.
+    pub fn interval(&self) -> Option<Duration> {
+        self.every.interval()
     }
 
     /// The header line, if the format has one.

@@ -131,6 +131,11 @@ impl Hists {
         }
     }
 
+    /// At which it prints, if at any.
+    pub fn interval(&self) -> Option<Duration> {
+        self.every.interval()
+    }
+
     /// Prints if the interval is over.
     pub fn tick(&mut self, out: &mut Printer) {
         if self.every.is_due() {

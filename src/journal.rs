@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
+use crate::message::Throttle;
+
 /// Where journald listens.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
 
@@ -21,6 +23,7 @@ pub struct Journal {
     entry: Vec<u8>,
     stalled: bool,
     lost: u64,
+    said: Throttle,
 }
 
 impl Journal {
@@ -46,6 +49,7 @@ impl Journal {
             entry: Vec::with_capacity(1024),
             stalled: false,
             lost: 0,
+            said: Throttle::default(),
         })
     }
 
@@ -92,6 +96,11 @@ impl Journal {
     /// How many entries the journal has not taken.
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// The same, when it is to be said (again). `last`: the run ends.
+    pub fn to_say(&mut self, last: bool) -> Option<u64> {
+        self.said.is_due(self.lost, last).then_some(self.lost)
     }
 }
 

@@ -14,6 +14,7 @@
 //! | a picture, a sparkline, what they are made of | [`plot`], [`spark`], [`trace`] |
 //! | a time or a number of the command line | [`quantity`] |
 //! | how a command starts, waits, stops | [`session`] |
+//! | how output is written, files are made | [`nonblocking`], [`message`], [`files`] |
 //! | what a run has cost (`--stats`) | [`cost`] |
 //! | how it runs on a kernel without BTF | [`mod@record`], `bpf/record.bpf.c` |
 //! | a sentence about why it cannot run | [`preflight`] |
@@ -29,19 +30,19 @@ pub mod clock;
 pub mod cost;
 pub mod count;
 pub mod diag;
+pub mod files;
 pub mod filter;
 pub mod flow;
 pub mod hist;
 pub mod host;
-pub mod interrupt;
 pub mod iter;
 pub mod journal;
 pub mod lacks;
 pub mod link;
-mod lost;
 pub mod message;
 pub mod names;
 mod namespaces;
+pub mod nonblocking;
 pub mod output;
 pub mod packed;
 pub mod pending;

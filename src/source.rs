@@ -14,7 +14,7 @@ use libbpf_rs::{
 use crate::clock::monotonic_ns;
 
 /// Records that are taken at a time: some milliseconds' work.
-const BATCH: usize = 4096;
+pub const BATCH: usize = 4096;
 
 /// The records that the kernel half has written to its map `events`.
 pub enum Source<'r> {
@@ -40,8 +40,10 @@ impl<'r> Source<'r> {
             return Ok(Self::Perf(Perf::new(&events, bytes, Box::new(stop))?));
         }
         let mut builder = RingBufferBuilder::new();
-        let errno = nix::errno::Errno::ECANCELED as i32;
-        builder.add(&events, move |record| if stop(record) { -errno } else { 0 })?;
+        builder.add(
+            &events,
+            move |record| if stop(record) { CANCELLED } else { 0 },
+        )?;
         Ok(Self::Ring(builder.build()?))
     }
 
@@ -55,27 +57,29 @@ impl<'r> Source<'r> {
     }
 
     /// Takes what is there, but not for ever: records may come as fast as they are taken, while a deadline passes and
-    /// rows wait to be written. Whether more is there. A record that asks to stop ends the call early; what is left is
-    /// taken by the next one.
+    /// rows wait to be written. Whether more may be there. A record that asks to stop ends the call early; what is left
+    /// is taken by the next one.
     pub fn consume(&self) -> bool {
         match self {
-            Self::Ring(ring) => ring.consume_raw_n(BATCH) >= BATCH as i32,
-            Self::Perf(perf) => {
-                perf.consume();
-                false
+            Self::Ring(ring) => {
+                let taken = ring.consume_raw_n(BATCH);
+                taken >= BATCH as i32 || taken == CANCELLED
             }
+            Self::Perf(perf) => perf.consume(),
         }
     }
 
-    /// Takes what is left, although every record now asks to stop.
-    pub fn drain(&self) {
-        let cancelled = -(nix::errno::Errno::ECANCELED as i32);
+    /// As [`Self::consume`], when nothing is written any more: takes all, unless a record asks to stop.
+    pub fn drain(&self) -> bool {
         match self {
-            Self::Ring(ring) => while ring.consume_raw() == cancelled {},
+            Self::Ring(ring) => ring.consume_raw() == CANCELLED,
             Self::Perf(perf) => perf.drain(),
         }
     }
 }
+
+/// What libbpf returns where a record asked to stop.
+const CANCELLED: i32 = -(nix::errno::Errno::ECANCELED as i32);
 
 /// A record, as words: what the perf buffer has is not aligned.
 type Words = Box<[u64]>;
@@ -89,6 +93,8 @@ pub struct Perf<'r> {
     came: Box<RefCell<Vec<Words>>>,
     /// When the reader looked before the last time: every record of an earlier time has come since.
     looked_ns: Cell<u64>,
+    /// Of what is left, that of a time until then is in order.
+    complete_ns: Cell<u64>,
     stop: RefCell<Stop<'r>>,
 }
 
@@ -124,6 +130,7 @@ impl<'r> Perf<'r> {
             buffer: buffer.context("no perf buffer")?,
             came,
             looked_ns: Cell::new(0),
+            complete_ns: Cell::new(0),
             stop: RefCell::new(stop),
         }))
     }
@@ -133,17 +140,23 @@ impl<'r> Perf<'r> {
         unsafe { BorrowedFd::borrow_raw(libbpf_sys::perf_buffer__epoll_fd(self.buffer.as_ptr())) }
     }
 
-    /// Whatever is older than the look before this one is complete, on all CPUs.
-    fn consume(&self) {
+    /// Whatever is older than the look before this one is complete, on all CPUs. What is left of that is handed on
+    /// before there is another look, so that no more is kept here than the buffers hold.
+    fn consume(&self) -> bool {
+        if self.hand_on(self.complete_ns.get()) {
+            return true;
+        }
         let now = monotonic_ns();
         self.fetch();
-        let complete = self.looked_ns.replace(now);
-        self.hand_on(|at| at <= complete, true);
+        self.complete_ns.set(self.looked_ns.replace(now));
+        self.hand_on(self.complete_ns.get())
     }
 
-    fn drain(&self) {
-        self.fetch();
-        self.hand_on(|_| true, false);
+    fn drain(&self) -> bool {
+        if self.complete_ns.replace(u64::MAX) != u64::MAX {
+            self.fetch();
+        }
+        self.hand_on(u64::MAX)
     }
 
     fn fetch(&self) {
@@ -153,21 +166,24 @@ impl<'r> Perf<'r> {
         self.came.borrow_mut().sort_by_key(|record| record[0]);
     }
 
-    fn hand_on(&self, complete: impl Fn(u64) -> bool, heed: bool) {
+    /// Whether more of that time is left.
+    fn hand_on(&self, until_ns: u64) -> bool {
         let mut came = self.came.borrow_mut();
         let mut stop = self.stop.borrow_mut();
+        let complete = came.partition_point(|record| record[0] <= until_ns);
         let mut taken = 0;
-        for record in came.iter().take_while(|record| complete(record[0])) {
+        for record in &came[..complete] {
             taken += 1;
             // SAFETY: the bytes of a live slice of integers, seen for its length.
             let bytes = unsafe {
                 std::slice::from_raw_parts(record.as_ptr().cast::<u8>(), size_of_val(&**record))
             };
-            if stop(bytes) && heed {
+            if stop(bytes) {
                 break;
             }
         }
         came.drain(..taken);
+        taken < complete
     }
 }
 

@@ -70,6 +70,23 @@ pub const OTHERS: &[(&str, &str)] = &[
     ),
 ];
 
+/// What a command that traces is looking for, as the line on a terminal says it.
+pub fn traced(name: &str) -> &'static str {
+    match name {
+        "tcplife" => "TCP sessions as they end",
+        "tcpstates" => "changes of TCP state",
+        "tcpconnect" => "active opens",
+        "tcpaccept" => "passive opens",
+        "tcpretrans" => "retransmissions",
+        "tcpreset" => "RSTs sent and received",
+        "tcpprobe" => "congestion windows",
+        "tcpinfo" => "TCP sockets as they are destroyed",
+        "tcprcvspace" => "receive-buffer autotuning",
+        "sockbuf" => "socket buffers that overflow or meet a limit",
+        _ => "TCP",
+    }
+}
+
 /// Whether the suite has this command, the front command itself not counted.
 pub fn has(name: &str) -> bool {
     name == "tplist" || TOOLS.iter().any(|tool| tool.name == name)
@@ -125,6 +142,7 @@ mod tests {
     fn the_list_fits_a_terminal() {
         for tool in TOOLS {
             assert!(tool.row.len() <= 50, "{}", tool.name);
+            assert_ne!(traced(tool.name), "TCP", "{}", tool.name);
         }
     }
 }

@@ -179,6 +179,11 @@ impl Talkers {
         self.sums.entry(self.by.key(head)).or_default().add(sent);
     }
 
+    /// At which it is shown, if at any.
+    pub fn interval(&self) -> Option<Duration> {
+        self.every.interval()
+    }
+
     /// Whether the interval is over.
     pub fn is_due(&mut self) -> bool {
         self.every.is_due()

@@ -165,7 +165,7 @@ fn completions_complete(usr: &Path) {
         }
     }
     if has("bash") {
-        let ask = r#". "$1"; COMP_WORDS=(tcptools tcplife --read); COMP_CWORD=2; _tcptools tcptools --read tcplife; echo "${COMPREPLY[@]}""#;
+        let ask = r#". "$1"; COMP_WORDS=(tcptools tcplife --ready-fi); COMP_CWORD=2; _tcptools tcptools --ready-fi tcplife; echo "${COMPREPLY[@]}""#;
         let bash = Command::new("bash")
             .args(["-c", ask, "bash"])
             .arg(share.join(scripts[0].1))

@@ -225,6 +225,10 @@ impl Handler for Summary {
 
     fn record(&mut self, _record: &[u8], _out: &mut Printer) {}
 
+    fn shows(&self) -> tcptools::session::Shows {
+        self.every.interval().into()
+    }
+
     fn tick(&mut self, out: &mut Printer) {
         if self.every.is_due() {
             self.rows.refresh_clock();

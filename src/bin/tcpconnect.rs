@@ -364,6 +364,14 @@ impl Handler for Connects {
         }
     }
 
+    fn shows(&self) -> tcptools::session::Shows {
+        match &self.shape {
+            Shape::Rows => tcptools::session::Shows::Rows,
+            Shape::Counts(counts, _) => counts.interval().into(),
+            Shape::Hists(hists, _) => hists.interval().into(),
+        }
+    }
+
     fn tick(&mut self, out: &mut Printer) {
         self.rows.refresh_clock();
         self.release(out, PATIENCE);

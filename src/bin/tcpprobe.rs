@@ -4,7 +4,6 @@
 //! Traces `tcp:tcp_probe`, with `sock:inet_sock_set_state` and `tcp:tcp_rcv_space_adjust` for owners and, for pictures,
 //! `tcp:tcp_retransmit_skb`.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
@@ -17,12 +16,13 @@ use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, Usage, duration};
 use tcptools::clock::Clock;
 use tcptools::count::Every;
+use tcptools::files::Place;
 use tcptools::hist::{Hists, MAX_HISTS};
 use tcptools::output::escape;
 use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Format, Rows, Shown, Style, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
-use tcptools::session::{Figures, Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session, Shows};
 use tcptools::table::Table;
 use tcptools::trace::{INFINITE_SSTHRESH, MAX_TRACES, Moment, Trace, Traces};
 use tcptools::types::{Record, decode, head};
@@ -241,6 +241,8 @@ struct Probe {
     traces: Option<Traces>,
     /// Since when segments are counted, and how many came; `None` when it does not matter (any more).
     busy: Option<(Instant, u64)>,
+    /// The run has come to its end, whatever became of the rows.
+    finished: bool,
 }
 
 impl Probe {
@@ -250,6 +252,7 @@ impl Probe {
             rows,
             traces: None,
             busy: watched.then(|| (Instant::now(), 0)),
+            finished: false,
         }
     }
 
@@ -293,6 +296,10 @@ impl Handler for Probe {
     fn tick(&mut self, _out: &mut Printer) {
         self.rows.refresh_clock();
         self.warn_if_busy();
+    }
+
+    fn finish(&mut self, _out: &mut Printer) {
+        self.finished = true;
     }
 
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
@@ -347,62 +354,29 @@ fn owner(head: &head) -> String {
     format!("{} (pid {pid}), ", String::from_utf8_lossy(&name))
 }
 
-/// Opened before the privileges are dropped, and written when all is seen. A file that is there keeps its content
-/// until then.
-struct Picture {
-    path: PathBuf,
-    file: File,
-}
-
-impl Picture {
-    fn create(path: &Path) -> Result<Self> {
-        let path = path.to_owned();
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path);
-        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { path, file })
+/// What is drawn when all is seen, into a file that replaces one of the same name.
+fn draw(place: &Place, path: &Path, traces: &Traces) -> Result<()> {
+    let busiest = traces.busiest();
+    let shown = busiest.len().min(plot::MAX_PLOTS);
+    let mut note = format!("tcpprobe: {shown} of {} connections", busiest.len());
+    if busiest.len() > shown {
+        note += ", those with most samples";
     }
-
-    fn write(mut self, traces: &Traces) -> Result<()> {
-        let busiest = traces.busiest();
-        let shown = busiest.len().min(plot::MAX_PLOTS);
-        let mut note = format!("tcpprobe: {shown} of {} connections", busiest.len());
-        if busiest.len() > shown {
-            note += ", those with most samples";
-        }
-        if traces.refused != 0 {
-            note += &format!("; {} samples of others beyond {MAX_TRACES}", traces.refused);
-        }
-        let mut clock = Clock::default();
-        let start = |ns| {
-            let (second, ns) = clock.rfc3339(ns);
-            format!("{second}.{:03}Z", ns / 1_000_000)
-        };
-        let svg = plot::svg(&busiest, start, &note)?;
-        let written = self
-            .file
-            .set_len(0)
-            .and_then(|()| self.file.write_all(svg.as_bytes()));
-        written.with_context(|| format!("cannot write {}", self.path.display()))?;
-        if shown < busiest.len() || traces.refused != 0 {
-            tcptools::message!("{note}");
-        }
-        Ok(())
+    if traces.refused != 0 {
+        note += &format!("; {} samples of others beyond {MAX_TRACES}", traces.refused);
     }
-
-    /// A picture that will not be drawn leaves no empty file behind.
-    fn discard(self) {
-        if self
-            .file
-            .metadata()
-            .is_ok_and(|m| m.is_file() && m.len() == 0)
-        {
-            let _ = fs::remove_file(&self.path);
-        }
+    let mut clock = Clock::default();
+    let start = |ns| {
+        let (second, ns) = clock.rfc3339(ns);
+        format!("{second}.{:03}Z", ns / 1_000_000)
+    };
+    let svg = plot::svg(&busiest, start, &note)?;
+    let written = place.write(svg.as_bytes());
+    written.with_context(|| format!("cannot write {}", path.display()))?;
+    if shown < busiest.len() || traces.refused != 0 {
+        tcptools::message!("{note}");
     }
+    Ok(())
 }
 
 // ---------------------------------------------------------------- terminal
@@ -493,6 +467,10 @@ impl Handler for Live {
         self.print(out);
     }
 
+    fn shows(&self) -> Shows {
+        self.every.interval().into()
+    }
+
     fn summary(&mut self, _out: &mut Vec<u8>, _fields: &Figures) {}
 }
 
@@ -554,6 +532,10 @@ impl Handler for Histograms {
         self.hists.print(out);
     }
 
+    fn shows(&self) -> Shows {
+        self.hists.interval().into()
+    }
+
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.rows.summary(out, fields);
     }
@@ -582,6 +564,11 @@ fn run(args: Args) -> Result<()> {
     } = &args.common;
     let style = output.style();
     let session = Session::new("tcpprobe", run, &["tcp:tcp_probe"]);
+    let place = args.plot.as_deref().map(|path| Place::new("--plot", path));
+    let place = place.transpose()?;
+    if let Some(place) = &place {
+        session.will_write(place);
+    }
     if session.has_only_records() {
         let samples = record::Samples::new(&args)?;
         let rows = Rows::new("tcpprobe", style.clone(), columns());
@@ -626,14 +613,13 @@ fn run(args: Args) -> Result<()> {
         };
         return session.run(skel.object_mut(), &mut live);
     }
-    let picture = args.plot.as_deref().map(Picture::create).transpose()?;
     let mut probe = Probe::new(rows, &args);
-    probe.traces = picture.is_some().then(Traces::default);
+    probe.traces = place.is_some().then(Traces::default);
     let result = session.run(skel.object_mut(), &mut probe);
-    match (picture, &probe.traces) {
-        (Some(picture), Some(traces)) if result.is_ok() => picture.write(traces)?,
-        (Some(picture), _) => picture.discard(),
-        (None, _) => {}
+    if let (Some(place), Some(path), Some(traces)) = (place, &args.plot, &probe.traces)
+        && (result.is_ok() || probe.finished)
+    {
+        draw(&place, path, traces)?;
     }
     result
 }

@@ -222,6 +222,13 @@ impl Handler for RcvSpace {
         }
     }
 
+    fn shows(&self) -> tcptools::session::Shows {
+        match self.open {
+            Some(_) => tcptools::session::Shows::AtTheEnd,
+            None => tcptools::session::Shows::Rows,
+        }
+    }
+
     fn tick(&mut self, _out: &mut Printer) {
         self.rows.refresh_clock();
     }

@@ -391,6 +391,13 @@ impl Handler for Resets {
         }
     }
 
+    fn shows(&self) -> tcptools::session::Shows {
+        match &self.shape {
+            Shape::Each(_) => tcptools::session::Shows::Rows,
+            Shape::Sums { every, .. } => every.interval().into(),
+        }
+    }
+
     fn tick(&mut self, out: &mut Printer) {
         self.release(out, false);
         self.turn += 1;

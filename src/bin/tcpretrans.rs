@@ -316,6 +316,10 @@ impl Handler for PerFlow {
         self.counts.header(out);
     }
 
+    fn shows(&self) -> tcptools::session::Shows {
+        self.counts.interval().into()
+    }
+
     /// The kernel half sends none: these are of tracepoints' records.
     fn record(&mut self, record: &[u8], _out: &mut Printer) {
         if let Some(body) = decode_stack::<retrans>(record, LEAST) {
@@ -383,6 +387,10 @@ impl Handler for Totals {
             sent.retrans[usize::from(body.kind)] = body.segs.into();
             self.talkers.add(body.head(), &sent);
         }
+    }
+
+    fn shows(&self) -> tcptools::session::Shows {
+        self.talkers.interval().into()
     }
 
     fn tick(&mut self, out: &mut Printer) {

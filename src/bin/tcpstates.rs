@@ -108,6 +108,14 @@ struct Changes {
     journal: Option<Journal>,
 }
 
+impl Changes {
+    fn say_lost(&mut self, last: bool) {
+        if let Some(entries) = self.journal.as_mut().and_then(|j| j.to_say(last)) {
+            tcptools::message!("tcpstates: the journal did not take {entries} entries");
+        }
+    }
+}
+
 impl Handler for Changes {
     fn header(&mut self, out: &mut Vec<u8>) {
         self.rows.header(out);
@@ -126,12 +134,17 @@ impl Handler for Changes {
 
     fn tick(&mut self, _out: &mut Printer) {
         self.rows.refresh_clock();
+        self.say_lost(false);
     }
 
     fn finish(&mut self, _out: &mut Printer) {
-        if let Some(lost) = self.journal.as_ref().map(Journal::lost).filter(|&n| n > 0) {
-            tcptools::message!("tcpstates: the journal did not take {lost} entries");
-        }
+        self.say_lost(true);
+    }
+
+    fn figures(&self) -> Vec<(&'static str, Option<u64>)> {
+        let journal = self.journal.as_ref();
+        let lost = journal.map(|journal| ("journal_lost", Some(journal.lost())));
+        lost.into_iter().collect()
     }
 
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {

@@ -6,13 +6,15 @@
 //! tracepoints lie in memory, and how large its sockets are.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use libbpf_rs::btf::Btf;
 
 use crate::cli::Usage;
+use crate::files;
 use crate::tracepoints::{self, Field, KernelTypes};
 
 /// Categories of tracepoints whose records are compared: the network's, and others for a fingerprint. A record of a
@@ -46,6 +48,11 @@ const LEAST: usize = 20;
 /// Sockets' structs, and the allocator's cache of each, which tells its size. These are never merged with others (their
 /// flag SLAB_TYPESAFE_BY_RCU forbids it), which would make them seem larger.
 const CACHES: [(&str, &str); 2] = [("tcp_sock", "TCP"), ("tcp6_sock", "TCPv6")];
+
+/// A kernel with all its debugging information has some 1 GiB; one that claims more is no kernel.
+const MOST_BYTES: u64 = 4 << 30;
+/// Type information alone has some 10 MiB, and is read into memory.
+const MOST_BTF_BYTES: u64 = 256 << 20;
 
 /// The file, or the one for this kernel in a directory, once it is known to be of this kernel. `events`: tracefs's, to
 /// compare with; without it only what the file says of itself is looked at.
@@ -82,10 +89,7 @@ fn found(path: &Path, release: &str) -> Result<PathBuf, String> {
         true => path.join(format!("{release}.btf")),
         false => path.to_owned(),
     };
-    match File::open(&path) {
-        Ok(_) => Ok(path),
-        Err(error) => Err(format!("{}: {error}", path.display())),
-    }
+    files::regular(&path, MOST_BYTES).map(|_| path)
 }
 
 /// That the file's name, or the kernel that it is, says another release.
@@ -96,7 +100,13 @@ fn said(path: &Path, release: &str) -> Result<(), String> {
     if let Some(says) = release_in(&name).filter(|says| *says != release) {
         return Err(other(says));
     }
-    match banner(path).map_err(|error| format!("{named}: {error}"))? {
+    let file = files::regular(path, MOST_BYTES)?;
+    let mut magic = [0; 4];
+    let elf = file.read_at(&mut magic, 0).is_ok() && magic == *b"\x7fELF";
+    if !elf {
+        return files::regular(path, MOST_BTF_BYTES).map(drop);
+    }
+    match banner(file).map_err(|error| format!("{named}: {error}"))? {
         Some(says) if says != release => Err(other(&says)),
         _ => Ok(()),
     }
@@ -115,13 +125,10 @@ fn release_in(name: &str) -> Option<&str> {
     (is_number && says.contains('.')).then_some(says)
 }
 
-/// The release in a kernel's banner (init/version.c: linux_banner), if the file is an ELF file that has one.
-fn banner(path: &Path) -> std::io::Result<Option<String>> {
+/// The release in a kernel's banner (init/version.c: linux_banner), if the ELF file has one.
+fn banner(file: File) -> std::io::Result<Option<String>> {
     const BANNER: &[u8] = b"Linux version ";
-    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
-    if !file.fill_buf()?.starts_with(b"\x7fELF") {
-        return Ok(None);
-    }
+    let mut file = BufReader::with_capacity(1 << 20, file);
     // What may be the beginning of a banner is kept for the next look.
     let mut text = Vec::new();
     loop {

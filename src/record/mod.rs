@@ -22,7 +22,7 @@ use crate::cli::{Run, Usage};
 use crate::clock::{boot_ns, monotonic_ns};
 use crate::filter::Filter;
 use crate::preflight::{KERNEL_BTF, Trouble};
-use crate::session::{Figures, Handler, Printer, Session};
+use crate::session::{Figures, Handler, Printer, Session, Shows};
 use crate::types::{decode, head, owner, seen, seen_end, seen_kind};
 use crate::{lacks, source};
 
@@ -329,6 +329,14 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
 
     fn uncounted(&self) -> u64 {
         self.handler.uncounted()
+    }
+
+    fn shows(&self) -> Shows {
+        self.handler.shows()
+    }
+
+    fn figures(&self) -> Vec<(&'static str, Option<u64>)> {
+        self.handler.figures()
     }
 
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {

@@ -13,6 +13,7 @@ mod config;
 mod formats;
 mod front;
 mod links;
+mod manners;
 mod missing;
 mod namespaces;
 mod net;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         formats::tests(),
         front::tests(),
         links::tests(),
+        manners::tests(),
         namespaces::tests(),
         opens::tests(),
         records::tests(),
@@ -102,6 +104,7 @@ fn main() -> ExitCode {
     let mut alone: Vec<_> = sockbuf::alone()
         .into_iter()
         .chain(records::alone())
+        .chain(manners::alone())
         .collect();
     if let Some(missing) = missing_capability() {
         eprintln!(

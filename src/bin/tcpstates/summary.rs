@@ -391,6 +391,10 @@ impl Handler for Summary {
         }
     }
 
+    fn shows(&self) -> tcptools::session::Shows {
+        self.interval.into()
+    }
+
     fn finish(&mut self, out: &mut Printer) {
         self.try_print(out);
     }

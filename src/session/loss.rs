@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the kernel half counts of what it could not do, and saying so.
 
-use std::time::{Duration, Instant};
-
 use libbpf_rs::{AsRawLibbpf, MapCore, MapFlags, MapHandle, Object};
 
+use crate::message::Throttle;
 use crate::record;
 use crate::types::counters;
 
@@ -56,15 +55,16 @@ impl Counters {
 /// include/uapi/linux/bpf.h
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
-/// Says on standard error what was lost, at most once a second.
+/// Says on standard error what was lost: at most once a second, and at the end.
 pub(crate) struct Lost {
     tool: &'static str,
     /// Whether sockets lie in a table, which may be full.
     table: bool,
     /// What the kernel half has counted.
     pub(crate) counters: Counters,
-    said: counters,
-    when: Instant,
+    lost: Throttle,
+    untracked: Throttle,
+    uncounted: Throttle,
 }
 
 impl Lost {
@@ -74,44 +74,39 @@ impl Lost {
             tool,
             table,
             counters,
-            said: counters::default(),
-            when: Instant::now(),
+            lost: Throttle::default(),
+            untracked: Throttle::default(),
+            uncounted: Throttle::default(),
         }
     }
 
-    /// `untracked`, `uncounted`: on this side. Returns all that was counted.
-    pub(crate) fn say(&mut self, untracked: u64, uncounted: u64) -> counters {
+    /// `untracked`, `uncounted`: on this side. `last`: nothing will follow. Returns all that was counted.
+    pub(crate) fn say(&mut self, untracked: u64, uncounted: u64, last: bool) -> counters {
         let mut now = self.counters.read();
         now.untracked += untracked;
         now.uncounted += uncounted;
-        let sum = |c: &counters| c.lost + c.untracked + c.uncounted;
-        let first = sum(&self.said) == 0;
-        if sum(&now) == sum(&self.said) || !first && self.when.elapsed() < Duration::from_secs(1) {
-            return now;
-        }
         let tool = self.tool;
-        if now.lost > self.said.lost {
+        let so_far = if last { "" } else { " so far" };
+        if self.lost.is_due(now.lost, last) {
             let lost = now.lost;
             crate::message!(
-                "{tool}: {lost} events lost so far: the buffer was full (a larger --buffer, a narrower filter or a faster reader helps)"
+                "{tool}: {lost} events lost{so_far}: the buffer was full (a larger --buffer, a narrower filter or a faster reader helps)"
             );
         }
-        if now.untracked > self.said.untracked {
+        if self.untracked.is_due(now.untracked, last) {
             let sockets = now.untracked;
             let reason = match self.table {
                 true => "this kernel needs a table for their state, and it is full",
                 false => "the kernel had no memory for their state",
             };
-            crate::message!("{tool}: {sockets} sockets not tracked so far: {reason}");
+            crate::message!("{tool}: {sockets} sockets not tracked{so_far}: {reason}");
         }
-        if now.uncounted > self.said.uncounted {
+        if self.uncounted.is_due(now.uncounted, last) {
             let uncounted = now.uncounted;
             crate::message!(
-                "{tool}: {uncounted} occurrences not counted so far: the table was full (a narrower filter helps)"
+                "{tool}: {uncounted} occurrences not counted{so_far}: the table was full (a narrower filter helps)"
             );
         }
-        self.said = now;
-        self.when = Instant::now();
         now
     }
 }

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! SIGINT, SIGTERM and SIGHUP as a file descriptor to wait for.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use std::{fmt, process, thread};
+
+use anyhow::{Context, Result, anyhow};
+use caps::CapSet;
+use nix::libc;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// A signal that follows so soon is the same wish: `timeout` sends its own to the process and then to its group.
+const SAME: Duration = Duration::from_millis(500);
+/// How long a run may take to end by itself, once it is told to end at once or while it still starts.
+const GRACE: Duration = Duration::from_millis(250);
+
+const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// Says when the user wants the tool to stop. A second signal, a while later, ends the process at once.
+#[derive(Clone)]
+pub struct Interrupt(Arc<Shared>);
+
+struct Shared {
+    first: OnceLock<Instant>,
+    urgent: AtomicBool,
+    /// Nothing is made yet that would be left behind.
+    starting: AtomicBool,
+    event: EventFd,
+}
+
+/// A signal came before the run had begun: a quiet end.
+#[derive(Debug)]
+pub struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+impl Interrupt {
+    /// Installs the handlers, unless that is done already. A signal that the caller ignores stays ignored, as `nohup`
+    /// and a shell's `&` want it.
+    ///
+    /// # Errors
+    /// When no thread or no descriptor is left.
+    pub fn install() -> Result<Self> {
+        static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
+        if let Some(interrupt) = INSTALLED.get() {
+            interrupt.0.starting.store(true, Ordering::SeqCst);
+            return Ok(interrupt.clone());
+        }
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .context("no file descriptor for signals")?;
+        let interrupt = Self(Arc::new(Shared {
+            first: OnceLock::new(),
+            urgent: AtomicBool::new(false),
+            starting: AtomicBool::new(true),
+            event,
+        }));
+        // What comes meanwhile waits. Blocking cannot fail for valid signals.
+        let signals: SigSet = SIGNALS.into_iter().collect();
+        let _ = signals.thread_block();
+        let ignored: Vec<_> = SIGNALS.into_iter().filter(is_ignored).collect();
+        let inner = interrupt.clone();
+        let handle = move || {
+            // The thread that ctrlc begins has this one's capabilities, and outlives those of the main thread.
+            let _ = caps::clear(None, CapSet::Effective);
+            let _ = caps::clear(None, CapSet::Permitted);
+            ctrlc::set_handler(move || inner.signal())
+        };
+        let thread = thread::Builder::new().spawn(handle);
+        let thread = thread.context("no thread for signals")?;
+        let set = thread
+            .join()
+            .map_err(|_| anyhow!("cannot handle signals"))?;
+        set.context("cannot handle signals")?;
+        // A file that may not grow any more is an error to be said, as a full disk is.
+        for signal in ignored.into_iter().chain([Signal::SIGXFSZ]) {
+            let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+            // SAFETY: no handler of ours runs for it any more.
+            unsafe { sigaction(signal, &ignore) }.context("cannot ignore a signal")?;
+        }
+        let _ = signals.thread_unblock();
+        Ok(INSTALLED.get_or_init(|| interrupt).clone())
+    }
+
+    /// In ctrlc's thread.
+    fn signal(&self) {
+        let shared = &*self.0;
+        let again = shared.first.get_or_init(Instant::now).elapsed() >= SAME;
+        shared.urgent.fetch_or(again, Ordering::SeqCst);
+        // The counter cannot overflow with so few writes; a failure would only delay the stop until the next tick.
+        let _ = shared.event.write(1);
+        if again {
+            // To say what is left out takes a moment.
+            thread::sleep(GRACE);
+            process::exit(130);
+        }
+        if shared.starting.load(Ordering::SeqCst) {
+            // The kernel may be at work on one long step: programs to check, sockets to visit.
+            thread::sleep(GRACE);
+            if shared.starting.load(Ordering::SeqCst) {
+                process::exit(0);
+            }
+        }
+    }
+
+    /// Whether a signal has come.
+    pub fn raised(&self) -> bool {
+        self.0.first.get().is_some()
+    }
+
+    /// Whether the user does not want to wait for the end.
+    pub fn is_urgent(&self) -> bool {
+        self.0.urgent.load(Ordering::SeqCst)
+    }
+
+    /// Between two steps of the start.
+    ///
+    /// # Errors
+    /// [`Interrupted`], if a signal has come.
+    pub fn check(&self) -> Result<()> {
+        match self.raised() {
+            true => Err(Interrupted.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// From now on the run ends by itself, and cleans up.
+    pub fn started(&self) {
+        self.0.starting.store(false, Ordering::SeqCst);
+    }
+}
+
+fn is_ignored(signal: &Signal) -> bool {
+    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: changes nothing, and writes to a struct that lives.
+    let ret = unsafe { libc::sigaction(*signal as i32, std::ptr::null(), now.as_mut_ptr()) };
+    // SAFETY: any bytes are a value, and zeros were there before.
+    ret == 0 && unsafe { now.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+impl AsFd for Interrupt {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
+    }
+}

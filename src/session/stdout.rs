@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Standard output that neither blocks a run nor outlives its reader.
+
+use std::collections::VecDeque;
+use std::io::{self, Stdout};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::PollFd;
+use nix::sys::stat::fstat;
+use nix::unistd::{Whence, ftruncate, lseek};
+
+use super::signals::Interrupt;
+use crate::nonblocking::Writer;
+
+/// So much may wait for a reader before no more records are taken from the kernel's buffer, which counts what it loses.
+const BACKLOG: usize = 256 * 1024;
+/// How long the end of a run waits while nothing moves.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it looks whether something moves.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Why rows cannot be written any more.
+#[derive(Debug)]
+pub enum Stop {
+    /// The reader has gone: a quiet, good end.
+    Closed,
+    /// The disk is full, or the like.
+    Failed(io::Error),
+}
+
+/// Collects rows and writes them in one go.
+pub struct Sink {
+    out: Writer<Stdout>,
+    /// What is not written yet.
+    pub buf: Vec<u8>,
+    /// Where in all that is ever written the rows in `buf` end.
+    ends: VecDeque<u64>,
+    written: u64,
+    /// Bytes of a line whose end is not written yet.
+    begun: u64,
+    /// Nothing is written any more, only counted.
+    given_up: bool,
+    unwritten: u64,
+}
+
+impl Default for Sink {
+    fn default() -> Self {
+        Self {
+            out: Writer::new(io::stdout()),
+            buf: Vec::with_capacity(64 * 1024),
+            ends: VecDeque::new(),
+            written: 0,
+            begun: 0,
+            given_up: false,
+            unwritten: 0,
+        }
+    }
+}
+
+impl Sink {
+    /// Adds a row.
+    pub fn row(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.buf.len();
+        write(&mut self.buf);
+        if self.given_up {
+            self.buf.truncate(before);
+            self.unwritten += 1;
+        } else {
+            self.ends.push_back(self.written + self.buf.len() as u64);
+        }
+    }
+
+    /// Whether so much waits for the reader that no more should come.
+    pub fn is_full(&self) -> bool {
+        self.buf.len() >= BACKLOG
+    }
+
+    /// For poll(): that the reader leaves, and that there is room if something waits for it.
+    pub fn poll_fds(&self) -> [PollFd<'_>; 2] {
+        self.out.poll_fds(!self.buf.is_empty())
+    }
+
+    /// Writes what fits; the rest stays.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn flush(&mut self) -> Result<(), Stop> {
+        if self.given_up {
+            self.buf.clear();
+            return Ok(());
+        }
+        let mut done = 0;
+        let result = loop {
+            let Some(rest) = self.buf.get(done..).filter(|rest| !rest.is_empty()) else {
+                break Ok(());
+            };
+            let chunk = self.out.chunk(rest);
+            match self.out.try_write(chunk) {
+                Ok(0) | Err(Errno::EAGAIN) => break Ok(()),
+                Ok(n) => done += n,
+                Err(Errno::EPIPE | Errno::ECONNRESET) => break Err(Stop::Closed),
+                Err(e) => break Err(Stop::Failed(e.into())),
+            }
+        };
+        self.note_written(done);
+        if matches!(result, Err(Stop::Failed(_))) {
+            self.take_back();
+        }
+        result
+    }
+
+    fn note_written(&mut self, bytes: usize) {
+        self.written += bytes as u64;
+        while self.ends.front().is_some_and(|&end| end <= self.written) {
+            self.ends.pop_front();
+        }
+        let gone = self.buf.drain(..bytes);
+        let last = gone.as_slice().iter().rev().position(|&b| b == b'\n');
+        self.begun = match last {
+            Some(after) => after as u64,
+            None => self.begun + bytes as u64,
+        };
+        drop(gone);
+    }
+
+    /// The beginning of a line whose end the disk did not take goes, if nobody else has written to the file since.
+    fn take_back(&mut self) {
+        if self.begun == 0 || !self.out.is_regular() {
+            return;
+        }
+        let fd = self.out.get();
+        let (Ok(at), Ok(stat)) = (lseek(fd, 0, Whence::SeekCur), fstat(fd)) else {
+            return;
+        };
+        let begun = self.begun as i64;
+        if at == stat.st_size && at >= begun && ftruncate(fd, at - begun).is_ok() {
+            // Where more would go; nothing more will.
+            let _ = lseek(fd, at - begun, Whence::SeekSet);
+            self.begun = 0;
+        }
+    }
+
+    /// Writes everything. A slow reader has all the time it takes; one that has not moved for a while, or a second
+    /// signal, ends it: then what is left is given up, and counted.
+    ///
+    /// # Errors
+    /// See [`Stop`].
+    pub fn deliver(&mut self, interrupt: &Interrupt) -> Result<(), Stop> {
+        let mut moved = Instant::now();
+        let mut queued = self.out.queued();
+        loop {
+            let before = self.written;
+            self.flush()?;
+            if self.buf.is_empty() {
+                return Ok(());
+            }
+            // Its reader may take less than there must be for the next write.
+            let now = self.out.queued();
+            if self.written != before || now < queued {
+                moved = Instant::now();
+            }
+            queued = now;
+            if moved.elapsed() >= PATIENCE || interrupt.is_urgent() {
+                self.give_up();
+                return Ok(());
+            }
+            self.out.wait(LOOK);
+        }
+    }
+
+    /// From now on rows are only counted.
+    pub fn give_up(&mut self) {
+        self.given_up = true;
+        self.unwritten += self.ends.len() as u64;
+        self.ends.clear();
+        self.buf.clear();
+    }
+
+    /// Whether something was left out, and how many rows.
+    pub fn left_out(&self) -> Option<u64> {
+        self.given_up.then_some(self.unwritten)
+    }
+}
