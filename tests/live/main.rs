@@ -21,6 +21,7 @@ mod records;
 mod scratch;
 mod sockbuf;
 mod stats;
+mod sums;
 mod tcpaccept;
 mod tcpconnect;
 mod tcpinfo;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         records::tests(),
         sockbuf::tests(),
         stats::tests(),
+        sums::tests(),
         tcpaccept::tests(),
         tcpconnect::tests(),
         tcpinfo::tests(),
