@@ -21,9 +21,9 @@ impl Sum for u64 {
     }
 }
 
-/// Sums by key, as many as there is room for. A key that comes when it is full takes the place of the lowest, a quarter
-/// of all at once. So every sum that is left is of real occurrences, those of a key that was let go before are missing
-/// from it, and the sums together with [`Bounded::uncounted`] are all that occurred.
+/// Sums by key, as many as there is room for. A key that comes when it is full takes the place of the lowest half. So every
+/// sum that is left is of real occurrences, those of a key that was let go before are missing from it, and the sums
+/// together with [`Bounded::uncounted`] are all that occurred.
 #[derive(Debug)]
 pub struct Bounded<K, S> {
     sums: HashMap<K, S>,
@@ -74,13 +74,13 @@ impl<K: Eq + Hash, S: Sum> Bounded<K, S> {
         self.uncounted
     }
 
-    /// The lowest quarter.
+    /// The lowest half: of fewer the map would not use the room again, but double it.
     fn let_go(&mut self) {
         let mut ranks: Vec<_> = self.sums.values().map(Sum::rank).collect();
-        let quarter = (ranks.len() / 4).max(1);
-        let (_, &mut highest, _) = ranks.select_nth_unstable(quarter - 1);
-        let lower = ranks[..quarter].iter().filter(|rank| **rank < highest);
-        let mut as_high = quarter - lower.count();
+        let half = ranks.len().div_ceil(2);
+        let (_, &mut highest, _) = ranks.select_nth_unstable(half - 1);
+        let lower = ranks[..half].iter().filter(|rank| **rank < highest);
+        let mut as_high = half - lower.count();
         let uncounted = &mut self.uncounted;
         self.sums.retain(|_, sum| {
             let rank = sum.rank();

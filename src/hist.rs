@@ -160,13 +160,12 @@ impl Hists {
     /// Only CSV has one: a line per bucket follows.
     pub fn header(&mut self, out: &mut Vec<u8>) {
         if self.style.format == Format::Csv && self.style.header {
-            let (key, unit) = (self.key.to_uppercase(), self.unit.1.to_uppercase());
-            let _ = write!(out, "{key},LO_{unit},HI_{unit},COUNT");
-            let names = PERCENTILES.map(|(name, _)| name.to_uppercase());
-            for name in names.iter().map(String::as_str).chain(["MAX"]) {
+            let (key, unit) = (self.key, self.unit.1);
+            let _ = write!(out, "{key},lo_{unit},hi_{unit},count");
+            for name in PERCENTILES.map(|(name, _)| name).into_iter().chain(["max"]) {
                 let _ = write!(out, ",{name}_{unit}");
             }
-            let sample = self.sample.map_or("", |_| ",SAMPLE");
+            let sample = self.sample.map_or("", |_| ",sample");
             let _ = writeln!(out, "{sample}");
         }
     }

@@ -315,6 +315,63 @@ mod tests {
         assert_eq!(Sent::default().percent(), None);
     }
 
+    fn talkers(by: By) -> Talkers {
+        Talkers::new("tcpretrans", Style::default(), by, None, None)
+    }
+
+    /// A head whose flow is with this peer.
+    fn with(peer: u32) -> head {
+        let mut head = head::default();
+        head.flow.family = 4;
+        head.flow.laddr[10..12].copy_from_slice(&[255, 255]);
+        head.flow.raddr[10..12].copy_from_slice(&[255, 255]);
+        head.flow.raddr[12..].copy_from_slice(&peer.to_be_bytes());
+        head
+    }
+
+    fn sent(segs_out: u64, fast: u64) -> Sent {
+        let mut sent = Sent {
+            segs_out,
+            ..Sent::default()
+        };
+        sent.retrans[4] = fast;
+        sent
+    }
+
+    #[test]
+    fn a_flood_of_addresses_leaves_the_largest_and_adds_up() {
+        let mut talkers = talkers(By::Raddr);
+        talkers.add(&with(1), &sent(100, 9));
+        for peer in 0..200_000 {
+            talkers.add(&with(1 << 24 | peer), &sent(7, 1));
+        }
+        talkers.add(&with(2), &sent(100, 5));
+        assert!(talkers.sums.iter().count() <= MAX_TOTALS);
+        let all: u64 = talkers.sums.iter().map(|(_, sent)| sent.all()).sum();
+        assert_eq!(all + talkers.uncounted(), 200_000 + 9 + 5);
+        let of = |peer| {
+            let key = By::Raddr.key(&with(peer));
+            talkers.sums.iter().find(|(k, _)| **k == key).unwrap().1
+        };
+        assert_eq!((of(1).all(), of(1).percent()), (9, Some(9.0)));
+        // Of this one something may have been let go.
+        assert_eq!((of(2).all(), of(2).percent()), (5, None));
+        assert_eq!(of(2).sent(100), Value::Unknown);
+    }
+
+    #[test]
+    fn only_flows_with_something_to_show_take_room() {
+        let mut talkers = talkers(By::Flow);
+        (0..1000).for_each(|peer| talkers.add(&with(peer), &sent(7, 0)));
+        assert_eq!(talkers.sums.iter().count(), 0);
+        // A SYN/ACK that was sent again, then what the connection sent.
+        talkers.add(&with(3), &sent(0, 1));
+        talkers.add(&with(3), &sent(50, 0));
+        let (key, total) = talkers.sums.iter().next().unwrap();
+        assert_eq!((total.all(), total.percent()), (1, Some(2.0)));
+        assert_eq!(key.text(), b"0.0.0.0:0>0.0.0.3:0");
+    }
+
     #[test]
     fn an_unknown_owner_is_a_total_of_its_own() {
         assert!(By::Pid.key(&head::default()).text().is_empty());

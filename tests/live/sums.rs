@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::ErrorKind,
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     os::fd::AsRawFd,
     thread::sleep,
     time::Duration,
@@ -208,12 +208,13 @@ fn small_rates() -> Result<()> {
     Ok(())
 }
 
-/// So many connections within the namespace, each ended by an RST so that none waits.
-fn flood(ns: &Netns, count: usize) -> Result<()> {
+/// So many connections within the namespace, each to another address and ended by an RST so that none waits.
+fn flood(ns: &Netns, count: u32) -> Result<()> {
     ns.inside(|| {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let at = listener.local_addr()?;
-        for _ in 0..count {
+        let listener = TcpListener::bind("0.0.0.0:0")?;
+        let port = listener.local_addr()?.port();
+        for n in 1..=count {
+            let at = (Ipv4Addr::from(0x7f01_0000 + n), port);
             let client = match TcpStream::connect(at) {
                 Ok(client) => client,
                 Err(e) if e.kind() == ErrorKind::AddrInUse => bail!("no port is left"),
@@ -256,7 +257,7 @@ fn memory() -> Result<()> {
         let args = ["--json", "--summary", "--by", by, "--netns", &inode];
         Tool::start("tcpretrans", &args)
     };
-    let tools = [watch("flow")?, watch("rport")?];
+    let tools = [watch("flow")?, watch("comm")?];
     flood(&ns, 2000)?;
     let before: Vec<_> = tools.iter().map(rss_kib).collect::<Result<_>>()?;
     flood(&ns, 20_000)?;
