@@ -19,6 +19,7 @@ mod pair;
 mod peer;
 mod records;
 mod scratch;
+mod servers;
 mod sockbuf;
 mod stats;
 mod sums;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         namespaces::tests(),
         opens::tests(),
         records::tests(),
+        servers::tests(),
         sockbuf::tests(),
         stats::tests(),
         sums::tests(),
