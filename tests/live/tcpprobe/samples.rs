@@ -37,7 +37,8 @@ fn bytes(scene: &mut Scene, talk: Talk, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// A byte whose acknowledgement is held back; how long that took in microseconds, at least and at most.
+/// A byte whose acknowledgement is held back; how long that took in microseconds, at least and at most. It may have been
+/// sent again meanwhile: then the sample comes from timestamps, which are milliseconds.
 fn held(scene: &mut Scene, talk: Talk, time: Duration) -> Result<(u64, u64)> {
     scene.net.hold(Side::B)?;
     let begun = Instant::now();
@@ -49,7 +50,8 @@ fn held(scene: &mut Scene, talk: Talk, time: Duration) -> Result<(u64, u64)> {
     scene.c.run(&format!("drained {}", talk.c))?;
     let most = begun.elapsed();
     scene.s.run(&format!("recv {} 1", talk.s))?;
-    Ok((least.as_micros() as u64, most.as_micros() as u64))
+    let (least, most) = (least.as_micros() as u64, most.as_micros() as u64);
+    Ok((least - 1000, most + 1000))
 }
 
 fn close(scene: &mut Scene, talk: Talk) -> Result<()> {
