@@ -95,7 +95,7 @@ impl Output {
 }
 
 /// What `--buffer` takes. A page is the least that a buffer can have, and the largest pages of all are of 64 KiB.
-pub(crate) const BUFFER_KIB: RangeInclusive<i64> = 64..=1 << 20;
+pub(crate) const BUFFER_KIB: RangeInclusive<u32> = 64..=1 << 20;
 
 /// How long and how a command runs.
 #[derive(Args, Clone, Debug)]
@@ -105,10 +105,10 @@ pub struct Run {
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
     /// Stop after so many rows
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long, value_name = "N", value_parser = whole(1..=u64::MAX))]
     pub count_events: Option<u64>,
     /// Size of the buffer between kernel and reader, in KiB
-    #[arg(long, value_name = "KIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(BUFFER_KIB))]
+    #[arg(long, value_name = "KIB", default_value_t = 2048, value_parser = whole(BUFFER_KIB))]
     pub buffer: u32,
     /// Do not look at sockets that exist already: starts faster, knows fewer owners
     #[arg(long)]
@@ -127,7 +127,50 @@ pub struct Run {
     pub verbose: bool,
 }
 
-/// `2`, `0.5`, `500ms`, `10s`, `5m`, `1h`; must be more than nothing.
+/// The longest time that a flag takes: 68 years.
+const MAX_TIME: Duration = Duration::from_secs(1 << 31);
+
+/// A parser of whole numbers of a range.
+pub fn whole<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: Copy + std::fmt::Display + TryFrom<u128>,
+    u128: TryFrom<T>,
+{
+    move |text| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if !digits {
+            return Err(format!("'{text}' is not a whole number"));
+        }
+        // What does not even fit here is too much in any case.
+        let number = text.parse::<u128>().unwrap_or(u128::MAX);
+        let bound = |bound: T| u128::try_from(bound).unwrap_or_default();
+        match T::try_from(number) {
+            _ if number < bound(*range.start()) => {
+                Err(format!("must be at least {}", range.start()))
+            }
+            Ok(value) if number <= bound(*range.end()) => Ok(value),
+            _ => Err(format!("must be at most {}", range.end())),
+        }
+    }
+}
+
+/// Milliseconds with a fraction, from 0 on.
+///
+/// # Errors
+/// A sentence about what is wrong.
+pub fn milliseconds(text: &str) -> Result<Duration, String> {
+    let ms = text.parse::<f64>().ok().filter(|ms| !ms.is_nan());
+    let ms = ms.ok_or_else(|| format!("'{text}' is not a number of milliseconds"))?;
+    if ms < 0.0 {
+        return Err("must be at least 0".into());
+    }
+    Duration::try_from_secs_f64(ms / 1e3)
+        .ok()
+        .filter(|time| *time <= MAX_TIME)
+        .ok_or_else(|| format!("must be at most {}", MAX_TIME.as_millis()))
+}
+
+/// `2`, `0.5`, `500ms`, `10s`, `5m`, `1h`; at least a millisecond.
 ///
 /// # Errors
 /// A sentence about what is wrong.
@@ -141,14 +184,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err(format!("'{unit}' is not a unit of time (ms, s, m, h)")),
     };
-    let seconds = number
-        .parse::<f64>()
-        .map_err(|_| format!("'{text}' is not a time"))?
-        * scale;
+    let number = number.parse::<f64>().ok().filter(|n| !n.is_nan());
+    let seconds = number.ok_or_else(|| format!("'{text}' is not a time"))? * scale;
+    if seconds < 1e-3 {
+        return Err("must be at least 1ms".into());
+    }
     Duration::try_from_secs_f64(seconds)
         .ok()
-        .filter(|d| *d >= Duration::from_millis(1) && *d <= Duration::from_secs(1 << 31))
-        .ok_or_else(|| format!("'{text}' is not a time from 1ms on"))
+        .filter(|time| *time <= MAX_TIME)
+        .ok_or_else(|| format!("must be at most {}s", MAX_TIME.as_secs()))
 }
 
 /// A wrong combination of arguments that only the command itself can see: one sentence, exit code 2.
@@ -320,6 +364,46 @@ mod tests {
         }
         for text in ["", "s", "1d", "-1", "nan", "inf", "1e99"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_out_of_bounds_is_told_the_bound() {
+        for (args, bound) in [
+            (&["-d", "0"][..], "must be at least 1ms"),
+            (&["-d", "0.9ms"], "must be at least 1ms"),
+            (&["-d=-1"], "must be at least 1ms"),
+            (&["-d", "2147483649"], "must be at most 2147483648s"),
+            (&["-d", "99999999999h"], "must be at most 2147483648s"),
+            (&["-n", "0"], "must be at least 1"),
+            (
+                &["-n", "18446744073709551616"],
+                "must be at most 18446744073709551615",
+            ),
+            (&["--buffer", "63"], "must be at least 64"),
+            (&["--buffer", "1048577"], "must be at most 1048576"),
+            (
+                &["--buffer", "99999999999999999999999999999999999999999"],
+                "must be at most 1048576",
+            ),
+            (&["--buffer", "+64"], "'+64' is not a whole number"),
+            (&["-p", "4294967296"], "a number (0-4294967295)"),
+            (&["-L", "65536"], "a port (0-65535)"),
+        ] {
+            let sentence = sentence_of(args);
+            assert!(
+                sentence.ends_with(bound) || sentence.contains(&format!("is not {bound}")),
+                "{args:?}: {sentence}"
+            );
+        }
+        assert_eq!(milliseconds("0.5"), Ok(Duration::from_micros(500)));
+        assert!(
+            milliseconds("18446744073709.6")
+                .unwrap_err()
+                .contains("at most")
+        );
+        for text in ["-0.001", "nan", "inf", "", "1e300"] {
+            assert!(milliseconds(text).is_err(), "{text}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::boot_ns;
 use crate::interval::Interval;
-use crate::output::{Column, Format, Rows, Shown, Style};
+use crate::output::{Column, Format, Rows, Shown, Style, ifindex, ifname};
 use crate::session::Printer;
 use crate::table::Table;
 use crate::types::{Record, count_key, head};
@@ -42,9 +42,7 @@ pub fn columns(by_lport: bool, heading: &'static str) -> Vec<Column<Counted>> {
         }),
         unknown("cookie"),
         json("family", |r| Value::Int(r.head.flow.family.into())),
-        Column::new("laddr", "LADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.local())
-        }),
+        Column::new("laddr", "LADDR", (15, 39), |r| Value::Addr(r.head.local())),
         if by_lport {
             Column::new("lport", "LPORT", (5, 5), |r| {
                 Value::Int(r.head.flow.lport.into())
@@ -52,13 +50,12 @@ pub fn columns(by_lport: bool, heading: &'static str) -> Vec<Column<Counted>> {
         } else {
             unknown("lport")
         },
-        Column::new("raddr", "RADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.remote())
-        }),
+        Column::new("raddr", "RADDR", (15, 39), |r| Value::Addr(r.head.remote())),
         Column::new("rport", "RPORT", (5, 5), |r| {
             Value::Int(r.head.flow.rport.into())
         }),
     ];
+    columns.extend([json("ifindex", ifindex), json("ifname", ifname)]);
     columns.extend(["pid", "comm", "uid", "pid_source"].map(unknown));
     columns.push(
         Column::<Counted>::new("count", heading, (10, 10), |r| Value::Int(r.body.count)).right(),
@@ -86,7 +83,7 @@ impl Counts {
         columns: Vec<Column<Counted>>,
         interval: Option<Duration>,
     ) -> Self {
-        style.time |= interval.is_some() && style.format != Format::Json;
+        style.time |= interval.is_some() && style.format == Format::Table;
         Self {
             tool,
             table,

@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::buckets::{self, lowest};
-use crate::clock::{Clock, boot_ns};
+use crate::clock::boot_ns;
 use crate::interval::Interval;
-use crate::output::{Format, Style};
+use crate::output::schema::Kind;
+use crate::output::{Format, Stamp, Style};
 use crate::session::Printer;
 use crate::table::Table;
 use crate::types::{flow, hist, hist_key};
@@ -36,7 +37,7 @@ pub struct Hists {
     shown: HashMap<Vec<u8>, hist>,
     again: bool,
     every: Interval,
-    clock: Clock,
+    stamp: Stamp,
 }
 
 /// `HIST_SUB_BITS` and `HIST_MAX_EXPONENT` of hist.bpf.h.
@@ -112,6 +113,7 @@ impl Hists {
         Self {
             tool,
             table,
+            stamp: Stamp::new(tool, &style),
             style,
             unit,
             key: "raddr",
@@ -119,8 +121,16 @@ impl Hists {
             shown: HashMap::new(),
             again: interval.is_some(),
             every: Interval::new(interval),
-            clock: Clock::default(),
         }
+    }
+
+    /// What `--describe-columns` says of one record, which may have more keys.
+    pub fn kind(more: &[&'static str]) -> Kind {
+        let keys = [
+            "boot_ns", "raddr", "count", "sum_us", "p50_us", "p90_us", "p99_us", "max_us",
+            "buckets", "lo_us", "hi_us",
+        ];
+        Kind::record("histogram", &[&keys, more].concat())
     }
 
     /// hist_add() of hist.bpf.h, on this side. `flow`: of its remote address, if there is not one for all.
@@ -161,7 +171,8 @@ impl Hists {
     pub fn header(&mut self, out: &mut Vec<u8>) {
         if self.style.format == Format::Csv && self.style.header {
             let (key, unit) = (self.key, self.unit.1);
-            let _ = write!(out, "{key},lo_{unit},hi_{unit},count");
+            self.stamp.csv_header(out);
+            let _ = write!(out, ",boot_ns,{key},lo_{unit},hi_{unit},count");
             for name in PERCENTILES.map(|(name, _)| name).into_iter().chain(["max"]) {
                 let _ = write!(out, ",{name}_{unit}");
             }
@@ -186,7 +197,7 @@ impl Hists {
     }
 
     fn show(&mut self, entries: Vec<(Vec<u8>, Vec<u8>)>, out: &mut Printer) {
-        self.clock.refresh();
+        self.stamp.refresh_clock();
         let mut gained: Vec<_> = entries
             .into_iter()
             .filter_map(|(key, value)| self.gained(key, &value))
@@ -232,7 +243,7 @@ impl Hists {
 
     fn bars(&mut self, out: &mut Vec<u8>, shown: &Shown) {
         if self.style.time {
-            let _ = writeln!(out, "{}", self.clock.local_time(boot_ns()));
+            let _ = writeln!(out, "{}", self.stamp.local_time(boot_ns()));
         }
         if let Some(of) = shown.of() {
             let _ = writeln!(out, "{} = {of}", self.key);
@@ -262,14 +273,27 @@ impl Hists {
         out.extend_from_slice(b"\n\n");
     }
 
+    /// A line per bucket, with the bucket's keys, and the same figures of the whole in each.
+    fn csv(&mut self, out: &mut Vec<u8>, shown: &Shown) {
+        let now = boot_ns();
+        let of = shown.of().unwrap_or_default();
+        let [p50, p90, p99, max] = shown.figures().map(|(_, value)| value);
+        let sample = self.sample.map(|sample| format!(",{sample}"));
+        let sample = sample.unwrap_or_default();
+        for (lo, hi, count) in shown.slots().into_iter().filter(|slot| slot.2 != 0) {
+            self.stamp.csv(out, "histogram", now);
+            let _ = writeln!(
+                out,
+                ",{now},{of},{lo},{hi},{count},{p50},{p90},{p99},{max}{sample}"
+            );
+        }
+    }
+
     fn json(&mut self, out: &mut Vec<u8>, shown: &Shown) {
         let now = boot_ns();
-        let (second, ns) = self.clock.rfc3339(now);
-        let (tool, key, unit) = (self.tool, self.key, self.unit.1);
-        let _ = write!(
-            out,
-            r#"{{"tool":"{tool}","event":"histogram","ts":"{second}.{ns:09}Z","boot_ns":{now},"{key}":"#
-        );
+        let (key, unit) = (self.key, self.unit.1);
+        self.stamp.json(out, "histogram", now);
+        let _ = write!(out, r#","boot_ns":{now},"{key}":"#);
         let _ = match (shown.addr, shown.port) {
             (Some(addr), _) => write!(out, "\"{addr}\""),
             (None, Some(port)) => write!(out, "{port}"),
@@ -293,20 +317,6 @@ impl Hists {
             );
         }
         out.extend_from_slice(b"]}\n");
-    }
-
-    /// The same figures of the whole in each line.
-    fn csv(&self, out: &mut Vec<u8>, shown: &Shown) {
-        let of = shown.of().unwrap_or_default();
-        let [p50, p90, p99, max] = shown.figures().map(|(_, value)| value);
-        let sample = self.sample.map(|sample| format!(",{sample}"));
-        let sample = sample.unwrap_or_default();
-        for (lo, hi, count) in shown.slots().into_iter().filter(|slot| slot.2 != 0) {
-            let _ = writeln!(
-                out,
-                "{of},{lo},{hi},{count},{p50},{p90},{p99},{max}{sample}"
-            );
-        }
     }
 }
 
@@ -402,7 +412,7 @@ mod tests {
         assert_eq!(json["sample"], "rtt");
         let csv = String::from_utf8(csv).unwrap();
         assert!(
-            csv.lines().count() == 2 && csv.starts_with(",4,7,3,5,"),
+            csv.lines().count() == 2 && csv.contains(",,4,7,3,5,"),
             "{csv}"
         );
         assert!(csv.lines().all(|line| line.ends_with(",900,rtt")), "{csv}");

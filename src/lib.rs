@@ -11,6 +11,7 @@
 //! | a sum, its bound and its limit | [`bounded`], [`buckets`], [`top`] |
 //! | an output format, a kind of value | [`output`], [`value`] |
 //! | a difference between kernels | `bpf/compat.bpf.h` |
+//! | a link-local address and its link | [`link`] |
 //! | a picture, a sparkline, what they are made of | [`plot`], [`spark`], [`trace`] |
 //! | how a command starts, waits, stops | [`session`] |
 //! | what a run has cost (`--stats`) | [`cost`] |
@@ -39,6 +40,7 @@ pub mod interval;
 pub mod iter;
 pub mod journal;
 pub mod lacks;
+pub mod link;
 mod lost;
 pub mod message;
 pub mod names;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Totals of retransmissions by who or where: the top talkers, and the share of what each sent that was sent again.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::bounded::{Bounded, Sum};
 use crate::clock::boot_ns;
 use crate::interval::Interval;
+use crate::link::Address;
+use crate::output::schema::Kind;
 use crate::output::{Column, Figures, Format, Row, Rows, Shown, Style};
 use crate::session::Printer;
 use crate::top;
@@ -40,7 +41,7 @@ impl By {
     fn key(self, head: &head) -> Key {
         let flow = &head.flow;
         match self {
-            Self::Raddr => Key::Addr(flow.remote()),
+            Self::Raddr => Key::Addr(head.remote()),
             Self::Rport => Key::Number(flow.rport.into()),
             Self::Lport => Key::Number(flow.lport.into()),
             Self::Pid => head.pid().map_or(Key::Unknown, Key::Number),
@@ -51,7 +52,7 @@ impl By {
                 Key::Comm(name)
             }),
             Self::Flow => {
-                let [local, remote] = [flow.local(), flow.remote()];
+                let [local, remote] = [head.local(), head.remote()];
                 Key::Flow(local, flow.lport, remote, flow.rport)
             }
         }
@@ -66,9 +67,9 @@ const MAX_TOTALS: usize = 50_000;
 enum Key {
     Unknown,
     Number(u32),
-    Addr(IpAddr),
+    Addr(Address),
     Comm([u8; 16]),
-    Flow(IpAddr, u16, IpAddr, u16),
+    Flow(Address, u16, Address, u16),
 }
 
 impl Key {
@@ -79,7 +80,7 @@ impl Key {
             Self::Addr(addr) => addr.to_string().into(),
             Self::Comm(comm) => comm.split(|&b| b == 0).next().unwrap_or_default().into(),
             Self::Flow(laddr, lport, raddr, rport) => {
-                let [local, remote] = [(laddr, lport), (raddr, rport)].map(SocketAddr::from);
+                let [local, remote] = [laddr.with_port(lport), raddr.with_port(rport)];
                 format!("{local}>{remote}").into()
             }
         }
@@ -211,14 +212,15 @@ impl Talkers {
         tool: &'static str,
         mut style: Style,
         by: By,
-        top: Option<usize>,
+        top: Option<u32>,
         interval: Option<Duration>,
     ) -> Self {
         let usual = match style.format {
             Format::Table => TOP,
             Format::Csv | Format::Json => usize::MAX,
         };
-        style.time = interval.is_some() && style.format != Format::Json;
+        style.time &= style.format != Format::Table;
+        style.time |= interval.is_some() && style.format == Format::Table;
         Self {
             tool,
             by,
@@ -227,6 +229,11 @@ impl Talkers {
             rows: Rows::aggregate(tool, style, columns(by)),
             every: Interval::new(interval),
         }
+    }
+
+    /// What `--describe-columns` says of its rows.
+    pub fn kind() -> Kind {
+        Kind::aggregate("total", &columns(By::Flow))
     }
 
     /// Adds what a socket sent since the last time.

@@ -2,10 +2,10 @@
 //! How many of the largest are shown, and saying what is not.
 
 /// `--top`: `asked` if it was given, where 0 is all; otherwise `usual`.
-pub fn limit(asked: Option<usize>, usual: usize) -> usize {
+pub fn limit(asked: Option<u32>, usual: usize) -> usize {
     match asked {
         Some(0) => usize::MAX,
-        Some(top) => top,
+        Some(top) => top as usize,
         None => usual,
     }
 }

@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use libbpf_rs::skel::Skel;
-use tcptools::cli::{self, Common, Usage, duration};
+use tcptools::cli::{self, Common, Usage, duration, whole};
 use tcptools::clock::Clock;
 use tcptools::hist::{Hists, MAX_HISTS};
 use tcptools::interval::Interval;
+use tcptools::output::escape;
+use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Format, Rows, Shown, Style, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
 use tcptools::session::{Figures, Handler, Printer, Session};
@@ -52,8 +54,8 @@ struct Args {
     #[arg(long, value_name = "BY", num_args = 0..=1, require_equals = true, default_missing_value = "all", conflicts_with_all = ["plot", "live", "every", "interval", "changes"])]
     hist: Option<By>,
     /// Show so many connections in --plot or --live, those with most samples; 0: all that are followed [default: 8]
-    #[arg(long, value_name = "N")]
-    top: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = whole(0..=u32::MAX))]
+    top: Option<u32>,
     /// Show --hist or --live at this interval
     #[arg(short = 'i', long, value_name = "TIME", value_parser = duration)]
     refresh: Option<Duration>,
@@ -136,8 +138,8 @@ fn columns() -> Vec<C> {
     let text = Shown::TEXT;
     let wide = Shown::WIDE.or(Shown::JSON);
     vec![
-        C::new("pid", "PID", (5, 7), pid).shown(Shown::WIDE.or(Shown::CSV)),
-        C::new("comm", "COMM", (10, 16), comm).shown(Shown::WIDE.or(Shown::CSV)),
+        C::new("pid", "PID", (5, 7), pid).shown(Shown::WIDE),
+        C::new("comm", "COMM", (10, 16), comm).shown(Shown::WIDE),
         C::new("laddr", "LADDR", (15, 39), laddr).shown(text),
         C::new("lport", "LPORT", (5, 5), lport).shown(text),
         C::new("raddr", "RADDR", (15, 39), raddr).shown(text),
@@ -336,10 +338,10 @@ fn follow(traces: &mut Traces, body: &probe) {
 /// `10.0.0.1:443 → 10.0.0.2:50000 · nginx (pid 812), cubic`
 fn title(body: &probe) -> String {
     let flow = &body.head().flow;
-    let local = std::net::SocketAddr::new(flow.local(), flow.lport);
-    let remote = std::net::SocketAddr::new(flow.remote(), flow.rport);
+    let local = body.head().local().with_port(flow.lport);
+    let remote = body.head().remote().with_port(flow.rport);
     let owner = owner(body.head());
-    let ca = kernel_name(&body.ca_name).unwrap_or("?");
+    let ca = escape::text(kernel_name(&body.ca_name).unwrap_or("?"));
     format!("{local} → {remote} · {owner}{ca}")
 }
 
@@ -653,6 +655,11 @@ fn run(args: Args) -> Result<()> {
     result
 }
 
+/// Every kind of row, with its columns.
+fn kinds() -> Vec<Kind> {
+    vec![Kind::row("sample", &columns()), Hists::kind(&["sample"])]
+}
+
 fn main() -> ExitCode {
-    cli::main("tcpprobe", run)
+    schema::answer(kinds).unwrap_or_else(|| cli::main("tcpprobe", run))
 }

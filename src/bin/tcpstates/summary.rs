@@ -13,6 +13,7 @@ use tcptools::clock::boot_ns;
 use tcptools::interval::Interval;
 use tcptools::iter::Visit;
 use tcptools::names::tcp_state;
+use tcptools::output::schema::Kind;
 use tcptools::output::{Column, Format, Row, Rows, Shown, Style};
 use tcptools::session::{Figures, Handler, Printer};
 use tcptools::types::{Record, head};
@@ -215,7 +216,7 @@ fn columns() -> Vec<Column<State>> {
         })
         .shown(Shown::DETAIL),
         oldest!("oldest_laddr", "LADDR", (15, 39), |o| Value::Addr(
-            o.head().flow.local()
+            o.head().local()
         ))
         .shown(Shown::DETAIL),
         oldest!("oldest_lport", "LPORT", (5, 5), |o| Value::Int(
@@ -223,7 +224,7 @@ fn columns() -> Vec<Column<State>> {
         ))
         .shown(Shown::DETAIL),
         oldest!("oldest_raddr", "RADDR", (15, 39), |o| Value::Addr(
-            o.head().flow.remote()
+            o.head().remote()
         ))
         .shown(Shown::DETAIL),
         oldest!("oldest_rport", "RPORT", (5, 5), |o| Value::Int(
@@ -248,6 +249,11 @@ fn columns() -> Vec<Column<State>> {
         }
     })
     .collect()
+}
+
+/// What `--describe-columns` says of its rows.
+pub fn kind() -> Kind {
+    Kind::aggregate("state_summary", &columns())
 }
 
 /// Prints the table at the end, or at an interval.
