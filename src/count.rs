@@ -2,9 +2,10 @@
 //! Counts per flow, made in the kernel (`bpf/count.bpf.h`): read at the end of a run or at an interval, and shown sorted.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::clock::boot_ns;
+use crate::interval::Interval;
 use crate::output::{Column, Format, Rows, Shown, Style, ifindex, ifname};
 use crate::session::Printer;
 use crate::table::Table;
@@ -28,36 +29,6 @@ pub struct Counted {
 unsafe impl plain::Plain for Counted {}
 // SAFETY: as above, and the head comes first.
 unsafe impl Record for Counted {}
-
-/// When something is due that happens at an interval; never, when there is none.
-#[derive(Clone, Copy, Debug)]
-pub struct Every {
-    interval: Option<Duration>,
-    due: Instant,
-}
-
-impl Every {
-    /// The first time is one interval from now.
-    pub fn new(interval: Option<Duration>) -> Self {
-        let due = Instant::now() + interval.unwrap_or_default();
-        Self { interval, due }
-    }
-
-    /// The interval, if there is one.
-    pub fn interval(&self) -> Option<Duration> {
-        self.interval
-    }
-
-    /// Whether it is time; if so, the next time begins. Does not drift.
-    pub fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let Some(interval) = self.interval.filter(|_| now >= self.due) else {
-            return false;
-        };
-        self.due = (self.due + interval).max(now);
-        true
-    }
-}
 
 /// The columns of counts; `by_lport`: the local port is part of what is counted by; `heading`: what is counted.
 pub fn columns(by_lport: bool, heading: &'static str) -> Vec<Column<Counted>> {
@@ -97,8 +68,10 @@ pub struct Counts {
     tool: &'static str,
     table: Table,
     rows: Rows<Counted>,
+    /// What the kernel half's table had the last time, if there is a next one.
     shown: HashMap<Vec<u8>, u64>,
-    every: Every,
+    again: bool,
+    every: Interval,
 }
 
 impl Counts {
@@ -116,12 +89,13 @@ impl Counts {
             table,
             rows: Rows::aggregate(tool, style, columns),
             shown: HashMap::new(),
-            every: Every::new(interval),
+            again: interval.is_some(),
+            every: Interval::new(interval),
         }
     }
 
     /// count_flow() of count.bpf.h, on this side.
-    pub fn add(&mut self, head: &head, by_lport: bool, kind: u32) {
+    pub fn add(&mut self, head: &head, by_lport: bool, kind: u32, n: u64) {
         let mut key = count_key {
             flow: head.flow,
             netns: head.netns,
@@ -132,7 +106,7 @@ impl Counts {
         }
         // SAFETY: integers only, with explicit padding, so all its bytes have values.
         let key = unsafe { plain::as_bytes(&key) };
-        self.table.change(key, |count: &mut u64| *count += 1);
+        self.table.change(key, n, |count: &mut u64| *count += n);
     }
 
     /// See [`Table::uncounted`].
@@ -142,7 +116,7 @@ impl Counts {
 
     /// At which it prints, if at any.
     pub fn interval(&self) -> Option<Duration> {
-        self.every.interval()
+        self.every.length()
     }
 
     /// The header line, if the format has one.
@@ -174,7 +148,9 @@ impl Counts {
                 let mut row = decode_count(&key, &value)?;
                 row.head.boot_ns = now;
                 let total = row.count;
-                row.count -= self.shown.insert(key, total).unwrap_or(0);
+                if self.again && !self.table.begins_anew() {
+                    row.count -= self.shown.insert(key, total).unwrap_or(0);
+                }
                 (row.count != 0).then_some(row)
             })
             .collect();
@@ -211,17 +187,6 @@ fn decode_count(key: &[u8], value: &[u8]) -> Option<Counted> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_interval_does_not_drift_and_does_not_catch_up() {
-        let mut every = Every::new(Some(Duration::from_secs(3600)));
-        assert!(!every.is_due());
-        every.due = Instant::now() - Duration::from_secs(2 * 3600);
-        assert!(every.is_due());
-        assert!(every.is_due(), "one is still due");
-        assert!(!every.is_due());
-        assert!(!Every::new(None).is_due());
-    }
 
     #[test]
     fn an_entry_of_another_layout_is_refused() {

@@ -8,6 +8,7 @@
 //! | a filter for every command | `bpf/tcp.bpf.h` (`struct filter` and its test), [`filter`] (its flag) |
 //! | a column | the record in that tool's `.bpf.c`, a line in its `columns()`, its page in `docs/` |
 //! | counting or a histogram in the kernel | `bpf/count.bpf.h`, `bpf/hist.bpf.h` ([`count`], [`hist`]) |
+//! | a sum, its bound and its limit | [`bounded`], [`buckets`], [`top`] |
 //! | an output format, a kind of value | [`output`], [`value`] |
 //! | a difference between kernels | `bpf/compat.bpf.h` |
 //! | a link-local address and its link | [`link`] |
@@ -23,6 +24,8 @@
 
 #![warn(missing_docs)]
 
+pub mod bounded;
+pub mod buckets;
 pub mod bytes;
 pub mod choice;
 pub mod cli;
@@ -35,6 +38,7 @@ pub mod filter;
 pub mod flow;
 pub mod hist;
 pub mod host;
+pub mod interval;
 pub mod iter;
 pub mod journal;
 pub mod lacks;
@@ -63,6 +67,7 @@ pub mod stack;
 pub mod suite;
 pub mod table;
 pub mod talkers;
+pub mod top;
 pub mod trace;
 pub mod tracepoint;
 pub mod tracepoints;

@@ -13,7 +13,7 @@ use nix::net::if_::if_nametoindex;
 use crate::output::escape;
 
 /// An interface of a network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Link {
     netns: u32,
     ifindex: u32,
@@ -82,7 +82,7 @@ pub fn is_link_local(ip: IpAddr) -> bool {
 }
 
 /// An address, with its link where it has one: shown as ss does, `%` and the interface's name, or its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     /// Without the link.
     pub ip: IpAddr,

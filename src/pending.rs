@@ -4,12 +4,13 @@
 //! The kernel half counts the opens under way by when they began, in slots of a wheel; an iterator shows those that are
 //! old. So a walk over the sockets happens only when there is something to find.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use libbpf_rs::MapMut;
 
 use crate::clock::boot_ns;
+use crate::interval::Interval;
 use crate::iter::Visit;
 use crate::table::Table;
 
@@ -34,9 +35,10 @@ pub struct Pending {
     after: Duration,
     /// How many of each slot need not be looked for again.
     known: Slots,
-    walked: Option<Instant>,
-    /// The first tick. Sockets of before were looked for until then, which may take long.
-    started: Option<Instant>,
+    /// Opens that began before the trace are in no slot: one walk is for them.
+    walked: bool,
+    /// Since the last walk, or the first tick: sockets of before were looked for until then, which may take long.
+    again: Option<Interval>,
 }
 
 impl Pending {
@@ -50,8 +52,8 @@ impl Pending {
             opens: Table::new(opens)?,
             after,
             known: [0; SLOTS],
-            walked: None,
-            started: None,
+            walked: false,
+            again: None,
         })
     }
 
@@ -60,31 +62,28 @@ impl Pending {
     /// # Errors
     /// When the caller may no longer use BPF.
     pub fn tick(&mut self) -> Result<()> {
-        let started = *self.started.get_or_insert_with(Instant::now);
+        let first = || Interval::new(Some(self.after));
+        let again = self.again.get_or_insert_with(first).has_passed();
         let now = self.counts()?;
         for (known, now) in self.known.iter_mut().zip(now) {
             *known = now.min(*known);
         }
         let old = old_slots(boot_ns(), self.after);
-        // Opens that began before the trace are in no slot: one walk is for them.
+        let news = |slot: usize| now[slot] > self.known[slot] || again && now[slot] != 0;
         let due = match self.walked {
-            None => started.elapsed() > self.after,
-            Some(walked) => {
-                let again = walked.elapsed() > self.after.max(AGAIN);
-                let news = |slot: usize| now[slot] > self.known[slot];
-                old.clone()
-                    .any(|slot| news(slot) || again && now[slot] != 0)
-            }
+            false => again,
+            true => old.clone().any(news),
         };
         if due {
-            self.walked = Some(Instant::now());
+            self.walked = true;
+            self.again = Some(Interval::new(Some(self.after.max(AGAIN))));
             self.sockets.run()?;
             old.for_each(|slot| self.known[slot] = now[slot]);
         }
         Ok(())
     }
 
-    fn counts(&self) -> Result<Slots> {
+    fn counts(&mut self) -> Result<Slots> {
         let mut now = [0; SLOTS];
         if let Some((_, value)) = self.opens.read()?.first() {
             for (to, from) in now.iter_mut().zip(value.chunks_exact(8)) {

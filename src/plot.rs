@@ -8,8 +8,8 @@ use plotters::prelude::*;
 
 use crate::trace::{Event, INFINITE_SSTHRESH, MAX_MARKS, Point, Trace};
 
-/// How many connections one picture shows.
-pub const MAX_PLOTS: usize = 8;
+/// How many connections one picture shows if nothing is said.
+pub const USUAL_PLOTS: usize = 8;
 
 const WIDTH: u32 = 1000;
 const TOP: u32 = 14;
@@ -61,13 +61,12 @@ impl Time {
     }
 }
 
-/// Draws the busiest traces, at most [`MAX_PLOTS`], as SVG. `start` says when the time axis begins, given nanoseconds
+/// Draws traces, one below the other, as SVG. `start` says when the time axis begins, given nanoseconds
 /// since boot; `note` is the last line of the picture.
 ///
 /// # Errors
 /// When the plotting library fails.
 pub fn svg(traces: &[&Trace], start: impl FnOnce(u64) -> String, note: &str) -> Result<String> {
-    let traces = &traces[..traces.len().min(MAX_PLOTS)];
     let time = Time::of(traces);
     let start = start(time.from);
     let height = TOP + BLOCK * traces.len().max(1) as u32 + FOOT;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tables that events are summed up in: hash maps of the kernel half, or of our own where it only has records.
 
-use std::collections::HashMap;
-
 use anyhow::{Context, Result};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapMut};
+
+use crate::bounded::{Bounded, Sum};
 
 /// One of either kind.
 pub enum Table {
@@ -15,11 +15,18 @@ pub enum Table {
 }
 
 /// A bounded hash map: what it has no room for is counted.
-#[derive(Default)]
-pub struct Own {
-    entries: HashMap<Vec<u8>, Vec<u8>>,
-    most: usize,
-    uncounted: u64,
+pub struct Own(Bounded<Vec<u8>, Entry>);
+
+/// A value, and how many occurrences it is of.
+struct Entry {
+    value: Vec<u8>,
+    occurrences: u64,
+}
+
+impl Sum for Entry {
+    fn occurrences(&self) -> u64 {
+        self.occurrences
+    }
 }
 
 impl Table {
@@ -33,22 +40,20 @@ impl Table {
 
     /// Empty, with room for so many entries.
     pub fn own(most: u32) -> Self {
-        Self::Own(Own {
-            most: most as usize,
-            ..Own::default()
-        })
+        Self::Own(Own(Bounded::new(most as usize)))
     }
 
-    /// Every key and value. Entries are never deleted by the kernel half, so none is missed but one that comes meanwhile.
+    /// Every key and value. The kernel half never deletes an entry, so none is missed but one that comes meanwhile; a
+    /// table of our own is empty afterwards.
     ///
     /// # Errors
     /// When the caller may no longer use BPF.
-    pub fn read(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub fn read(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let map = match self {
             Self::Kernel(map) => map,
             Self::Own(own) => {
-                let entries = own.entries.iter();
-                return Ok(entries.map(|(k, v)| (k.clone(), v.clone())).collect());
+                let entries = own.0.drain();
+                return Ok(entries.map(|(key, entry)| (key, entry.value)).collect());
             }
         };
         let mut all = Vec::new();
@@ -61,29 +66,42 @@ impl Table {
         Ok(all)
     }
 
-    /// Changes the value of a key, which is `T::default()` at first. Only a table of our own has no other writer.
-    pub fn change<T: plain::Plain + Default>(&mut self, key: &[u8], change: impl FnOnce(&mut T)) {
+    /// Whether a reading has only what came since the one before.
+    pub fn begins_anew(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+
+    /// Changes the value of a key, which is `T::default()` at first, for so many occurrences. Only a table of our own has
+    /// no other writer.
+    pub fn change<T: plain::Plain + Default>(
+        &mut self,
+        key: &[u8],
+        occurrences: u64,
+        change: impl FnOnce(&mut T),
+    ) {
         let Self::Own(own) = self else {
             return;
         };
-        if own.entries.len() >= own.most && !own.entries.contains_key(key) {
-            own.uncounted += 1;
-            return;
-        }
-        let bytes = own.entries.entry(key.to_vec()).or_default();
+        let new = |_| Entry {
+            value: Vec::new(),
+            occurrences: 0,
+        };
+        let entry = own.0.entry(key.to_vec(), new);
+        entry.occurrences += occurrences;
         let mut value = T::default();
         // Too short a value is a new one.
-        let _ = plain::copy_from_bytes(&mut value, bytes);
+        let _ = plain::copy_from_bytes(&mut value, &entry.value);
         change(&mut value);
         // SAFETY: what is counted is integers without padding, so all its bytes have values.
-        bytes.splice(.., unsafe { plain::as_bytes(&value) }.iter().copied());
+        let bytes = unsafe { plain::as_bytes(&value) };
+        entry.value.splice(.., bytes.iter().copied());
     }
 
     /// What a table of our own had no room for; the kernel half counts that of its own.
     pub fn uncounted(&self) -> u64 {
         match self {
             Self::Kernel(_) => 0,
-            Self::Own(own) => own.uncounted,
+            Self::Own(own) => own.0.uncounted(),
         }
     }
 
@@ -107,13 +125,14 @@ mod tests {
     #[test]
     fn a_full_table_counts_what_it_has_no_room_for() {
         let mut table = Table::own(2);
-        for key in [1, 2, 1, 3, 2, 1, 4] {
-            table.change(&[key], |count: &mut u64| *count += 1);
+        for key in [1, 2, 1, 3, 3, 1, 4] {
+            table.change(&[key], 10, |count: &mut u64| *count += 10);
         }
         let mut entries = table.read().unwrap();
         entries.sort();
         let count = |n: u64| n.to_ne_bytes().to_vec();
-        assert_eq!(entries, [(vec![1], count(3)), (vec![2], count(2))]);
-        assert_eq!(table.uncounted(), 2);
+        assert_eq!(entries, [(vec![1], count(30)), (vec![4], count(10))]);
+        assert_eq!(table.uncounted(), 30);
+        assert!(table.read().unwrap().is_empty(), "it begins anew");
     }
 }

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Totals of retransmissions by who or where: the top talkers, and the share of what each sent that was sent again.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::bounded::{Bounded, Sum};
 use crate::clock::boot_ns;
-use crate::count::Every;
+use crate::interval::Interval;
+use crate::link::Address;
 use crate::output::schema::Kind;
 use crate::output::{Column, Figures, Format, Row, Rows, Shown, Style};
 use crate::session::Printer;
+use crate::top;
 use crate::types::head;
 use crate::value::Value;
 
@@ -36,20 +38,49 @@ impl By {
     }
 
     /// The total that a socket belongs to; what is not known is a total too.
-    fn key(self, head: &head) -> Vec<u8> {
+    fn key(self, head: &head) -> Key {
         let flow = &head.flow;
         match self {
-            Self::Raddr => head.remote().to_string().into(),
-            Self::Rport => flow.rport.to_string().into(),
-            Self::Lport => flow.lport.to_string().into(),
-            Self::Pid => head
-                .pid()
-                .map(|pid| pid.to_string().into())
-                .unwrap_or_default(),
-            Self::Comm => head.comm().map(<[u8]>::to_vec).unwrap_or_default(),
+            Self::Raddr => Key::Addr(head.remote()),
+            Self::Rport => Key::Number(flow.rport.into()),
+            Self::Lport => Key::Number(flow.lport.into()),
+            Self::Pid => head.pid().map_or(Key::Unknown, Key::Number),
+            Self::Comm => head.comm().map_or(Key::Unknown, |comm| {
+                // What older kernels leave behind the name is no part of it.
+                let mut name = [0; 16];
+                name.iter_mut().zip(comm).for_each(|(to, from)| *to = *from);
+                Key::Comm(name)
+            }),
             Self::Flow => {
-                let local = head.local().with_port(flow.lport);
-                let remote = head.remote().with_port(flow.rport);
+                let [local, remote] = [head.local(), head.remote()];
+                Key::Flow(local, flow.lport, remote, flow.rport)
+            }
+        }
+    }
+}
+
+/// Totals that are kept at once: those with most retransmissions, and among these with most segments sent.
+const MAX_TOTALS: usize = 50_000;
+
+/// Small, as there may be very many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Key {
+    Unknown,
+    Number(u32),
+    Addr(Address),
+    Comm([u8; 16]),
+    Flow(Address, u16, Address, u16),
+}
+
+impl Key {
+    fn text(&self) -> Vec<u8> {
+        match *self {
+            Self::Unknown => Vec::new(),
+            Self::Number(number) => number.to_string().into(),
+            Self::Addr(addr) => addr.to_string().into(),
+            Self::Comm(comm) => comm.split(|&b| b == 0).next().unwrap_or_default().into(),
+            Self::Flow(laddr, lport, raddr, rport) => {
+                let [local, remote] = [laddr.with_port(lport), raddr.with_port(rport)];
                 format!("{local}>{remote}").into()
             }
         }
@@ -65,6 +96,18 @@ pub struct Sent {
     pub data_segs_out: u64,
     /// Those sent again, in the order of `enum kind` in `bpf/tcpretrans.bpf.c`.
     pub retrans: [u64; 6],
+    /// What was sent before may be missing: there was no room for it.
+    pub incomplete: bool,
+}
+
+impl Sum for Sent {
+    fn occurrences(&self) -> u64 {
+        self.all()
+    }
+
+    fn rank(&self) -> (u64, u64) {
+        (self.all(), self.segs_out)
+    }
 }
 
 const SYNACK: usize = 2;
@@ -85,7 +128,15 @@ impl Sent {
     /// Without SYN/ACKs: a listener's segments are in no socket's count of what was sent.
     fn percent(&self) -> Option<f64> {
         let again = self.all() - self.retrans[SYNACK];
-        (self.segs_out != 0).then(|| again as f64 * 100.0 / self.segs_out as f64)
+        let known = self.segs_out != 0 && !self.incomplete;
+        known.then(|| again as f64 * 100.0 / self.segs_out as f64)
+    }
+
+    fn sent(&self, segments: u64) -> Value<'static> {
+        match self.incomplete {
+            false => Value::Int(segments),
+            true => Value::Unknown,
+        }
     }
 }
 
@@ -123,9 +174,11 @@ fn columns(by: By) -> Vec<C> {
             },
         ),
         kind("retrans_segs", "RETRANS", |r| Value::Int(r.body.sent.all())),
-        kind("segs_out", "SENT", |r| Value::Int(r.body.sent.segs_out)),
+        kind("segs_out", "SENT", |r| {
+            r.body.sent.sent(r.body.sent.segs_out)
+        }),
         kind("data_segs_out", "DATA", |r| {
-            Value::Int(r.body.sent.data_segs_out)
+            r.body.sent.sent(r.body.sent.data_segs_out)
         })
         .shown(Shown::DETAIL),
         kind("retrans_percent", "%", |r| {
@@ -142,30 +195,39 @@ fn columns(by: By) -> Vec<C> {
 
 /// Adds up what sockets sent, and shows those that had to repeat most.
 pub struct Talkers {
+    tool: &'static str,
     by: By,
     top: usize,
-    sums: HashMap<Vec<u8>, Sent>,
+    sums: Bounded<Key, Sent>,
     rows: Rows<Talker>,
-    every: Every,
+    every: Interval,
 }
 
+/// How many totals a table has if nothing is said; other formats have all.
+const TOP: usize = 20;
+
 impl Talkers {
-    /// Shows the first `top`; at each `interval`, if there is one, then with the time of day.
+    /// Shows the first `top`, as [`top::limit`] has it; at each `interval`, if there is one, then with the time of day.
     pub fn new(
         tool: &'static str,
         mut style: Style,
         by: By,
-        top: usize,
+        top: Option<u32>,
         interval: Option<Duration>,
     ) -> Self {
+        let usual = match style.format {
+            Format::Table => TOP,
+            Format::Csv | Format::Json => usize::MAX,
+        };
         style.time &= style.format != Format::Table;
         style.time |= interval.is_some() && style.format == Format::Table;
         Self {
+            tool,
             by,
-            top,
-            sums: HashMap::new(),
+            top: top::limit(top, usual),
+            sums: Bounded::new(MAX_TOTALS),
             rows: Rows::aggregate(tool, style, columns(by)),
-            every: Every::new(interval),
+            every: Interval::new(interval),
         }
     }
 
@@ -176,12 +238,31 @@ impl Talkers {
 
     /// Adds what a socket sent since the last time.
     pub fn add(&mut self, head: &head, sent: &Sent) {
-        self.sums.entry(self.by.key(head)).or_default().add(sent);
+        let key = self.by.key(head);
+        // Every socket has a flow of its own, and few have anything to show.
+        if self.by == By::Flow && sent.all() == 0 {
+            if let Some(sum) = self.sums.get_mut(&key) {
+                sum.add(sent);
+            }
+            return;
+        }
+        // A flow that is not here had nothing sent again before.
+        let flow = self.by == By::Flow;
+        let new = |incomplete| Sent {
+            incomplete: incomplete && !flow,
+            ..Sent::default()
+        };
+        self.sums.entry(key, new).add(sent);
+    }
+
+    /// Retransmissions that no total has, for want of room.
+    pub fn uncounted(&self) -> u64 {
+        self.sums.uncounted()
     }
 
     /// At which it is shown, if at any.
     pub fn interval(&self) -> Option<Duration> {
-        self.every.interval()
+        self.every.length()
     }
 
     /// Whether the interval is over.
@@ -202,7 +283,11 @@ impl Talkers {
             .drain()
             .filter(|(_, sent)| sent.all() != 0)
             .collect();
-        talkers.sort_by(|(a, x), (b, y)| y.all().cmp(&x.all()).then_with(|| a.cmp(b)));
+        let by_number = |(a, x): &(Key, Sent), (b, y): &(Key, Sent)| {
+            y.all().cmp(&x.all()).then_with(|| a.cmp(b))
+        };
+        talkers.sort_by(by_number);
+        top::say(self.tool, ("total", "totals"), talkers.len(), self.top);
         let now = head {
             boot_ns: boot_ns(),
             ..head::default()
@@ -210,7 +295,7 @@ impl Talkers {
         for (key, sent) in talkers.into_iter().take(self.top) {
             let talker = Talker {
                 by: self.by,
-                key,
+                key: key.text(),
                 sent,
             };
             let row = Row {
@@ -242,11 +327,68 @@ mod tests {
         assert_eq!(Sent::default().percent(), None);
     }
 
+    fn talkers(by: By) -> Talkers {
+        Talkers::new("tcpretrans", Style::default(), by, None, None)
+    }
+
+    /// A head whose flow is with this peer.
+    fn with(peer: u32) -> head {
+        let mut head = head::default();
+        head.flow.family = 4;
+        head.flow.laddr[10..12].copy_from_slice(&[255, 255]);
+        head.flow.raddr[10..12].copy_from_slice(&[255, 255]);
+        head.flow.raddr[12..].copy_from_slice(&peer.to_be_bytes());
+        head
+    }
+
+    fn sent(segs_out: u64, fast: u64) -> Sent {
+        let mut sent = Sent {
+            segs_out,
+            ..Sent::default()
+        };
+        sent.retrans[4] = fast;
+        sent
+    }
+
+    #[test]
+    fn a_flood_of_addresses_leaves_the_largest_and_adds_up() {
+        let mut talkers = talkers(By::Raddr);
+        talkers.add(&with(1), &sent(100, 9));
+        for peer in 0..200_000 {
+            talkers.add(&with(1 << 24 | peer), &sent(7, 1));
+        }
+        talkers.add(&with(2), &sent(100, 5));
+        assert!(talkers.sums.iter().count() <= MAX_TOTALS);
+        let all: u64 = talkers.sums.iter().map(|(_, sent)| sent.all()).sum();
+        assert_eq!(all + talkers.uncounted(), 200_000 + 9 + 5);
+        let of = |peer| {
+            let key = By::Raddr.key(&with(peer));
+            talkers.sums.iter().find(|(k, _)| **k == key).unwrap().1
+        };
+        assert_eq!((of(1).all(), of(1).percent()), (9, Some(9.0)));
+        // Of this one something may have been let go.
+        assert_eq!((of(2).all(), of(2).percent()), (5, None));
+        assert_eq!(of(2).sent(100), Value::Unknown);
+    }
+
+    #[test]
+    fn only_flows_with_something_to_show_take_room() {
+        let mut talkers = talkers(By::Flow);
+        (0..1000).for_each(|peer| talkers.add(&with(peer), &sent(7, 0)));
+        assert_eq!(talkers.sums.iter().count(), 0);
+        // A SYN/ACK that was sent again, then what the connection sent.
+        talkers.add(&with(3), &sent(0, 1));
+        talkers.add(&with(3), &sent(50, 0));
+        let (key, total) = talkers.sums.iter().next().unwrap();
+        assert_eq!((total.all(), total.percent()), (1, Some(2.0)));
+        assert_eq!(key.text(), b"0.0.0.0:0>0.0.0.3:0");
+    }
+
     #[test]
     fn an_unknown_owner_is_a_total_of_its_own() {
-        assert!(By::Pid.key(&head::default()).is_empty());
-        assert!(By::Comm.key(&head::default()).is_empty());
-        assert_eq!(By::Rport.key(&head::default()), b"0");
+        assert!(By::Pid.key(&head::default()).text().is_empty());
+        assert!(By::Comm.key(&head::default()).text().is_empty());
+        assert_eq!(By::Rport.key(&head::default()).text(), b"0");
         for by in <By as clap::ValueEnum>::value_variants() {
             let value = clap::ValueEnum::to_possible_value(by).unwrap();
             assert_eq!(value.get_name(), by.name());

@@ -3,10 +3,13 @@
 
 use std::collections::HashMap;
 
+use crate::bounded::Bounded;
 use crate::names::ca_state;
 
-/// How many connections are followed at once; what is beyond is counted.
+/// How many connections are followed at once: those with most samples. Samples of others are counted.
 pub const MAX_TRACES: usize = 64;
+/// Of how many others it is counted who has how many samples.
+const MAX_OTHERS: usize = 4096;
 /// How many points a line has at most: twice a picture's width in pixels.
 pub const MAX_POINTS: usize = 2000;
 /// How many events of a connection are drawn.
@@ -219,19 +222,41 @@ impl Trace {
 }
 
 /// Every connection that is followed, by its cookie.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Traces {
     traces: HashMap<u64, Trace>,
-    /// Samples of connections for which there was no room.
+    /// Samples of connections that are not followed.
     pub refused: u64,
+    others: Bounded<u64, u64>,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self {
+            traces: HashMap::new(),
+            refused: 0,
+            others: Bounded::new(MAX_OTHERS),
+        }
+    }
 }
 
 impl Traces {
-    /// The trace of a connection; `None` when there are [`MAX_TRACES`] others.
+    /// The trace of a connection; `None` when there are [`MAX_TRACES`] others that have more samples. One that comes to
+    /// have more takes the place of the one with fewest, which is forgotten.
     pub fn get(&mut self, cookie: u64) -> Option<&mut Trace> {
         if self.traces.len() >= MAX_TRACES && !self.traces.contains_key(&cookie) {
-            self.refused += 1;
-            return None;
+            let samples = self.others.entry(cookie, |_| 0);
+            *samples += 1;
+            let fewest = self.traces.iter().min_by_key(|(_, trace)| trace.samples);
+            let (least, fewest) = fewest.map(|(cookie, trace)| (*cookie, trace.samples))?;
+            if *samples <= fewest {
+                self.refused += 1;
+                return None;
+            }
+            *samples = 0;
+            self.traces.remove(&least);
+            self.refused += fewest;
+            *self.others.entry(least, |_| 0) = fewest;
         }
         Some(self.traces.entry(cookie).or_default())
     }
@@ -322,15 +347,25 @@ mod tests {
     #[test]
     fn connections_beyond_the_limit_are_counted() {
         let mut traces = Traces::default();
-        for cookie in 0..MAX_TRACES as u64 + 3 {
+        let mut sample = |cookie: u64| {
             if let Some(trace) = traces.get(cookie) {
                 trace.title = cookie.to_string();
-                (0..=cookie).for_each(|_| trace.sample(Moment::default()));
+                trace.sample(Moment::default());
             }
+        };
+        for cookie in 0..MAX_TRACES as u64 {
+            (0..=cookie).for_each(|_| sample(100 + cookie));
         }
-        assert_eq!(traces.refused, 3);
+        // None of very many has more than the least; then the 7 of one are more than the 1 and the 2 of two.
+        (0..10_000).for_each(|n| sample(1_000_000 + n));
+        (0..7).for_each(|_| sample(7));
+        let all = (1..=MAX_TRACES as u64).sum::<u64>() + 10_000 + 7;
         let busiest = traces.busiest();
         assert_eq!(busiest.len(), MAX_TRACES);
-        assert_eq!(busiest[0].title, (MAX_TRACES - 1).to_string());
+        assert_eq!(busiest[0].title, (100 + MAX_TRACES - 1).to_string());
+        let kept: u64 = busiest.iter().map(|trace| trace.samples).sum();
+        assert_eq!(kept + traces.refused, all);
+        assert!(busiest.iter().any(|trace| trace.title == "7"));
+        assert!(busiest.iter().all(|trace| trace.title != "100"));
     }
 }

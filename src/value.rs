@@ -40,6 +40,8 @@ pub enum Value<'a> {
     Endpoint(Address, u16),
     /// A share of a hundred.
     Percent(f64),
+    /// A number with decimals, without a unit.
+    Number(f64),
     /// The flags of a TCP header, as `SYN|ACK`.
     TcpFlags(u16),
     /// A kernel stack, innermost first, up to its first zero: a line per function in a table.
@@ -61,7 +63,7 @@ impl Value<'_> {
                 short(out, us as f64 / 1e3);
             }
             Self::Rate(bytes) => short(out, bytes as f64 * 8.0 / 1e6),
-            Self::Percent(share) => short(out, share),
+            Self::Percent(value) | Self::Number(value) => short(out, value),
             Self::Stack(stack) => {
                 frames(stack, |_, frame| print(out, format_args!("\n    {frame}")))
             }
@@ -148,7 +150,7 @@ impl Value<'_> {
                 Some(name) => out.extend_from_slice(name.as_bytes()),
                 None => Self::Unknown.table(out),
             },
-            Self::Percent(share) => print(out, format_args!("{share:.3}")),
+            Self::Percent(value) | Self::Number(value) => decimal(out, value),
             Self::TcpFlags(flags) => tcp_flags(out, flags),
             _ => {}
         }
@@ -195,8 +197,20 @@ fn integer(out: &mut Vec<u8>, value: u64) {
     print(out, format_args!("{value}"));
 }
 
-/// A measure with as many decimals as five characters hold.
+/// Three decimals, or as many as it takes for three digits: a small value is not nothing.
+fn decimal(out: &mut Vec<u8>, value: f64) {
+    let decimals = match value {
+        v if v > 0.0 && v < 0.001 => (2.0 - v.log10().floor()).min(300.0) as usize,
+        _ => 3,
+    };
+    print(out, format_args!("{value:.decimals$}"));
+}
+
+/// A measure with as many decimals as five characters hold. What these cannot show is still not nothing.
 fn short(out: &mut Vec<u8>, value: f64) {
+    if value > 0.0 && value < 0.0005 {
+        return out.extend_from_slice(b"<.001");
+    }
     let decimals = match value {
         v if v < 9.9995 => 3,
         v if v < 99.995 => 2,
@@ -270,9 +284,26 @@ mod tests {
     }
 
     #[test]
+    fn a_small_value_is_not_nothing() {
+        for (value, table, json) in [
+            (0.0, "0.000", "0.000"),
+            (2.0 / 7.0, "0.286", "0.286"),
+            (0.0005, "0.001", "0.000500"),
+            (0.000_123_4, "<.001", "0.000123"),
+            (1e-9, "<.001", "0.00000000100"),
+        ] {
+            for shown in [shown(Value::Number(value)), shown(Value::Percent(value))] {
+                assert_eq!(shown, [table, json, json]);
+            }
+        }
+        assert_eq!(shown(Value::Rate(50))[0], "<.001");
+        assert_eq!(shown(Value::Bytes(1))[0], "0.001");
+    }
+
+    #[test]
     fn a_measure_takes_five_characters_up_to_99999() {
         for value in [
-            0.0, 0.001, 9.9994, 9.9996, 99.994, 99.996, 999.94, 999.96, 99_999.0,
+            0.0, 1e-300, 0.0005, 0.001, 9.9994, 9.9996, 99.994, 99.996, 999.94, 999.96, 99_999.0,
         ] {
             let mut out = vec![];
             short(&mut out, value);

@@ -7,13 +7,14 @@ use std::collections::{HashMap, HashSet};
 use std::mem::MaybeUninit;
 use std::process::ExitCode;
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
 use libbpf_rs::Link;
 use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common};
+use tcptools::interval::Interval;
 use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Row, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::preflight;
@@ -300,8 +301,11 @@ fn name(bytes: &[u8; 32]) -> Value<'_> {
 /// How often the files of all processes are visited for owners, at most.
 const LOOKUP_EVERY: Duration = Duration::from_secs(1);
 
-/// More rows than this do not wait: they are shown without an owner.
+/// More rows than this do not wait for the next visit.
 const MAX_PARKED: usize = 1 << 16;
+
+/// As many sockets that nobody had open are remembered.
+const MAX_VAIN: usize = 1 << 16;
 
 /// After this time a socket that nobody had open is looked for again.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
@@ -309,16 +313,16 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// Finds the owners of sockets that were opened after the start: the seeding iterator, run again.
 struct Lookup {
     link: Link,
-    due: Instant,
+    every: Interval,
     /// Keys of those that nobody had open: a socket of the kernel itself, or one closed since.
     vain: HashSet<u64>,
-    forget: Instant,
+    forget: Interval,
 }
 
 impl Lookup {
     /// The owners that were asked for, by key, as the kernel half wrote them.
     fn run(&mut self) -> HashMap<u64, head> {
-        self.due = Instant::now() + LOOKUP_EVERY;
+        self.every.restart();
         let bytes = iter::run(&self.link).unwrap_or_else(|error| {
             tcptools::message!("sockbuf: owners of new sockets stay unknown: {error:#}");
             Vec::new()
@@ -329,6 +333,14 @@ impl Lookup {
             Some((head.cookie, head))
         });
         heads.collect()
+    }
+
+    /// Nobody has it open. Of very many some are looked for again sooner.
+    fn in_vain(&mut self, key: u64) {
+        if self.vain.len() >= MAX_VAIN {
+            self.vain.clear();
+        }
+        self.vain.insert(key);
     }
 
     fn helps(&self, body: &overflow) -> bool {
@@ -375,7 +387,7 @@ impl Overflows {
                 }
                 match found.get(&body.key) {
                     Some(answer) => adopt(body, answer),
-                    None => drop(lookup.vain.insert(body.key)),
+                    None => lookup.in_vain(body.key),
                 }
             }
         }
@@ -403,7 +415,7 @@ impl Handler for Overflows {
         if helps || !self.parked.is_empty() {
             self.parked.push(*body);
             if self.parked.len() >= MAX_PARKED {
-                self.flush(out);
+                self.release(out);
             }
         } else {
             self.print(body, out);
@@ -415,11 +427,10 @@ impl Handler for Overflows {
         let Some(lookup) = &mut self.lookup else {
             return;
         };
-        if Instant::now() >= lookup.forget {
-            lookup.forget = Instant::now() + FORGET_AFTER;
+        if lookup.forget.is_due() {
             lookup.vain.clear();
         }
-        if Instant::now() >= lookup.due {
+        if lookup.every.has_passed() {
             self.release(out);
         }
     }
@@ -467,9 +478,9 @@ fn run(args: Args) -> Result<()> {
         true => None,
         false => Some(Lookup {
             link: session.owners(skel.object_mut())?,
-            due: Instant::now(),
+            every: Interval::at_once(LOOKUP_EVERY),
             vain: HashSet::new(),
-            forget: Instant::now() + FORGET_AFTER,
+            forget: Interval::new(Some(FORGET_AFTER)),
         }),
     };
     let mut overflows = Overflows {

@@ -13,7 +13,7 @@ use clap::Parser;
 use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, PinnedMaps, duration};
 use tcptools::clock::boot_ns;
-use tcptools::count::Every;
+use tcptools::interval::Interval;
 use tcptools::names::tcp_state;
 use tcptools::output::schema::{self, Kind};
 use tcptools::output::{
@@ -124,7 +124,7 @@ fn summary_columns() -> Vec<Column<Listener>> {
         C::new("lport", "LPORT", (5, 5), lport).shown(TEXT),
         C::new("accepts", "ACCEPTS", (8, 8), |r| Value::Int(r.body.accepts)).right(),
         C::new("accepts_per_s", "PER_S", (6, 6), |r| {
-            Value::Int(per_second(r.body.accepts, r.body.interval_us))
+            Value::Number(per_second(r.body.accepts, r.body.interval_us))
         })
         .right(),
         C::new("accept_queue_high", "QHIGH", (5, 5), |r| queue(r.body.high)).right(),
@@ -136,10 +136,8 @@ fn summary_columns() -> Vec<Column<Listener>> {
     ]
 }
 
-/// Rounded to the nearest.
-fn per_second(count: u64, interval_us: u64) -> u64 {
-    let us = u128::from(interval_us.max(1));
-    ((u128::from(count) * 1_000_000 + us / 2) / us) as u64
+fn per_second(count: u64, interval_us: u64) -> f64 {
+    count as f64 * 1e6 / interval_us.max(1) as f64
 }
 
 /// Shows what the kernel half has added up per listener.
@@ -147,7 +145,7 @@ struct Summary {
     table: Table,
     interval: Table,
     rows: Rows<Listener>,
-    every: Every,
+    every: Interval,
     epoch: u64,
     since: Instant,
     /// Opens of each listener that were shown.
@@ -282,7 +280,7 @@ fn run(args: Args) -> Result<()> {
         table: Table::new(&skel.maps.listeners)?,
         interval: Table::new(&skel.maps.data_interval)?,
         rows: Rows::new("tcpaccept", style, summary_columns()),
-        every: Every::new(interval),
+        every: Interval::new(interval),
         epoch: 1,
         since: Instant::now(),
         shown: HashMap::new(),

@@ -343,7 +343,7 @@ impl Handler for Connects {
         match &mut self.shape {
             Shape::Rows => {}
             Shape::Counts(counts, by_lport) => {
-                return counts.add(connect.head(), *by_lport, connect.outcome.into());
+                return counts.add(connect.head(), *by_lport, connect.outcome.into(), 1);
             }
             Shape::Hists(hists, by_raddr) => {
                 let known = connect.partial == 0 && connect.latency_ns != u64::MAX;
@@ -492,7 +492,7 @@ fn kinds() -> Vec<Kind> {
         Kind::row("connect", &columns(&args)),
         Kind::row("pending", &columns(&args)),
         Kind::aggregate("count", &count_columns(true)),
-        Hists::kind(),
+        Hists::kind(&[]),
     ]
 }
 

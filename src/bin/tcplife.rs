@@ -6,12 +6,13 @@
 
 use std::mem::MaybeUninit;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
 use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, duration};
+use tcptools::interval::Interval;
 use tcptools::iter::Visit;
 use tcptools::names::tcp_state;
 use tcptools::output::schema::{self, Kind};
@@ -177,8 +178,8 @@ fn known(value: u32, unknown: u32) -> Option<u64> {
     (value != unknown).then_some(value.into())
 }
 
-/// The iterator over open sessions, the interval, and when it is due.
-type Active = (Visit, Option<Duration>, Instant);
+/// The iterator over open sessions, and when it is due.
+type Active = (Visit, Interval);
 
 struct Life {
     rows: Rows<session>,
@@ -217,7 +218,7 @@ impl Life {
     }
 
     fn print_active(&mut self, out: &mut Printer) {
-        let Some((sockets, ..)) = &self.active else {
+        let Some((sockets, _)) = &self.active else {
             return;
         };
         match sockets.run() {
@@ -257,10 +258,9 @@ impl Handler for Life {
     fn tick(&mut self, out: &mut Printer) {
         self.rows.refresh_clock();
         self.release(out);
-        if let Some((_, Some(interval), due)) = &mut self.active
-            && Instant::now() >= *due
+        if let Some((_, every)) = &mut self.active
+            && every.is_due()
         {
-            *due = Instant::now() + *interval;
             self.print_active(out);
         }
     }
@@ -305,11 +305,7 @@ fn run(args: Args) -> Result<()> {
     let active = match args.active {
         Some(interval) => {
             let sockets = session.each_socket(skel.object_mut(), "open_sessions")?;
-            Some((
-                sockets,
-                interval,
-                Instant::now() + interval.unwrap_or_default(),
-            ))
+            Some((sockets, Interval::new(interval)))
         }
         None => None,
     };

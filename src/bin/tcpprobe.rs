@@ -13,21 +13,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use libbpf_rs::skel::Skel;
-use tcptools::cli::{self, Common, Usage, duration};
+use tcptools::cli::{self, Common, Usage, duration, whole};
 use tcptools::clock::Clock;
-use tcptools::count::Every;
 use tcptools::files::Place;
 use tcptools::hist::{Hists, MAX_HISTS};
+use tcptools::interval::Interval;
 use tcptools::output::escape;
 use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Format, Rows, Shown, Style, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
 use tcptools::session::{Figures, Handler, Printer, Session, Shows};
 use tcptools::table::Table;
-use tcptools::trace::{INFINITE_SSTHRESH, MAX_TRACES, Moment, Trace, Traces};
+use tcptools::trace::{INFINITE_SSTHRESH, Moment, Trace, Traces};
 use tcptools::types::{Record, decode, head};
 use tcptools::value::{Value, delivery_rate, kernel_name};
-use tcptools::{plot, spark};
+use tcptools::{plot, spark, top};
 
 #[path = "tcpprobe/record.rs"]
 mod record;
@@ -50,9 +50,12 @@ struct Args {
     /// Instead of rows, a sparkline of cwnd and srtt per connection, every second or at --refresh
     #[arg(long, conflicts_with = "plot")]
     live: bool,
-    /// Instead of rows, count round-trip times in the kernel: one histogram, or one per address or port
+    /// Instead of rows, count the kernel's samples of the round-trip time: one histogram, or one per address or port
     #[arg(long, value_name = "BY", num_args = 0..=1, require_equals = true, default_missing_value = "all", conflicts_with_all = ["plot", "live", "every", "interval", "changes"])]
     hist: Option<By>,
+    /// Show so many connections in --plot or --live, those with most samples; 0: all that are followed [default: 8]
+    #[arg(long, value_name = "N", value_parser = whole(0..=u32::MAX))]
+    top: Option<u32>,
     /// Show --hist or --live at this interval
     #[arg(short = 'i', long, value_name = "TIME", value_parser = duration)]
     refresh: Option<Duration>,
@@ -302,6 +305,10 @@ impl Handler for Probe {
         self.finished = true;
     }
 
+    fn uncounted(&self) -> u64 {
+        self.traces.as_ref().map_or(0, |traces| traces.refused)
+    }
+
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.rows.summary(out, fields);
     }
@@ -355,31 +362,32 @@ fn owner(head: &head) -> String {
 }
 
 /// What is drawn when all is seen, into a file that replaces one of the same name.
-fn draw(place: &Place, path: &Path, traces: &Traces) -> Result<()> {
+fn draw(place: &Place, path: &Path, traces: &Traces, top: usize) -> Result<()> {
     let busiest = traces.busiest();
-    let shown = busiest.len().min(plot::MAX_PLOTS);
+    let shown = busiest.len().min(top);
     let mut note = format!("tcpprobe: {shown} of {} connections", busiest.len());
     if busiest.len() > shown {
         note += ", those with most samples";
     }
     if traces.refused != 0 {
-        note += &format!("; {} samples of others beyond {MAX_TRACES}", traces.refused);
+        note += &format!("; {} samples of others", traces.refused);
     }
     let mut clock = Clock::default();
     let start = |ns| {
         let (second, ns) = clock.rfc3339(ns);
         format!("{second}.{:03}Z", ns / 1_000_000)
     };
-    let svg = plot::svg(&busiest, start, &note)?;
+    let svg = plot::svg(&busiest[..shown], start, &note)?;
     let written = place.write(svg.as_bytes());
     written.with_context(|| format!("cannot write {}", path.display()))?;
-    if shown < busiest.len() || traces.refused != 0 {
-        tcptools::message!("{note}");
-    }
+    top::say("tcpprobe", CONNECTIONS, busiest.len(), top);
     Ok(())
 }
 
 // ---------------------------------------------------------------- terminal
+
+/// What [`top::say`] says is left out.
+const CONNECTIONS: (&str, &str) = ("connection", "connections");
 
 /// Characters of a sparkline.
 const SPARK: usize = 60;
@@ -388,8 +396,11 @@ struct Live {
     style: Style,
     clock: Clock,
     traces: Traces,
-    every: Every,
+    every: Interval,
     since: u64,
+    top: usize,
+    /// Samples that no picture had room for, until the last one.
+    refused: u64,
 }
 
 impl Live {
@@ -398,17 +409,12 @@ impl Live {
         let traces = std::mem::take(&mut self.traces);
         self.clock.refresh();
         let busiest = traces.busiest();
-        for trace in busiest.iter().take(plot::MAX_PLOTS) {
+        for trace in busiest.iter().take(self.top) {
             let (since, clock, style) = (self.since, &mut self.clock, &self.style);
             out.row(|buf| spark_rows(buf, trace, (since, now), style, clock));
         }
-        let others = busiest.len().saturating_sub(plot::MAX_PLOTS);
-        if others != 0 || traces.refused != 0 {
-            tcptools::message!(
-                "tcpprobe: {others} more connections and {} samples of others",
-                traces.refused
-            );
-        }
+        top::say("tcpprobe", CONNECTIONS, busiest.len(), self.top);
+        self.refused += traces.refused;
         self.since = now;
     }
 }
@@ -463,12 +469,16 @@ impl Handler for Live {
         }
     }
 
+    fn uncounted(&self) -> u64 {
+        self.refused + self.traces.refused
+    }
+
     fn finish(&mut self, out: &mut Printer) {
         self.print(out);
     }
 
     fn shows(&self) -> Shows {
-        self.every.interval().into()
+        self.every.length().into()
     }
 
     fn summary(&mut self, _out: &mut Vec<u8>, _fields: &Figures) {}
@@ -484,13 +494,16 @@ struct Histograms {
 }
 
 impl Histograms {
+    /// The kernel half has the samples of which the smoothed round-trip time is made; a record has only that.
     fn new(style: Style, table: Table, by: By, args: &Args, rows: Rows<probe>) -> Self {
         let unit = ("usecs", "us");
-        let hists = Hists::new("tcpprobe", style, table, unit, args.refresh).by(by.key());
+        let sample = if table.begins_anew() { "srtt" } else { "rtt" };
+        let hists = Hists::new("tcpprobe", style, table, unit, args.refresh);
+        let hists = hists.by(by.key()).sample(sample);
         Self { hists, by, rows }
     }
 
-    /// count_srtt() of tcpprobe.bpf.c.
+    /// count_rtt() of tcpprobe.bpf.c, of the smoothed one.
     fn add(&mut self, body: &probe) {
         let mut flow = body.head().flow;
         let value = u64::from(body.srtt_us);
@@ -552,6 +565,9 @@ fn check(args: &Args) -> Result<(), Usage> {
     if args.refresh.is_some() && !args.live && args.hist.is_none() {
         return Err(Usage("--refresh goes with --hist or --live".into()));
     }
+    if args.top.is_some() && args.plot.is_none() && !args.live {
+        return Err(Usage("--top goes with --plot or --live".into()));
+    }
     Ok(())
 }
 
@@ -601,15 +617,14 @@ fn run(args: Args) -> Result<()> {
         return session.run(skel.object_mut(), &mut hists);
     }
     if args.live {
-        let every = Every::new(Some(args.refresh.unwrap_or(Duration::from_secs(1))));
-        let (clock, traces) = (Clock::default(), Traces::default());
-        let since = tcptools::clock::boot_ns();
         let mut live = Live {
             style,
-            clock,
-            traces,
-            every,
-            since,
+            clock: Clock::default(),
+            traces: Traces::default(),
+            every: Interval::new(Some(args.refresh.unwrap_or(Duration::from_secs(1)))),
+            since: tcptools::clock::boot_ns(),
+            top: top::limit(args.top, plot::USUAL_PLOTS),
+            refused: 0,
         };
         return session.run(skel.object_mut(), &mut live);
     }
@@ -619,14 +634,19 @@ fn run(args: Args) -> Result<()> {
     if let (Some(place), Some(path), Some(traces)) = (place, &args.plot, &probe.traces)
         && (result.is_ok() || probe.finished)
     {
-        draw(&place, path, traces)?;
+        draw(
+            &place,
+            path,
+            traces,
+            top::limit(args.top, plot::USUAL_PLOTS),
+        )?;
     }
     result
 }
 
 /// Every kind of row, with its columns.
 fn kinds() -> Vec<Kind> {
-    vec![Kind::row("sample", &columns()), Hists::kind()]
+    vec![Kind::row("sample", &columns()), Hists::kind(&["sample"])]
 }
 
 fn main() -> ExitCode {

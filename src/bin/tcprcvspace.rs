@@ -98,9 +98,9 @@ fn sample() -> Vec<C> {
 /// What all calls of a socket have, since its first one that was seen.
 fn tally() -> Vec<C> {
     vec![
-        C::new("limited_percent", "LIM%", (4, 4), |r| {
-            let all = u64::from(r.body.measures).max(1);
-            Value::Int(u64::from(r.body.limited) * 100 / all)
+        C::new("limited_percent", "LIM%", (5, 5), |r| {
+            let all = f64::from(r.body.measures.max(1));
+            Value::Percent(f64::from(r.body.limited) * 100.0 / all)
         })
         .right(),
         C::new("limited", "LIMITED", (7, 7), |r| {

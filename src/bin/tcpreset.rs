@@ -4,7 +4,7 @@
 //! Traces `tcp:tcp_send_reset` and `tcp:tcp_receive_reset`, with `sock:inet_sock_set_state` for the session's age and
 //! `tcp:tcp_rcv_space_adjust` for the owner of an accepted socket.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
 use std::process::ExitCode;
@@ -13,9 +13,10 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
 use libbpf_rs::skel::Skel;
+use tcptools::bounded::Bounded;
 use tcptools::cli::{self, Common, Usage, duration};
 use tcptools::clock::boot_ns;
-use tcptools::count::Every;
+use tcptools::interval::Interval;
 use tcptools::names::tcp_state;
 use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Format, Row, Rows, Shown, Style, comm, family, pid};
@@ -285,14 +286,17 @@ fn tally_key<'a>(row: &Row<'a, Tally>) -> Value<'a> {
     }
 }
 
+/// Counts that are kept at once, those with most resets: a flood may come from very many addresses.
+const MAX_SUMS: usize = 50_000;
+
 /// Where rows go: out, or into a count.
 enum Shape {
     Each(Rows<reset>),
     Sums {
         by: By,
-        sums: HashMap<Key, u64>,
+        sums: Bounded<Key, u64>,
         rows: Rows<Tally>,
-        every: Every,
+        every: Interval,
     },
 }
 
@@ -334,7 +338,7 @@ impl Resets {
     fn show(&mut self, body: &reset, out: &mut Printer) {
         match &mut self.shape {
             Shape::Each(rows) => out.row(|buf| rows.row(buf, "reset", &body.into())),
-            Shape::Sums { by, sums, .. } => *sums.entry(by.key(body)).or_default() += 1,
+            Shape::Sums { by, sums, .. } => *sums.entry(by.key(body), |_| 0) += 1,
         }
     }
 
@@ -411,6 +415,13 @@ impl Handler for Resets {
         }
     }
 
+    fn uncounted(&self) -> u64 {
+        match &self.shape {
+            Shape::Each(_) => 0,
+            Shape::Sums { sums, .. } => sums.uncounted(),
+        }
+    }
+
     fn finish(&mut self, out: &mut Printer) {
         self.release(out, true);
         self.print_sums(out);
@@ -432,9 +443,9 @@ impl Shape {
         style.time |= interval.is_some() && style.format == Format::Table;
         Self::Sums {
             by: args.by,
-            sums: HashMap::new(),
+            sums: Bounded::new(MAX_SUMS),
             rows: Rows::aggregate("tcpreset", style, tally_columns(args.by)),
-            every: Every::new(interval),
+            every: Interval::new(interval),
         }
     }
 }

@@ -13,11 +13,11 @@ use clap::Parser;
 use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, duration, whole};
 use tcptools::clock::jiffy_us;
-use tcptools::count::{self, Counts, MAX_FLOWS};
+use tcptools::count::{self, Counted, Counts, MAX_FLOWS};
 use tcptools::iter::Visit;
 use tcptools::names::tcp_state;
 use tcptools::output::schema::{self, Kind};
-use tcptools::output::{Column, Format, Rows, Shown, Style, comm, family, pid};
+use tcptools::output::{Column, Format, Row, Rows, Shown, Style, comm, family, pid};
 use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::stack;
 use tcptools::table::Table;
@@ -51,7 +51,7 @@ struct Args {
     /// Show every attempt that failed, with the kernel's error (Linux 6.16)
     #[arg(long)]
     failed: bool,
-    /// Count per flow in the kernel, and show the counts at the end
+    /// Count segments sent again per flow, in the kernel, and show the counts at the end
     #[arg(short, long)]
     count: bool,
     /// Show totals, with the share of the segments sent: at the end, or at this interval
@@ -61,9 +61,9 @@ struct Args {
     /// What totals are made of
     #[arg(long, value_enum, default_value_t, requires = "summary")]
     by: By,
-    /// How many totals are shown, those with most retransmissions first
-    #[arg(long, value_name = "N", default_value_t = 20, requires = "summary", value_parser = whole(1..=u32::MAX))]
-    top: u32,
+    /// Show so many totals, those with most retransmissions first; 0: all [default: 20 in a table, all in JSON and CSV]
+    #[arg(long, value_name = "N", requires = "summary", value_parser = whole(0..=u32::MAX))]
+    top: Option<u32>,
     /// Show the kernel's call stack
     #[arg(long, conflicts_with = "count")]
     stack: bool,
@@ -298,14 +298,31 @@ struct PerFlow {
     json: Rows<retrans>,
 }
 
+/// What is counted: its name in JSON, and a heading. A tracepoint's record does not tell how many segments it is of.
+const SEGMENTS: (&str, &str) = ("segments", "RETRANS");
+const EVENTS: (&str, &str) = ("events", "EVENTS");
+
+fn count_columns(segments: bool) -> Vec<Column<Counted>> {
+    let (_, heading) = if segments { SEGMENTS } else { EVENTS };
+    let mut columns = count::columns(true, heading);
+    let counted = |r: &Row<'_, Counted>| {
+        Value::Text(match r.head.event {
+            COUNT_EVENTS => EVENTS.0,
+            _ => SEGMENTS.0,
+        })
+    };
+    columns.push(Column::new("counted", "", (0, 0), counted).shown(Shown::JSON));
+    columns
+}
+
 impl PerFlow {
-    fn new(style: Style, table: Table, json: Rows<retrans>) -> Self {
+    fn new(style: Style, table: Table, json: Rows<retrans>, segments: bool) -> Self {
         // In a table counts have no time of their own.
         let style = Style {
             time: style.time && style.format != Format::Table,
             ..style
         };
-        let columns = count::columns(true, "RETRANSMITS");
+        let columns = count_columns(segments);
         let counts = Counts::new("tcpretrans", style, table, columns, None);
         Self { counts, json }
     }
@@ -323,7 +340,11 @@ impl Handler for PerFlow {
     /// The kernel half sends none: these are of tracepoints' records.
     fn record(&mut self, record: &[u8], _out: &mut Printer) {
         if let Some(body) = decode_stack::<retrans>(record, LEAST) {
-            self.counts.add(body.head(), true, 0);
+            let (kind, n) = match body.bare {
+                0 => (0, body.segs.into()),
+                _ => (COUNT_EVENTS, 1),
+            };
+            self.counts.add(body.head(), true, kind, n);
         }
     }
 
@@ -352,6 +373,7 @@ impl Totals {
             segs_out: body.sent.segs_out.into(),
             data_segs_out: body.sent.data_segs_out.into(),
             retrans: body.sent.retrans.map(u64::from),
+            ..Sent::default()
         };
         self.talkers.add(body.head(), &sent);
     }
@@ -393,6 +415,10 @@ impl Handler for Totals {
         self.talkers.interval().into()
     }
 
+    fn uncounted(&self) -> u64 {
+        self.talkers.uncounted()
+    }
+
     fn tick(&mut self, out: &mut Printer) {
         if self.talkers.is_due() {
             self.print(out);
@@ -411,6 +437,9 @@ impl Handler for Totals {
 /// `enum event_kind` of tcpretrans.bpf.c.
 const TOTAL: u32 = 1;
 
+/// The kind of a count of which only events are known, not segments; others are 0.
+const COUNT_EVENTS: u32 = 1;
+
 fn run(args: Args) -> Result<()> {
     let Common {
         filter,
@@ -427,7 +456,8 @@ fn run(args: Args) -> Result<()> {
         if !args.count {
             return tcptools::record::run(&session, filter, retransmits, &mut Each(rows));
         }
-        let mut counts = PerFlow::new(style, Table::own(MAX_FLOWS), rows);
+        let segments = session.types().is_some();
+        let mut counts = PerFlow::new(style, Table::own(MAX_FLOWS), rows, segments);
         return tcptools::record::run(&session, filter, retransmits, &mut counts);
     }
     let mut storage = MaybeUninit::uninit();
@@ -459,14 +489,14 @@ fn run(args: Args) -> Result<()> {
     }
     if let Some(interval) = args.summary {
         let open = session.each_socket(skel.object_mut(), "open_totals")?;
-        let talkers = Talkers::new("tcpretrans", style, args.by, args.top as usize, interval);
+        let talkers = Talkers::new("tcpretrans", style, args.by, args.top, interval);
         return session.run(skel.object_mut(), &mut Totals { talkers, open });
     }
     let rows = Rows::new("tcpretrans", style.clone(), columns(&args));
     if !args.count {
         return session.run(skel.object_mut(), &mut Each(rows));
     }
-    let mut counts = PerFlow::new(style, Table::new(&skel.maps.counts)?, rows);
+    let mut counts = PerFlow::new(style, Table::new(&skel.maps.counts)?, rows, true);
     session.run(skel.object_mut(), &mut counts)
 }
 
@@ -475,7 +505,7 @@ fn kinds() -> Vec<Kind> {
     let args = Args::parse_from(["tcpretrans", "--stack", "--failed"]);
     vec![
         Kind::row("retransmit", &columns(&args)),
-        Kind::aggregate("count", &count::columns(true, "RETRANSMITS")),
+        Kind::aggregate("count", &count_columns(true)),
         Talkers::kind(),
     ]
 }

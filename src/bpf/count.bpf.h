@@ -24,21 +24,20 @@ struct {
 	__type(value, __u64);
 } counts SEC(".maps");
 
-/* `by_lport`: count by the local port too, which for a client is another one each time. */
-static __always_inline void count_flow(struct sock *sk, const struct flow *flow, bool by_lport, __u32 kind)
+/* `by_lport`: count by the local port too, which for a client is another one each time. `n`: how many occurred. */
+static __always_inline void count_flow(struct sock *sk, const struct flow *flow, bool by_lport, __u32 kind, __u64 n)
 {
 	struct count_key key = {.flow = *flow, .netns = netns_of(sk), .kind = kind};
-	__u64 one = 1;
 
 	if (!by_lport)
 		key.flow.lport = 0;
 	__u64 *count = bpf_map_lookup_elem(&counts, &key);
 	if (!count) {
-		if (!bpf_map_update_elem(&counts, &key, &one, BPF_NOEXIST))
+		if (!bpf_map_update_elem(&counts, &key, &n, BPF_NOEXIST))
 			return;
 		count = bpf_map_lookup_elem(&counts, &key); /* another CPU was first, or the table is full */
 	}
-	__sync_fetch_and_add(count ? count : &counters.uncounted, 1);
+	__sync_fetch_and_add(count ? count : &counters.uncounted, n);
 }
 
 #endif

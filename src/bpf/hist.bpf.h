@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Histograms in the kernel, in powers of two; one for all, or one per remote address. Read by src/hist.rs.
+ * Histograms in the kernel, in eighths of powers of two; one for all, or one per remote address. Read by src/hist.rs.
  *
  * The table is bounded; what it has no room for is counted in counters.uncounted, which the reader tells.
  */
@@ -8,8 +8,11 @@
 #define TCPTOOLS_HIST_BPF_H
 
 #include "tcp.bpf.h"
+#include "buckets.bpf.h"
 
-enum { HIST_SLOTS = 40 };
+/* A bucket's middle is at most 1/16 away from any value in it. Up to 2^34: of microseconds, nearly five hours. */
+enum { HIST_SUB_BITS = 3, HIST_MAX_EXPONENT = 34 };
+enum { HIST_BUCKETS = BUCKET_COUNT(HIST_SUB_BITS, HIST_MAX_EXPONENT) };
 
 struct hist_key {
 	__u8 raddr[16]; /* as in struct flow; zero when there is one histogram for all */
@@ -19,14 +22,16 @@ struct hist_key {
 EXPORT_TYPE(hist_key);
 
 struct hist {
-	__u64 slot[HIST_SLOTS]; /* slot n counts the values of n + 1 bits; the first one 0 and 1 */
+	__u64 bucket[HIST_BUCKETS];
 	__u64 sum;
+	__u64 max; /* two CPUs at once may leave the lower one */
 };
 EXPORT_TYPE(hist);
 
 /* One entry until userspace asks for more: a table that is not used takes no memory. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC); /* few of the largest number of them are ever used */
 	__uint(max_entries, 1);
 	__type(key, struct hist_key);
 	__type(value, struct hist);
@@ -34,24 +39,11 @@ struct {
 
 static const struct hist hist_empty = {};
 
-static __always_inline __u32 log2_of(__u64 value)
-{
-	__u32 bits = 0;
-
-	for (__u32 step = 32; step; step >>= 1) {
-		if (value >> step) {
-			value >>= step;
-			bits += step;
-		}
-	}
-	return bits;
-}
-
 /* `flow` NULL: one histogram for all. */
 static __always_inline void hist_add(const struct flow *flow, __u32 kind, __u64 value)
 {
 	struct hist_key key = {.kind = kind};
-	__u32 slot = log2_of(value);
+	__u64 bucket = bucket_of(value, HIST_SUB_BITS, HIST_MAX_EXPONENT);
 
 	if (flow) {
 		key.family = flow->family;
@@ -66,10 +58,12 @@ static __always_inline void hist_add(const struct flow *flow, __u32 kind, __u64 
 		__sync_fetch_and_add(&counters.uncounted, 1);
 		return;
 	}
-	if (slot >= HIST_SLOTS)
-		slot = HIST_SLOTS - 1;
-	__sync_fetch_and_add(&hist->slot[slot], 1);
+	barrier_var(bucket); /* the verifier of 5.10 loses the bound of a value that is copied between check and use */
+	if (bucket < HIST_BUCKETS)
+		__sync_fetch_and_add(&hist->bucket[bucket], 1);
 	__sync_fetch_and_add(&hist->sum, value);
+	if (value > hist->max)
+		hist->max = value;
 }
 
 #endif

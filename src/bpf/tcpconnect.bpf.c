@@ -136,7 +136,7 @@ static __always_inline void open_end(struct sock *sk, int old, int new)
 		return;
 	}
 	if (mode == MODE_COUNT) {
-		count_flow(sk, &flow, by_lport, outcome);
+		count_flow(sk, &flow, by_lport, outcome, 1);
 		return;
 	}
 	if (mode == MODE_HIST) {

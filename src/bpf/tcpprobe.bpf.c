@@ -1,10 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* tcpprobe: one record per segment that an established socket receives, or a histogram of what the records would say. */
+/* tcpprobe: one record per segment that an established socket receives, or histograms of round-trip times. */
 #include "sample.bpf.h"
 
-#define TOOL_STATE struct sample
+/* What the last segment left behind, from which the sample in the next one's is found: see rtt_sampled(). */
+struct rtt {
+	__u32 srtt_us; /* us << 3, as in struct tcp_sock; 0: none measured */
+	__u32 mdev_us;
+	__u32 delivered;
+	__u32 known; /* the rest was read of this connection */
+};
+
+struct probed {
+	struct sample sample;
+	struct rtt rtt;
+};
+
+#define TOOL_STATE struct probed
 #include "tcp.bpf.h"
 #include "hist.bpf.h"
+#define OWN_SET_STATE
 #include "owner.bpf.h"
 
 /* Which record it is: head.event. */
@@ -101,26 +115,55 @@ static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, const str
 
 /* ---------------------------------------------------------------- the histogram */
 
-/* The table is keyed by a remote address and a number of ours: a local address goes where the remote one is. */
-static __always_inline void count_srtt(struct flow *flow, __u32 srtt_us)
+/*
+ * The round-trip time that the kernel has measured since this was last called for the socket; false if none. No field of
+ * struct tcp_sock keeps it, but the smoothed one is made of it without any loss (net/ipv4/tcp_input.c:
+ * tcp_rtt_estimator): new = old + (sample - old / 8), in units of an eighth of a microsecond. One that is what was
+ * expected leaves the average as it is; then the deviation becomes smaller, if it can, and segments were delivered.
+ *
+ * rack.rtt_us is no substitute: of a segment that was sent twice it has the time since the second, and skips what is
+ * shorter than the shortest, where the timestamp option has told the kernel how long the answer really took.
+ */
+static __always_inline bool rtt_sampled(struct rtt *last, struct tcp_sock *tp, __u32 *rtt_us)
 {
-	if (!srtt_us) /* none measured yet */
+	struct rtt now = {.srtt_us = tp->srtt_us, .mdev_us = tp->mdev_us, .delivered = tp->delivered, .known = 1};
+	struct rtt before = *last;
+
+	*last = now;
+	if (!before.known || !now.srtt_us)
+		return false;
+	if (now.srtt_us == before.srtt_us && (now.delivered == before.delivered ||
+					      (now.mdev_us == before.mdev_us && now.mdev_us >= 4)))
+		return false;
+	__s64 rtt = before.srtt_us ? (__s64)now.srtt_us - before.srtt_us + (before.srtt_us >> 3) : now.srtt_us >> 3;
+	if (rtt < 0 || rtt >> 31) /* a connection that was replaced: not what was before it */
+		return false;
+	*rtt_us = rtt;
+	return true;
+}
+
+/* The table is keyed by a remote address and a number of ours: a local address goes where the remote one is. */
+static __always_inline void count_rtt(struct flow *flow, struct rtt *last, struct tcp_sock *tp)
+{
+	__u32 rtt_us;
+
+	if (!rtt_sampled(last, tp, &rtt_us))
 		return;
 	if (hist_by == HIST_LADDR)
 		__builtin_memcpy(flow->raddr, flow->laddr, sizeof(flow->raddr));
 	if (hist_by == HIST_LADDR || hist_by == HIST_RADDR)
-		hist_add(flow, 0, srtt_us);
+		hist_add(flow, 0, rtt_us);
 	else if (hist_by == HIST_LPORT)
-		hist_add(NULL, flow->lport, srtt_us);
+		hist_add(NULL, flow->lport, rtt_us);
 	else
-		hist_add(NULL, hist_by == HIST_RPORT ? flow->rport : 0, srtt_us);
+		hist_add(NULL, hist_by == HIST_RPORT ? flow->rport : 0, rtt_us);
 }
 
 /* ---------------------------------------------------------------- the tracepoints */
 
 /*
- * A socket that was there before the trace may have no state: then its owner stays unknown. Only sampling cannot do
- * without; it makes one, once per socket and only for those that pass every filter.
+ * A socket that was there before the trace may have no state: then its owner stays unknown. Only sampling and histograms
+ * cannot do without; they make one, once per socket and only for those that pass every filter.
  */
 static __always_inline bool is_due(struct sock *sk, struct sock_state *s, struct tcp_sock *tp)
 {
@@ -129,7 +172,7 @@ static __always_inline bool is_due(struct sock *sk, struct sock_state *s, struct
 	if (!s)
 		return false;
 	/* A clock costs as much as all the rest; without --interval any time but 0 does. */
-	return sample_due(&s->tool, sample_interval_ns ? bpf_ktime_get_boot_ns() : 1, tp->snd_cwnd);
+	return sample_due(&s->tool.sample, sample_interval_ns ? bpf_ktime_get_boot_ns() : 1, tp->snd_cwnd);
 }
 
 /* Runs for every segment in ESTABLISHED, before it is processed (net/ipv4/tcp_input.c: tcp_rcv_established). */
@@ -143,9 +186,7 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 		turn_away();
 		return 0;
 	}
-	struct sock_state *s = NULL;
-	if (!hist_by || config.set.pid || config.set.comm)
-		s = state_find(sk);
+	struct sock_state *s = state_find(sk);
 	/* The lock is held by who processes its own backlog, and by nobody when a segment comes straight in. */
 	if (s && s->owner.source != PID_SOCKET)
 		owner_note(&s->owner, sk);
@@ -157,12 +198,49 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 	struct tcp_sock *tp = tcp_of(sk);
 	if (!tp)
 		return 0;
-	if (hist_by)
-		count_srtt(&flow, tp->srtt_us >> 3);
+	if (hist_by && !s)
+		s = state_make(sk);
+	if (hist_by && s)
+		count_rtt(&flow, &s->tool.rtt, tp);
+	else if (hist_by)
+		return 0;
 	else if (!sampled || is_due(sk, s, tp))
 		emit(sk, tp, &flow, owner, PROBE_SAMPLE, payload_of(skb));
 	else
 		turn_away();
+	return 0;
+}
+
+/* The handshake's sample, and that of the last segment, after which no other comes in ESTABLISHED. */
+static __always_inline void count_ends(struct sock *sk, struct sock_state *s, int new)
+{
+	struct tcp_sock *tp = tcp_of(sk);
+	struct flow flow;
+
+	if (!tp)
+		return;
+	if (new == TCP_ESTABLISHED) {
+		struct rtt none = {.known = 1};
+		s->tool.rtt = none;
+	}
+	flow_of(&flow, sk, tp);
+	if (event_wanted(sk, &flow, &s->owner))
+		count_rtt(&flow, &s->tool.rtt, tp);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(set_state, struct sock *sk, int old, int new)
+{
+	bool counted = hist_by && (new == TCP_ESTABLISHED || old == TCP_ESTABLISHED);
+
+	if (old == new || !protocol_wanted(sk) || !(counted || owner_concerned(sk, old, new)))
+		return 0;
+	struct sock_state *s = state_make(sk);
+	if (!s)
+		return 0;
+	owner_follow(&s->owner, sk, old, new);
+	if (counted)
+		count_ends(sk, s, new);
 	return 0;
 }
 

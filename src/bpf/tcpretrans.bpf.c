@@ -246,7 +246,7 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	if (!event_wanted(sk, &flow, &owner))
 		return 0;
 	if (counting) {
-		count_flow(sk, &flow, true, 0);
+		count_flow(sk, &flow, true, 0, segs);
 		return 0;
 	}
 	struct retrans *e = event_reserve(SIZE_WITH_STACK(struct retrans));
@@ -302,7 +302,7 @@ int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
 	if (!event_wanted(sk, &flow, &owner))
 		return 0;
 	if (counting) {
-		count_flow(sk, &flow, true, 0);
+		count_flow(sk, &flow, true, 0, 1);
 		return 0;
 	}
 	struct retrans *e = event_reserve(SIZE_WITH_STACK(struct retrans));

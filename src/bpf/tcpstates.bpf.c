@@ -15,6 +15,7 @@ struct stay {
 #define TOOL_STATE struct stay
 #include "tcp.bpf.h"
 #include "nested.bpf.h"
+#include "buckets.bpf.h"
 
 #define TIME_UNKNOWN (~0ULL)
 
@@ -38,8 +39,8 @@ EXPORT_TYPE(transition);
  * Time in a state, log-linear: 16 buckets for each power of two of nanoseconds, so a bucket's middle is at most 1/32
  * away from any time in it. Up to 2^52 ns (52 days); what is longer falls into the last one.
  */
-enum { SUB_BITS = 4, SUB_BUCKETS = 1 << SUB_BITS, MAX_EXPONENT = 52 };
-enum { BUCKETS = (MAX_EXPONENT - SUB_BITS + 1) * SUB_BUCKETS };
+enum { SUB_BITS = 4, MAX_EXPONENT = 52 };
+enum { BUCKETS = BUCKET_COUNT(SUB_BITS, MAX_EXPONENT) };
 
 struct histogram {
 	__u64 max_ns;
@@ -96,39 +97,6 @@ static __always_inline bool port_undecided(const struct flow *flow, int new)
 
 /* ---------------------------------------------------------------- counting */
 
-static __always_inline __u32 bucket_of(__u64 ns)
-{
-	__u32 exponent = 0;
-	__u64 rest = ns;
-
-	if (ns < SUB_BUCKETS)
-		return ns;
-	if (ns >> MAX_EXPONENT)
-		return BUCKETS - 1;
-	if (rest >> 32) {
-		exponent += 32;
-		rest >>= 32;
-	}
-	if (rest >> 16) {
-		exponent += 16;
-		rest >>= 16;
-	}
-	if (rest >> 8) {
-		exponent += 8;
-		rest >>= 8;
-	}
-	if (rest >> 4) {
-		exponent += 4;
-		rest >>= 4;
-	}
-	if (rest >> 2) {
-		exponent += 2;
-		rest >>= 2;
-	}
-	exponent += rest >> 1;
-	return (exponent - SUB_BITS + 1) * SUB_BUCKETS + (ns >> (exponent - SUB_BITS) & (SUB_BUCKETS - 1));
-}
-
 /* A softirq may interrupt this on the same CPU, hence the atomic additions. */
 static __always_inline void count(const struct change *c)
 {
@@ -142,7 +110,7 @@ static __always_inline void count(const struct change *c)
 		__sync_fetch_and_add(&h->unknown, 1);
 		return;
 	}
-	__u64 bucket = bucket_of(c->in_ns);
+	__u64 bucket = bucket_of(c->in_ns, SUB_BITS, MAX_EXPONENT);
 	barrier_var(bucket); /* the verifier of 5.10 loses the bound of a value that is copied between check and use */
 	if (bucket < BUCKETS)
 		__sync_fetch_and_add(&h->bucket[bucket], 1);

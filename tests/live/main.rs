@@ -25,6 +25,7 @@ mod scratch;
 mod servers;
 mod sockbuf;
 mod stats;
+mod sums;
 mod tcpaccept;
 mod tcpconnect;
 mod tcpinfo;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         servers::tests(),
         sockbuf::tests(),
         stats::tests(),
+        sums::tests(),
         tcpaccept::tests(),
         tcpconnect::tests(),
         tcpinfo::tests(),

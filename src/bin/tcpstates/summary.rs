@@ -4,11 +4,13 @@
 //! The kernel half counts; the sockets of this moment come from an iterator over the storage of all sockets.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use tcptools::buckets;
 use tcptools::clock::boot_ns;
+use tcptools::interval::Interval;
 use tcptools::iter::Visit;
 use tcptools::names::tcp_state;
 use tcptools::output::schema::Kind;
@@ -26,8 +28,8 @@ unsafe impl plain::Plain for histogram {}
 /// States in the order of a connection's life, by their numbers in `include/net/tcp_states.h`.
 const ORDER: [u8; 10] = [10, 2, 3, 1, 4, 5, 11, 8, 9, 7];
 const STATES: usize = 13;
-/// As in tcpstates.bpf.c: buckets for each power of two.
-const SUB_BUCKETS: usize = 16;
+/// As in tcpstates.bpf.c: 16 buckets for each power of two.
+const SUB_BITS: u32 = 4;
 
 /// The times in one state that were counted in an interval, or since the start.
 #[derive(Clone, Default)]
@@ -72,38 +74,14 @@ impl Times {
 
     /// The time that `percent` of the sockets did not exceed: the middle of its bucket, 1/32 off at most.
     fn percentile(&self, percent: u64) -> Option<u64> {
-        let rank = (self.timed() * percent).div_ceil(100).max(1);
-        let mut seen = 0;
-        let bucket = self.buckets.iter().position(|&n| {
-            seen += u64::from(n);
-            seen >= rank
-        })?;
-        Some(middle(bucket).min(self.max_ns))
+        let time = buckets::percentile(&self.buckets, SUB_BITS, percent);
+        time.map(|time| time.min(self.max_ns))
     }
 
     /// The longest time: exact if it is the longest since the start, otherwise the middle of its bucket.
     fn longest(&self) -> Option<u64> {
-        let bucket = self.buckets.iter().rposition(|&n| n > 0)?;
-        let holds = |ns| {
-            ns >= lowest(bucket) && (ns < lowest(bucket + 1) || bucket + 1 == self.buckets.len())
-        };
-        Some(match holds(self.max_ns) {
-            true => self.max_ns,
-            false => middle(bucket),
-        })
+        buckets::highest(&self.buckets, SUB_BITS, self.max_ns)
     }
-}
-
-/// The smallest time of a bucket, in nanoseconds.
-fn lowest(bucket: usize) -> u64 {
-    match bucket / SUB_BUCKETS {
-        0 => bucket as u64,
-        octave => ((SUB_BUCKETS + bucket % SUB_BUCKETS) as u64) << (octave - 1),
-    }
-}
-
-fn middle(bucket: usize) -> u64 {
-    (lowest(bucket) + lowest(bucket + 1)) / 2
 }
 
 /// An owner, as far as it is known.
@@ -285,8 +263,7 @@ pub struct Summary {
     histograms: MapHandle,
     sockets: Visit,
     before: Vec<Times>,
-    interval: Option<Duration>,
-    due: Instant,
+    every: Interval,
 }
 
 impl Summary {
@@ -306,8 +283,7 @@ impl Summary {
             histograms: MapHandle::try_from(&skel.maps.histograms)?,
             sockets,
             before: vec![Times::default(); STATES],
-            interval,
-            due: Instant::now() + interval.unwrap_or_default(),
+            every: Interval::new(interval),
         })
     }
 
@@ -383,16 +359,13 @@ impl Handler for Summary {
 
     fn tick(&mut self, out: &mut Printer) {
         self.rows.refresh_clock();
-        if let Some(interval) = self.interval
-            && Instant::now() >= self.due
-        {
-            self.due += interval;
+        if self.every.is_due() {
             self.try_print(out);
         }
     }
 
     fn shows(&self) -> tcptools::session::Shows {
-        self.interval.into()
+        self.every.length().into()
     }
 
     fn finish(&mut self, out: &mut Printer) {
@@ -411,26 +384,15 @@ mod tests {
     fn times(ns: &[u64]) -> Times {
         let mut buckets = vec![0; 784];
         for &ns in ns {
-            let bucket = (0..784).rposition(|b| lowest(b) <= ns).unwrap();
+            let bucket = (0..784)
+                .rposition(|b| buckets::lowest(b, SUB_BITS) <= ns)
+                .unwrap();
             buckets[bucket] += 1;
         }
         Times {
             buckets,
             unknown: 0,
             max_ns: ns.iter().copied().max().unwrap_or(0),
-        }
-    }
-
-    #[test]
-    fn buckets_meet_and_are_narrow() {
-        assert_eq!(
-            (lowest(0), lowest(15), lowest(16), lowest(31)),
-            (0, 15, 16, 31)
-        );
-        assert_eq!((lowest(32), lowest(33), lowest(48)), (32, 34, 64));
-        for bucket in 16..783 {
-            let (low, high) = (lowest(bucket), lowest(bucket + 1));
-            assert!(high > low && (middle(bucket) - low) * 32 <= low, "{bucket}");
         }
     }
 

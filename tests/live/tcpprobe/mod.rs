@@ -4,6 +4,7 @@
 mod amounts;
 mod manners;
 mod pictures;
+mod samples;
 mod scene;
 mod values;
 
@@ -15,6 +16,7 @@ pub fn tests() -> Vec<Trial> {
         amounts::tests(),
         pictures::tests(),
         manners::tests(),
+        samples::tests(),
     ]
     .into_iter()
     .flatten()

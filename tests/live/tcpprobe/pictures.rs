@@ -217,7 +217,13 @@ fn terminal() -> Result<()> {
     let mut scene = Scene::new()?;
     let talk = scene.connect(HOSTS[0])?;
     let inodes = scene.net.inodes();
-    let tool = crate::tool::Tool::start("tcpprobe", &["--live", "-i", "1h", "--netns", &inodes])?;
+    let live = ["--live", "-i", "1h", "--netns", &inodes];
+    let watch = |args: &[&str]| crate::tool::Tool::start("tcpprobe", &[&live, args].concat());
+    let (tool, all, one) = (
+        watch(&[])?,
+        watch(&["--top", "0"])?,
+        watch(&["--top", "1"])?,
+    );
     scene.exchange(talk, 100_000, 100_000)?;
     let run = tool.stop()?;
     ensure!(
@@ -225,6 +231,11 @@ fn terminal() -> Result<()> {
         "{:?}",
         run.lines
     );
+    ensure!(!run.stderr.contains("not shown"), "{}", run.stderr);
+    let (all, one) = (all.stop()?, one.stop()?);
+    ensure!(all.lines.len() == 6 && one.lines.len() == 3, "{one:?}");
+    let told = "tcpprobe: 1 more connection not shown (--top 1); --top 0 shows all";
+    ensure!(one.stderr.lines().any(|line| line == told), "{one:?}");
     for (line, word) in run
         .lines
         .iter()
