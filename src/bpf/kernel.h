@@ -71,6 +71,9 @@ enum { ICSK_TIME_LOSS_PROBE = 5 };
 /* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
 enum { E2BIG = 7, ENOMEM = 12, EPIPE = 32, EADDRNOTAVAIL = 99, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
 
+/* include/uapi/linux/errqueue.h: where an entry of the error queue comes from */
+enum { SO_EE_ORIGIN_ICMP = 2, SO_EE_ORIGIN_ICMP6 = 3 };
+
 /* include/uapi/linux/magic.h */
 enum { SOCKFS_MAGIC = 0x534F434B };
 
@@ -185,6 +188,11 @@ struct sock_cgroup_data {
 
 struct socket;
 
+/* include/linux/skbuff.h: a list of packets, linked in a ring with its own head */
+struct sk_buff_head {
+	struct sk_buff *prev;
+};
+
 struct sock {
 	struct sock_common __sk_common;
 	struct socket *sk_socket; /* NULL once the file is closed */
@@ -194,6 +202,8 @@ struct sock {
 	__u8 sk_kern_sock : 1;
 	__u8 sk_shutdown;
 	int sk_err;
+	int sk_err_soft; /* an error that ends the connection only if it does not recover; SO_ERROR takes it away */
+	struct sk_buff_head sk_error_queue;
 	__u32 sk_ack_backlog;     /* listener: established children that wait for accept() */
 	__u32 sk_max_ack_backlog; /* listener: its limit, from listen() and net.core.somaxconn */
 	unsigned long sk_pacing_rate; /* bytes/s; ~0: not paced */
@@ -304,6 +314,7 @@ struct tcp_sock {
 	__u32 undo_marker; /* where a reduction of the window may be undone; 0: nowhere */
 	bool is_mptcp;
 	__u8 repair : 1;           /* TCP_REPAIR: a connection that is restored, not made */
+	int linger2;               /* TCP_LINGER2, jiffies; below 0: a closed socket does not wait for the other end's FIN */
 	__u8 fastopen_connect : 1; /* TCP_FASTOPEN_CONNECT */
 	__u8 syn_fastopen : 1;     /* our SYN had a Fast Open option */
 	__u32 mdev_us; /* us << 2 */
@@ -354,6 +365,7 @@ struct net_device {
 
 /* include/linux/skbuff.h */
 struct sk_buff {
+	struct sk_buff *prev;
 	unsigned int truesize;
 	struct net_device *dev;
 	unsigned int len;
@@ -362,6 +374,16 @@ struct sk_buff {
 	__u16 network_header;
 	unsigned char *head;
 	unsigned char *data;
+};
+
+/* include/linux/errqueue.h: what an entry of the error queue keeps in skb->cb */
+struct sock_extended_err {
+	__u32 ee_errno;
+	__u8 ee_origin;
+};
+
+struct sock_exterr_skb {
+	struct sock_extended_err ee;
 };
 
 /* include/net/tcp.h: what TCP keeps in skb->cb */

@@ -8,6 +8,7 @@
 #define TCPTOOLS_RECORD_SOCKET_BPF_H
 
 #include "cgroup.bpf.h"
+#include "ending.bpf.h"
 #include "packet.bpf.h"
 #include "record.bpf.h"
 #include <bpf/bpf_core_read.h>
@@ -99,6 +100,8 @@ static __noinline void close_note(struct seen_end *e)
 	    BPF_CORE_READ(sk, __sk_common.skc_dport) != bpf_htons(e->seen.flow.rport))
 		return;
 	e->err = BPF_CORE_READ(sk, sk_err);
+	if (e->seen.old_state == TCP_SYN_SENT || e->seen.old_state == TCP_SYN_RECV)
+		e->err = connect_error(sk, e->err);
 	e->known = KNOWN_ERROR;
 	if (!HAS(sk, __sk_common.skc_flags) || !HAS(tp, bytes_acked) || e->seen.protocol != IPPROTO_TCP)
 		return;

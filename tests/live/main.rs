@@ -10,6 +10,7 @@
 mod agent;
 mod cgroups;
 mod config;
+mod errors;
 mod front;
 mod missing;
 mod namespaces;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
     }
     let mut trials = [
         config::tests(),
+        errors::tests(),
         front::tests(),
         namespaces::tests(),
         opens::tests(),
