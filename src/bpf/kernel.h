@@ -69,7 +69,7 @@ enum { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
 enum { ICSK_TIME_LOSS_PROBE = 5 };
 
 /* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
-enum { E2BIG = 7, ENOMEM = 12, EPIPE = 32, EADDRNOTAVAIL = 99, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
+enum { E2BIG = 7, ENOMEM = 12, EAGAIN = 11, EBUSY = 16, EINVAL = 22, EPIPE = 32, EADDRNOTAVAIL = 99, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111, EHOSTUNREACH = 113 };
 
 /* include/uapi/linux/errqueue.h: where an entry of the error queue comes from */
 enum { SO_EE_ORIGIN_ICMP = 2, SO_EE_ORIGIN_ICMP6 = 3 };
@@ -90,6 +90,7 @@ struct ns_common {
 struct netns_ipv4 {
 	int sysctl_tcp_rmem[3];
 	__u8 sysctl_tcp_moderate_rcvbuf; /* int before 5.15 */
+	__u8 sysctl_tcp_abort_on_overflow; /* the same */
 };
 
 struct net {
@@ -248,6 +249,12 @@ struct request_sock {
 
 struct request_sock_queue {
 	atomic_t qlen;
+	__u8 rskq_defer_accept; /* TCP_DEFER_ACCEPT, in timeouts of the SYN/ACK; 0: not set */
+};
+
+/* include/net/inet_sock.h */
+struct inet_request_sock {
+	__u16 acked : 1; /* the client's ACK came, and was not used yet */
 };
 
 /* include/linux/tcp.h */

@@ -97,16 +97,16 @@ static __always_inline __u8 reason_of_error(int error)
 
 /*
  * Whether sk_err is what ended it. An ICMP error that IP_RECVERR lets the process see ends nothing and may wait there, so
- * neither a close() by the process, nor a FIN that was acknowledged, is due to it. What ends a connection by an error
- * does so without the lock (net/ipv4/tcp_timer.c: tcp_write_err; tcp_output.c: tcp_release_cb), or is told before.
+ * neither a close() by the process, nor a FIN that was acknowledged, is due to it. A timeout ends it by the error that
+ * is in sk_err_soft, if there is one (net/ipv4/tcp_timer.c: tcp_write_err); IP_RECVERR's is not (tcp_ipv4.c: tcp_v4_err).
  */
 static __always_inline bool ended_by_error(struct sock *sk, struct tcp_sock *tp, int old, struct life *life, int error)
 {
 	if (!error || error == ETIMEDOUT || error == ECONNABORTED || !tp)
 		return error;
-	if (old == TCP_SYN_SENT || old == TCP_SYN_RECV)
+	if (old == TCP_SYN_SENT || old == TCP_SYN_RECV || error == ECONNRESET || error == EPIPE)
 		return true;
-	if (sk->sk_lock.owned)
+	if (sk->sk_err_soft != error)
 		return false;
 	if (old == TCP_FIN_WAIT2) /* keepalive, which resets first */
 		return life->flags & RST_SENT;

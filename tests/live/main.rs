@@ -11,6 +11,7 @@ mod agent;
 mod cgroups;
 mod config;
 mod errors;
+mod failed_retransmissions;
 mod front;
 mod missing;
 mod namespaces;
@@ -19,6 +20,7 @@ mod opens;
 mod pair;
 mod peer;
 mod records;
+mod reset_hints;
 mod scratch;
 mod servers;
 mod sockbuf;
@@ -76,10 +78,12 @@ fn main() -> ExitCode {
     let mut trials = [
         config::tests(),
         errors::tests(),
+        failed_retransmissions::tests(),
         front::tests(),
         namespaces::tests(),
         opens::tests(),
         records::tests(),
+        reset_hints::tests(),
         servers::tests(),
         sockbuf::tests(),
         stats::tests(),
