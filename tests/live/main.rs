@@ -12,7 +12,9 @@ mod cgroups;
 mod config;
 mod errors;
 mod failed_retransmissions;
+mod formats;
 mod front;
+mod links;
 mod missing;
 mod namespaces;
 mod net;
@@ -79,7 +81,9 @@ fn main() -> ExitCode {
         config::tests(),
         errors::tests(),
         failed_retransmissions::tests(),
+        formats::tests(),
         front::tests(),
+        links::tests(),
         namespaces::tests(),
         opens::tests(),
         records::tests(),
