@@ -224,7 +224,7 @@ impl Handler for Summary {
     fn record(&mut self, _record: &[u8], _out: &mut Printer) {}
 
     fn shows(&self) -> tcptools::session::Shows {
-        self.every.interval().into()
+        self.every.length().into()
     }
 
     fn tick(&mut self, out: &mut Printer) {

@@ -27,21 +27,24 @@ use tcptools::tracepoint;
 use tcptools::types::{Record, decode_stack, head};
 use tcptools::value::Value;
 
+#[path = "tcpreset/hints.rs"]
+mod hints;
 #[path = "tcpreset/record.rs"]
 mod record;
 
 tcptools::skeleton!("tcpreset");
 use bpf::types::reset;
+use hints::Hints;
 tcptools::record!(reset, bpf::types::head);
 
 /// Show TCP resets: sent (->) and received (<-), with state and reason.
 ///
-/// A reset that is sent has the kernel's reason (Linux 6.10), without TCP_ in the narrow table; --explain says what each
-/// means. Of one that is received only the state is known: in SYN_SENT it refuses a connection.
+/// A reset that is sent has the kernel's reason (Linux 6.10), without TCP_ in the narrow table, and wide rows a HINT where
+/// the reason alone would mislead; --explain says what each means. Of one that is received only the state is known: in SYN_SENT it refuses a connection.
 #[derive(Parser)]
 #[command(name = "tcpreset")]
 struct Args {
-    /// Explain this reason, or all that this kernel has, and exit
+    /// Explain this reason or hint, or all that this kernel has, and exit
     #[arg(long, value_name = "REASON", num_args = 0..=1)]
     explain: Option<Option<String>>,
     /// Show how many, instead of each: at the end, or at this interval
@@ -134,6 +137,10 @@ fn columns(stack: bool) -> Vec<C> {
 /// What only wide rows, CSV and JSON show.
 fn details() -> Vec<C> {
     vec![
+        C::new("hint", "HINT", (0, 19), |r| {
+            resets::hint_name(r.body.hint).map_or(Value::Unknown, Value::Text)
+        })
+        .shown(Shown::DETAIL),
         C::new("trigger_flags", "TRIGGER", (0, 9), |r| {
             match r.body.trigger {
                 0 => Value::Unknown,
@@ -164,6 +171,14 @@ fn details() -> Vec<C> {
         })
         .right()
         .shown(Shown::DETAIL),
+        C::new("accept_queue", "", (0, 0), |r| {
+            queue(r.body, r.body.accept_queue)
+        })
+        .shown(Shown::JSON),
+        C::new("accept_queue_max", "", (0, 0), |r| {
+            queue(r.body, r.body.accept_queue_max)
+        })
+        .shown(Shown::JSON),
         C::new("close_boot_ns", "", (0, 0), |r| match r.body.close_ns {
             0 => Value::Unknown,
             ns => Value::Int(ns),
@@ -197,6 +212,13 @@ fn bytes(body: &reset, bytes: u64) -> Value<'static> {
     match body.bare {
         0 => if_session(body, Value::Bytes(bytes)),
         _ => Value::Unknown,
+    }
+}
+
+fn queue(body: &reset, length: u32) -> Value<'static> {
+    match body.listener {
+        0 => Value::Unknown,
+        _ => Value::Int(length.into()),
     }
 }
 
@@ -306,6 +328,7 @@ struct Resets {
     /// out in the order of their time.
     waiting: VecDeque<(u64, reset)>,
     turn: u64,
+    hints: Hints,
 }
 
 /// How long after a doubtful record its refutation can come: it follows in the same call in the kernel, within
@@ -337,7 +360,13 @@ impl Resets {
 
     fn show(&mut self, body: &reset, out: &mut Printer) {
         match &mut self.shape {
-            Shape::Each(rows) => out.row(|buf| rows.row(buf, "reset", &body.into())),
+            Shape::Each(rows) => {
+                let body = reset {
+                    hint: self.hints.of(body),
+                    ..*body
+                };
+                out.row(|buf| rows.row(buf, "reset", &(&body).into()));
+            }
             Shape::Sums { by, sums, .. } => *sums.entry(by.key(body), |_| 0) += 1,
         }
     }
@@ -398,7 +427,7 @@ impl Handler for Resets {
     fn shows(&self) -> tcptools::session::Shows {
         match &self.shape {
             Shape::Each(_) => tcptools::session::Shows::Rows,
-            Shape::Sums { every, .. } => every.interval().into(),
+            Shape::Sums { every, .. } => every.length().into(),
         }
     }
 
@@ -452,12 +481,13 @@ impl Shape {
 
 fn explain(reason: Option<&str>) -> Result<()> {
     let reasons = match reason {
-        None => resets::reasons(),
+        None => [resets::reasons(), resets::hints()].concat(),
         Some(name) if resets::explain(name).is_some() => vec![name],
         Some(name) => {
             let known = resets::reasons().join(", ");
+            let hints = resets::hints().join(", ");
             bail!(Usage(format!(
-                "'{name}' is not a reason; this kernel has {known}"
+                "'{name}' is not a reason or a hint; this kernel has {known}, and the hints are {hints}"
             )))
         }
     };
@@ -482,6 +512,7 @@ fn run(args: Args) -> Result<()> {
         shape: Shape::new(&args, output.style()),
         waiting: VecDeque::new(),
         turn: 0,
+        hints: Hints::default(),
     };
     if session.has_only_records() {
         let records = record::Resets::new(&args, session.seeds())?;

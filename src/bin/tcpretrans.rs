@@ -36,19 +36,19 @@ tcptools::record!(total, bpf::types::head);
 
 /// Show TCP retransmissions: process, addresses, state and cause.
 ///
-/// KIND tells the cause: SYN (an unanswered connect), SYNACK (of a listener: the client's ACK does not come), RTO (the
-/// timer ran out, or the recovery after that), fast (other segments arrived, this one did not), TLP (a tail loss
-/// probe). T is L for a probe and R for all others.
+/// KIND tells the cause: SYN (an unanswered connect), SYNACK (of a listener: the client's ACK does not come, or is of no
+/// use yet, see HINT in wide rows), RTO (the timer ran out, or the recovery after that), fast (other segments arrived,
+/// this one did not), TLP (a tail loss probe). T is L for a probe and R for all others; > was sent, ! failed in this host.
 #[derive(Parser)]
 #[command(name = "tcpretrans", mut_arg("csv", |a| a.short(None)))]
 struct Args {
     /// Show the sequence number too
     #[arg(short, long)]
     sequence: bool,
-    /// Show the tail loss probes that could not be sent too
+    /// Show the tail loss probes that could not even be made too
     #[arg(short, long)]
     lossprobe: bool,
-    /// Show every attempt that failed, with the kernel's error (Linux 6.16)
+    /// Show attempts too that failed before the kernel counted them as sent (Linux 6.16)
     #[arg(long)]
     failed: bool,
     /// Count segments sent again per flow, in the kernel, and show the counts at the end
@@ -89,6 +89,9 @@ const TLP: u8 = 5;
 /// Only a tracepoint's record told of it, which has no cause.
 const UNTOLD: u8 = u8::MAX;
 
+/// `enum synack_hint` of request.bpf.h, and what it says is not known.
+const HINTS: [&str; 3] = ["", "defer_accept", "accept_queue_full"];
+
 /// `enum tcp_ca_state` (`include/uapi/linux/tcp.h`).
 const CA_STATES: [&str; 5] = ["open", "disorder", "cwr", "recovery", "loss"];
 
@@ -105,10 +108,13 @@ fn columns(args: &Args) -> Vec<C> {
         })
         .shown(table),
         C::new("", "T>", (2, 2), |r| {
-            Value::Text(match r.body.kind {
-                TLP => "L>",
-                UNTOLD => "?>",
-                _ => "R>",
+            Value::Text(match (r.body.kind, r.body.err) {
+                (TLP, 0) => "L>",
+                (TLP, _) => "L!",
+                (UNTOLD, 0) => "?>",
+                (UNTOLD, _) => "?!",
+                (_, 0) => "R>",
+                _ => "R!",
             })
         })
         .shown(table),
@@ -145,8 +151,20 @@ fn columns(args: &Args) -> Vec<C> {
     let errors = if args.failed || args.lossprobe {
         table
     } else {
-        Shown::JSON
+        Shown::DETAIL
     };
+    columns.push(
+        C::new("hint", "HINT", (0, 17), |r| {
+            match HINTS.get(usize::from(r.body.hint)) {
+                None | Some(&"") => Value::Unknown,
+                Some(hint) => Value::Text(hint),
+            }
+        })
+        .shown(Shown::DETAIL),
+    );
+    columns.push(
+        C::new("counted", "", (0, 0), |r| Value::Bool(r.body.counted != 0)).shown(Shown::JSON),
+    );
     columns
         .push(C::new("err", "", (0, 0), |r| Value::Signed(r.body.err.into())).shown(Shown::JSON));
     columns.push(

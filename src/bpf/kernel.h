@@ -69,7 +69,10 @@ enum { TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS };
 enum { ICSK_TIME_LOSS_PROBE = 5 };
 
 /* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
-enum { E2BIG = 7, ENOMEM = 12, EPIPE = 32, EADDRNOTAVAIL = 99, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111 };
+enum { E2BIG = 7, ENOMEM = 12, EAGAIN = 11, EBUSY = 16, EINVAL = 22, EPIPE = 32, EADDRNOTAVAIL = 99, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111, EHOSTUNREACH = 113 };
+
+/* include/uapi/linux/errqueue.h: where an entry of the error queue comes from */
+enum { SO_EE_ORIGIN_ICMP = 2, SO_EE_ORIGIN_ICMP6 = 3 };
 
 /* include/uapi/linux/magic.h */
 enum { SOCKFS_MAGIC = 0x534F434B };
@@ -87,6 +90,7 @@ struct ns_common {
 struct netns_ipv4 {
 	int sysctl_tcp_rmem[3];
 	__u8 sysctl_tcp_moderate_rcvbuf; /* int before 5.15 */
+	__u8 sysctl_tcp_abort_on_overflow; /* the same */
 };
 
 struct net {
@@ -186,6 +190,11 @@ struct sock_cgroup_data {
 
 struct socket;
 
+/* include/linux/skbuff.h: a list of packets, linked in a ring with its own head */
+struct sk_buff_head {
+	struct sk_buff *prev;
+};
+
 struct sock {
 	struct sock_common __sk_common;
 	struct socket *sk_socket; /* NULL once the file is closed */
@@ -195,6 +204,8 @@ struct sock {
 	__u8 sk_kern_sock : 1;
 	__u8 sk_shutdown;
 	int sk_err;
+	int sk_err_soft; /* an error that ends the connection only if it does not recover; SO_ERROR takes it away */
+	struct sk_buff_head sk_error_queue;
 	__u32 sk_ack_backlog;     /* listener: established children that wait for accept() */
 	__u32 sk_max_ack_backlog; /* listener: its limit, from listen() and net.core.somaxconn */
 	unsigned long sk_pacing_rate; /* bytes/s; ~0: not paced */
@@ -239,6 +250,12 @@ struct request_sock {
 
 struct request_sock_queue {
 	atomic_t qlen;
+	__u8 rskq_defer_accept; /* TCP_DEFER_ACCEPT, in timeouts of the SYN/ACK; 0: not set */
+};
+
+/* include/net/inet_sock.h */
+struct inet_request_sock {
+	__u16 acked : 1; /* the client's ACK came, and was not used yet */
 };
 
 /* include/linux/tcp.h */
@@ -305,6 +322,7 @@ struct tcp_sock {
 	__u32 undo_marker; /* where a reduction of the window may be undone; 0: nowhere */
 	bool is_mptcp;
 	__u8 repair : 1;           /* TCP_REPAIR: a connection that is restored, not made */
+	int linger2;               /* TCP_LINGER2, jiffies; below 0: a closed socket does not wait for the other end's FIN */
 	__u8 fastopen_connect : 1; /* TCP_FASTOPEN_CONNECT */
 	__u8 syn_fastopen : 1;     /* our SYN had a Fast Open option */
 	__u32 mdev_us; /* us << 2 */
@@ -355,6 +373,7 @@ struct net_device {
 
 /* include/linux/skbuff.h */
 struct sk_buff {
+	struct sk_buff *prev;
 	unsigned int truesize;
 	int skb_iif; /* the interface that it came by */
 	struct net_device *dev;
@@ -364,6 +383,16 @@ struct sk_buff {
 	__u16 network_header;
 	unsigned char *head;
 	unsigned char *data;
+};
+
+/* include/linux/errqueue.h: what an entry of the error queue keeps in skb->cb */
+struct sock_extended_err {
+	__u32 ee_errno;
+	__u8 ee_origin;
+};
+
+struct sock_exterr_skb {
+	struct sock_extended_err ee;
 };
 
 /* include/net/tcp.h: what TCP keeps in skb->cb */

@@ -250,6 +250,8 @@ struct seen_segment {
 	__u8 has_timer; /* timer_jiffies is known */
 	__u8 listener;
 	__u8 known;
+	__u8 hint; /* SEEN_SYNACK: enum synack_hint (request.bpf.h) */
+	__u8 pad[3];
 };
 
 /* SEEN_READ: as tcp_rcv_space_adjust() finds the receive buffer (tcprcvspace.bpf.c) */
@@ -281,7 +283,11 @@ struct seen_reset {
 	__u8 fin_received;
 	__u8 trigger; /* SEEN_SEND_RESET: the flags of the packet that is answered */
 	__u8 known;
-	__u8 pad[3];
+	__u8 listener; /* as the next three, see struct reset (tcpreset.bpf.c) */
+	__u8 aborts;
+	__u8 pad;
+	__u32 accept_queue;
+	__u32 accept_queue_max;
 };
 
 /* A record of a buffer or a limit that was met; it has no connection. */

@@ -8,8 +8,10 @@
 #define TCPTOOLS_RECORD_SOCKET_BPF_H
 
 #include "cgroup.bpf.h"
+#include "ending.bpf.h"
 #include "packet.bpf.h"
 #include "record.bpf.h"
+#include "request.bpf.h"
 #include <bpf/bpf_core_read.h>
 
 /*
@@ -105,6 +107,8 @@ static __noinline void close_note(struct seen_end *e)
 	    BPF_CORE_READ(sk, __sk_common.skc_dport) != bpf_htons(e->seen.flow.rport))
 		return;
 	e->err = BPF_CORE_READ(sk, sk_err);
+	if (e->seen.old_state == TCP_SYN_SENT || e->seen.old_state == TCP_SYN_RECV)
+		e->err = connect_error(sk, e->err);
 	e->known = KNOWN_ERROR;
 	if (!HAS(sk, __sk_common.skc_flags) || !HAS(tp, bytes_acked) || e->seen.protocol != IPPROTO_TCP)
 		return;
@@ -166,6 +170,7 @@ static __noinline void synack_note(struct seen_segment *e, struct request_sock *
 		e->syn_queue = BPF_CORE_READ(icsk, icsk_accept_queue.qlen.counter);
 	TAKE(e->accept_queue, sk, sk_ack_backlog);
 	TAKE(e->accept_queue_max, sk, sk_max_ack_backlog);
+	e->hint = synack_hint(icsk, req, e->accept_queue > e->accept_queue_max);
 }
 
 /* As adjust_fill() of tcprcvspace.bpf.c. */
@@ -219,6 +224,13 @@ static __noinline void reset_note(struct seen_reset *e, struct sk_buff *skb)
 	e->shutdown = BPF_CORE_READ_BITFIELD_PROBED(sk, sk_shutdown);
 	e->fin_received = BPF_CORE_READ(sk, __sk_common.skc_flags) >> SOCK_DONE & 1;
 	bytes_note(&e->bytes, tp);
+	if (e->sk_state == TCP_LISTEN && HAS(sk, sk_max_ack_backlog) && HAS(sk, __sk_common.skc_net)) {
+		struct overflow now = overflow_of(sk);
+		e->listener = 1;
+		e->accept_queue = now.accept_queue;
+		e->accept_queue_max = now.accept_queue_max;
+		e->aborts = now.aborts;
+	}
 	e->known = 1;
 }
 

@@ -18,6 +18,7 @@ struct opening {
 #include "nested.bpf.h"
 #include "count.bpf.h"
 #include "hist.bpf.h"
+#include "ending.bpf.h"
 
 enum outcome {
 	OUTCOME_ESTABLISHED,
@@ -120,7 +121,7 @@ static __always_inline void open_end(struct sock *sk, int old, int new)
 
 	if (!s || change_taken(s, old, new))
 		return;
-	int error = new == TCP_CLOSE ? sk->sk_err : 0;
+	int error = new == TCP_CLOSE ? connect_error(sk, sk->sk_err) : 0;
 	__u8 outcome = new == TCP_ESTABLISHED ? OUTCOME_ESTABLISHED : outcome_of_error(error);
 	__u64 latency_ns = latency_of(&s->tool, tp, outcome);
 	bool partial = !s->tool.start_ns;

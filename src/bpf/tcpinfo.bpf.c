@@ -21,6 +21,7 @@ struct use_state {
 #define TOOL_STATE struct use_state
 #include "tcp.bpf.h"
 #include "nested.bpf.h"
+#include "ending.bpf.h"
 
 struct info {
 	struct head head;
@@ -254,7 +255,7 @@ static __always_inline void info_fill(struct info *e, struct sock *sk, struct tc
 	times_fill(e, tp);
 	windows_fill(e, tp);
 	e->pacing_rate = sk->sk_pacing_rate;
-	e->error = sk->sk_err;
+	e->error = state == TCP_SYN_SENT ? connect_error(sk, sk->sk_err) : sk->sk_err;
 	e->options = options_of(tp);
 	e->ca_state = BPF_CORE_READ_BITFIELD(tp, inet_conn.icsk_ca_state);
 	e->retransmits = tp->inet_conn.icsk_retransmits;

@@ -14,6 +14,7 @@ struct life {
 #include "tcp.bpf.h"
 #include "nested.bpf.h"
 #include "bytes.bpf.h"
+#include "ending.bpf.h"
 
 enum { ACTIVE_OPEN = 1, PARTIAL = 2, RST_SENT = 4, RST_RECEIVED = 8, REPORTED = 16 };
 
@@ -95,35 +96,79 @@ static __always_inline __u8 reason_of_error(int error)
 }
 
 /*
+ * Whether sk_err is what ended it. An ICMP error that IP_RECVERR lets the process see ends nothing and may wait there, so
+ * neither a close() by the process, nor a FIN that was acknowledged, is due to it. A timeout ends it by the error that
+ * is in sk_err_soft, if there is one (net/ipv4/tcp_timer.c: tcp_write_err); IP_RECVERR's is not (tcp_ipv4.c: tcp_v4_err).
+ */
+static __always_inline bool ended_by_error(struct sock *sk, struct tcp_sock *tp, int old, struct life *life, int error)
+{
+	if (!error || error == ETIMEDOUT || error == ECONNABORTED || !tp)
+		return error;
+	if (old == TCP_SYN_SENT || old == TCP_SYN_RECV || error == ECONNRESET || error == EPIPE)
+		return true;
+	if (sk->sk_err_soft != error)
+		return false;
+	if (old == TCP_FIN_WAIT2) /* keepalive, which resets first */
+		return life->flags & RST_SENT;
+	return !(old == TCP_LAST_ACK || old == TCP_CLOSING) || tp->snd_una != tp->write_seq;
+}
+
+/* Nothing that was received ended it: a reset of ours is about to leave, or nothing is sent at all. */
+static __always_inline struct ending cut_here(struct tcp_sock *tp, int old, struct life *life)
+{
+	struct ending end = {.reason = REASON_ABORTED};
+
+	if (life->flags & RST_SENT)
+		end.reason = REASON_RST_SENT;
+	else if (tp && BPF_CORE_READ_BITFIELD(tp, repair)) /* TCP_REPAIR: the connection goes on elsewhere */
+		return end;
+	else if (!tp || (!is_closing(old) && old != TCP_SYN_RECV)) /* MPTCP: the subflows send the resets */
+		end.reason = REASON_RST_SENT;
+	else
+		end.parked = true;
+	return end;
+}
+
+/* No error and no reset came before: the first FIN tells, unless it was not even acknowledged. */
+static __always_inline struct ending finished(struct sock *sk, struct tcp_sock *tp, int old, struct life *life)
+{
+	struct ending end = {.reason = fin_order(old)};
+	bool unread = tp && tp->data_segs_in != life->data_segs_in;
+
+	if (life->flags & RST_SENT)
+		end.reason = REASON_RST_SENT;
+	else if (tp && old != TCP_FIN_WAIT2 && tp->snd_una != tp->write_seq)
+		return cut_here(tp, old, life);
+	else if (old == TCP_FIN_WAIT1 || old == TCP_FIN_WAIT2)
+		/* The other end has not finished: a close() with unread data, or data that comes too late, resets. */
+		end.parked = !fin_received(sk) && (unread || sk->sk_lock.owned || (tp && tp->linger2 < 0));
+	return end;
+}
+
+/*
  * The reset that a local close() with unread data, SO_LINGER 0 or a closed listener sends leaves only after the change
  * to CLOSE, so it is told from the states: a session that leaves ESTABLISHED or CLOSE_WAIT straight for CLOSE with no
- * error is one that we reset (net/ipv4/tcp.c: tcp_close, tcp_disconnect).
+ * error is one that we reset (net/ipv4/tcp.c: tcp_close, tcp_disconnect). Where that need not be so, the record is
+ * parked, and the reset amends it.
  */
-static __always_inline struct ending how_it_ended(struct sock *sk, struct tcp_sock *tp, int old, struct life *life)
+static __always_inline struct ending how_it_ended(struct sock *sk, struct tcp_sock *tp, int old, struct life *life,
+						  int error)
 {
 	struct ending end = {};
-	int error = sk->sk_err;
-	bool unread = tp && tp->data_segs_in != life->data_segs_in;
 
 	if (error == ETIMEDOUT || error == ECONNABORTED) {
 		end.reason = reason_of_error(error);
 	} else if (life->flags & RST_RECEIVED) {
 		end.reason = old == TCP_SYN_SENT ? REASON_REFUSED : REASON_RST_RECEIVED;
 		/* Data after shutdown also ends in tcp_reset(), with no RST received: then ours follows. */
-		end.parked = is_closing(old) && unread && (sk->sk_shutdown & RCV_SHUTDOWN);
-	} else if (error) {
+		end.parked = is_closing(old) && tp && tp->data_segs_in != life->data_segs_in &&
+			     (sk->sk_shutdown & RCV_SHUTDOWN);
+	} else if (ended_by_error(sk, tp, old, life, error)) {
 		end.reason = reason_of_error(error);
-	} else if (old == TCP_SYN_SENT || old == TCP_SYN_RECV) {
+	} else if (old == TCP_SYN_SENT) {
 		end.reason = REASON_ABORTED;
-	} else if (!is_closing(old) || (life->flags & RST_SENT)) {
-		end.reason = REASON_RST_SENT;
 	} else {
-		end.reason = fin_order(old);
-		/* The other end has not finished: a close() with unread data, or data that comes too late, resets. */
-		if (old == TCP_FIN_WAIT1 || old == TCP_FIN_WAIT2)
-			end.parked = !fin_received(sk) && (unread || sk->sk_lock.owned);
-		else
-			end.parked = tp && tp->snd_una != tp->write_seq;
+		end = is_closing(old) ? finished(sk, tp, old, life) : cut_here(tp, old, life);
 	}
 	return end;
 }
@@ -233,7 +278,8 @@ static __always_inline void on_close(struct sock *sk, int old)
 
 	if (!s || change_taken(s, old, TCP_CLOSE))
 		return;
-	struct ending end = how_it_ended(sk, tp, old, &s->tool);
+	int error = old == TCP_SYN_SENT ? connect_error(sk, sk->sk_err) : sk->sk_err;
+	struct ending end = how_it_ended(sk, tp, old, &s->tool, error);
 	s->tool.flags |= REPORTED;
 	s->tool.reason = end.reason;
 	owner_follow(&s->owner, sk, old, TCP_CLOSE);
@@ -248,7 +294,7 @@ static __always_inline void on_close(struct sock *sk, int old)
 	e->sock = (__u64)sk;
 	e->reason = end.reason;
 	e->parked = end.parked;
-	e->errno_ = sk->sk_err;
+	e->errno_ = error;
 	event_submit(e, sizeof(*e));
 }
 
@@ -299,6 +345,12 @@ static __always_inline void amend(struct sock *sk, const struct owner *owner)
 	event_submit(e, sizeof(*e));
 }
 
+/* What an ending that is reported may turn out to be: a reset of ours, whatever it looked like. */
+static __always_inline bool reason_may_change(__u8 reason)
+{
+	return reason <= REASON_FIN_BOTH || reason == REASON_RST_RECEIVED || reason == REASON_ABORTED;
+}
+
 SEC("tp_btf/tcp_send_reset")
 int BPF_PROG(send_reset, struct sock *sk)
 {
@@ -316,7 +368,7 @@ int BPF_PROG(send_reset, struct sock *sk)
 		return 0;
 	s->tool.flags |= RST_SENT;
 	__u8 reason = s->tool.reason;
-	if ((s->tool.flags & REPORTED) && (reason <= REASON_FIN_BOTH || reason == REASON_RST_RECEIVED)) {
+	if ((s->tool.flags & REPORTED) && reason_may_change(reason)) {
 		s->tool.reason = REASON_RST_SENT;
 		amend(sk, &s->owner);
 	}

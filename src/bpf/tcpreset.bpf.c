@@ -16,6 +16,7 @@ struct life {
 #include "tcp.bpf.h"
 #include "bytes.bpf.h"
 #include "packet.bpf.h"
+#include "request.bpf.h"
 #include "stack.bpf.h"
 
 /* Which record it is: head.event. */
@@ -35,7 +36,13 @@ struct reset {
 	__u8 doubtful; /* received: a reset of ours that follows at once says that there was no RST */
 	__u8 disproves; /* sent: the record before this one of the same socket was no RST */
 	__u8 bare; /* made of a tracepoint's record, on a kernel without type information */
-	__u8 pad[5];
+	__u8 active;   /* the session was opened from here */
+	__u8 listener; /* what the next two, and `aborts`, are of */
+	__u8 aborts;   /* a listener whose accept queue is full resets (net.ipv4.tcp_abort_on_overflow) */
+	__u8 hint;     /* src/bin/tcpreset/hints.rs */
+	__u8 pad;
+	__u32 accept_queue;
+	__u32 accept_queue_max;
 	__u64 stack[STACK_DEPTH];
 };
 EXPORT_TYPE(reset);
@@ -93,6 +100,16 @@ static __always_inline struct reset *reset_reserve(void)
 	return e;
 }
 
+static __always_inline void listener_fill(struct reset *e, struct sock *sk)
+{
+	struct overflow now = overflow_of(sk);
+
+	e->listener = 1;
+	e->accept_queue = now.accept_queue;
+	e->accept_queue_max = now.accept_queue_max;
+	e->aborts = now.aborts;
+}
+
 /* Time and bytes, of a socket that has them. */
 static __always_inline void session_fill(struct reset *e, struct sock *sk, struct life *life)
 {
@@ -101,9 +118,12 @@ static __always_inline void session_fill(struct reset *e, struct sock *sk, struc
 
 	e->state = state == TCP_CLOSE && life->close_state ? life->close_state : state;
 	e->close_ns = life->close_ns;
+	if (state == TCP_LISTEN)
+		listener_fill(e, sk);
 	if (!tp || !life->start_ns || state == TCP_LISTEN)
 		return;
 	e->session = 1;
+	e->active = life->active_open;
 	e->partial = life->partial;
 	e->age_ns = (life->close_ns ? life->close_ns : e->head.boot_ns) - life->start_ns;
 	app_bytes(&e->tx_bytes, &e->rx_bytes, sk, tp, e->state, life->active_open);

@@ -16,12 +16,15 @@ struct tally {
 	__u32 retrans[KINDS];
 	__u8 begun;
 	__u8 timed_out; /* the timer has run out since the congestion state became Loss */
-	__u8 pad[2];
+	__u8 counts_known;
+	__u8 pad;
+	__u32 total_retrans; /* of the socket, when it was last looked at */
 };
 
 #define TOOL_STATE struct tally
 #include "tcp.bpf.h"
 #include "count.bpf.h"
+#include "request.bpf.h"
 #include "stack.bpf.h"
 
 /* Which record it is: head.event. */
@@ -48,7 +51,9 @@ struct retrans {
 	__u8 timer;   /* sent by the retransmission timer itself */
 	__u8 listener;
 	__u8 bare; /* made of a tracepoint's record: only head, err, kind and state can be known (src/bin/tcpretrans/record.rs) */
-	__u8 pad[3];
+	__u8 counted; /* in RetransSegs */
+	__u8 hint;    /* enum synack_hint */
+	__u8 pad;
 	__u64 stack[STACK_DEPTH];
 };
 EXPORT_TYPE(retrans);
@@ -60,8 +65,8 @@ struct total {
 EXPORT_TYPE(total);
 
 const volatile bool reports_err = false; /* tcp_retransmit_skb has its third argument (6.16) */
-const volatile bool failed = false;      /* show attempts that failed */
-const volatile bool lossprobe = false;   /* show loss probes that failed */
+const volatile bool failed = false;      /* show attempts that the kernel does not count */
+const volatile bool lossprobe = false;   /* show such loss probes */
 const volatile bool counting = false;    /* per flow, in the kernel */
 const volatile bool totals = false;      /* one record per socket instead */
 
@@ -106,6 +111,25 @@ static __always_inline __u8 kind_of(struct tcp_sock *tp, __u16 flags, __u8 ca_st
 	if (ca_state == TCP_CA_RECOVERY)
 		return KIND_FAST;
 	return probe_is_due(&tp->inet_conn) ? KIND_TLP : KIND_OTHER;
+}
+
+/*
+ * Whether the kernel counts the attempt in RetransSegs: it does as soon as the segment is made, whatever becomes of it
+ * (net/ipv4/tcp_output.c: __tcp_retransmit_skb). The errors of before that may come from below, too, so the socket's own
+ * count tells, once it is known.
+ */
+static __always_inline bool is_counted(struct tcp_sock *tp, struct sock_state *s, int err)
+{
+	bool early = err == -EBUSY || err == -EAGAIN || err == -EINVAL || err == -ENOMEM || err == -EHOSTUNREACH;
+
+	if (!reports_err || !s)
+		return !early;
+	__u32 total = tp->total_retrans;
+	if (early && s->tool.counts_known)
+		early = total == s->tool.total_retrans;
+	s->tool.total_retrans = total;
+	s->tool.counts_known = 1;
+	return !early;
 }
 
 /* ---------------------------------------------------------------- totals per socket */
@@ -172,6 +196,7 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 	if (new == TCP_SYN_SENT || old == TCP_LISTEN) {
 		__builtin_memset(&s->tool, 0, sizeof(s->tool));
 		s->tool.begun = 1;
+		s->tool.counts_known = new == TCP_SYN_SENT; /* a child begins with those of its SYN/ACK */
 	}
 	owner_follow(&s->owner, sk, old, new);
 	if (totals && old != TCP_LISTEN && new != TCP_LISTEN) {
@@ -206,7 +231,7 @@ static __always_inline void segment_fill(struct retrans *e, struct tcp_sock *tp,
 	e->in_flight_bytes = tp->snd_nxt - tp->snd_una;
 	e->syn_queue = e->accept_queue = e->accept_queue_max = 0;
 	e->listener = 0;
-	e->bare = e->pad[0] = e->pad[1] = e->pad[2] = 0;
+	e->bare = e->hint = e->pad = 0;
 	bool timed = e->ca_state == TCP_CA_LOSS;
 	e->attempt = timed ? tp->inet_conn.icsk_retransmits : 0;
 	/* Its handler has taken the pending event; a retransmission that an ACK clocks out leaves the timer armed. */
@@ -229,6 +254,7 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	__u32 segs = BPF_CORE_READ(cb, tcp_gso_segs);
 	struct sock_state *s = state_make(sk);
 	__u8 kind = kind_of(tp, flags, ca_state, s);
+	bool counted = is_counted(tp, s, err);
 	if (s) {
 		owner_note(&s->owner, sk);
 		owner = s->owner;
@@ -236,11 +262,11 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	if (totals) {
 		if (s)
 			tally_begin(&s->tool, tp);
-		if (s && !err && kind < KINDS)
+		if (s && counted && kind < KINDS)
 			__sync_fetch_and_add(&s->tool.retrans[kind], segs);
 		return 0;
 	}
-	if (err && !failed && !(lossprobe && kind == KIND_TLP))
+	if (!counted && !failed && !(lossprobe && kind == KIND_TLP))
 		return 0;
 	flow_of(&flow, sk, tp);
 	if (!event_wanted(sk, &flow, &owner))
@@ -255,6 +281,7 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	head_fill(&e->head, sk, &flow, &owner, RETRANSMITTED);
 	e->segs = segs;
 	e->err = err;
+	e->counted = counted;
 	e->tcp_flags = flags;
 	e->kind = kind;
 	e->state = sk->__sk_common.skc_state;
@@ -278,12 +305,14 @@ static __always_inline void synack_fill(struct retrans *e, struct sock *sk, stru
 	e->kind = KIND_SYNACK;
 	e->state = TCP_SYN_RECV;
 	e->attempt = BPF_CORE_READ(req, num_retrans) + 1; /* counted after the event */
+	e->counted = 1;
 	if (sk->__sk_common.skc_state != TCP_LISTEN)      /* a fast-open child sends its own */
 		return;
 	e->listener = 1;
 	e->syn_queue = BPF_CORE_READ(icsk, icsk_accept_queue.qlen.counter);
 	e->accept_queue = sk->sk_ack_backlog;
 	e->accept_queue_max = sk->sk_max_ack_backlog;
+	e->hint = synack_hint(icsk, req, e->accept_queue > e->accept_queue_max);
 }
 
 /* The listener is not locked here, whoever holds its lock may be in accept(): only what is remembered counts. */

@@ -4,6 +4,7 @@
 //! The kernel half (`src/bpf/record.bpf.c`) hands over what the records have. A command translates that into the
 //! records that its own kernel half would send, so that everything behind them is the same.
 
+mod attempt;
 mod external;
 mod format;
 mod owners;
@@ -16,6 +17,7 @@ use std::path::Path;
 use anyhow::Result;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 
+pub use self::attempt::is_counted;
 pub use self::sockets::{Socket, Sockets};
 pub use self::wanted::Wanted;
 use crate::cli::{Run, Usage};

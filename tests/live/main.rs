@@ -10,6 +10,8 @@
 mod agent;
 mod cgroups;
 mod config;
+mod errors;
+mod failed_retransmissions;
 mod formats;
 mod front;
 mod links;
@@ -21,6 +23,7 @@ mod opens;
 mod pair;
 mod peer;
 mod records;
+mod reset_hints;
 mod scratch;
 mod servers;
 mod sockbuf;
@@ -78,6 +81,8 @@ fn main() -> ExitCode {
     }
     let mut trials = [
         config::tests(),
+        errors::tests(),
+        failed_retransmissions::tests(),
         formats::tests(),
         front::tests(),
         links::tests(),
@@ -85,6 +90,7 @@ fn main() -> ExitCode {
         namespaces::tests(),
         opens::tests(),
         records::tests(),
+        reset_hints::tests(),
         servers::tests(),
         sockbuf::tests(),
         stats::tests(),

@@ -137,6 +137,12 @@ pub fn needs_failed_retransmissions() -> Result<()> {
     needs("the error of a retransmission (since 6.16)", reported)
 }
 
+/// The kernel says why it resets, and reports resets that no socket sends.
+pub fn needs_reset_reasons() -> Result<()> {
+    let reported = tracepoint::arguments("tcp_send_reset") > 2;
+    needs("resets without a socket (since 6.10)", reported)
+}
+
 fn needs(feature: &'static str, present: bool) -> Result<()> {
     if present {
         return Ok(());

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use anyhow::Result;
 use nix::errno::Errno;
 use tcptools::names::state::{CLOSE, ESTABLISHED, SYN_RECV, SYN_SENT};
-use tcptools::record::{Event, Sockets, Translate, Wanted, head, refuse, types};
+use tcptools::record::{Event, Sockets, Translate, Wanted, head, is_counted, refuse, types};
 use tcptools::types::{Record, bytes_of, flow, known, owner, seen, seen_kind};
 
 use super::bpf::types::connect;
@@ -160,7 +160,7 @@ impl Translate for Opens {
         }
         match (seen.kind, seen.old_state, seen.state) {
             (seen_kind::RECEIVE_RESET, ..) => opening.reset = true,
-            (seen_kind::RETRANSMIT, _, SYN_SENT) if seen.err == 0 => {
+            (seen_kind::RETRANSMIT, _, SYN_SENT) if is_counted(seen.err) => {
                 opening.syn_retrans += 1;
                 opening.flow = seen.flow;
             }

@@ -109,24 +109,40 @@ fn ending(old: u8, life: &Life) -> (u8, bool) {
     }
 }
 
-/// how_it_ended() of tcplife.bpf.c, where the socket's error is known.
-fn reason_by_error(old: u8, life: &Life, err: u8) -> u8 {
-    match Errno::from_raw(err.into()) {
+/// how_it_ended() of tcplife.bpf.c, where the socket's error is known. A reset of ours that follows amends the row.
+fn reason_by_error(seen: &seen, life: &Life, end: &seen_end) -> u8 {
+    let old = seen.old_state;
+    let acked = end.known & known::TCP == 0 || end.bytes.wqueue == 0;
+    // The process has not read what IP_RECVERR told it: nothing ended by that.
+    let finished = match old {
+        FIN_WAIT2 => !life.rst_sent,
+        LAST_ACK | CLOSING => acked,
+        _ => false,
+    };
+    match Errno::from_raw(end.err.into()) {
         Errno::ETIMEDOUT => TIMEOUT,
         Errno::ECONNABORTED => ABORTED,
         _ if life.rst_received && old == SYN_SENT => REFUSED,
         _ if life.rst_received => RST_RECEIVED,
+        _ if end.err == 0 || finished => reason_by_state(seen, life, acked),
         Errno::ECONNREFUSED => REFUSED,
         Errno::ECONNRESET | Errno::EPIPE => RST_RECEIVED,
-        _ if err != 0 => UNREACHABLE,
-        _ if matches!(old, SYN_SENT | SYN_RECV) => ABORTED,
+        _ => UNREACHABLE,
+    }
+}
+
+/// No error has ended it, and nothing that came.
+fn reason_by_state(seen: &seen, life: &Life, acked: bool) -> u8 {
+    match seen.old_state {
+        SYN_SENT => ABORTED,
         _ if life.rst_sent => RST_SENT,
-        _ => match old {
-            FIN_WAIT1 | FIN_WAIT2 => FIN_LOCAL,
-            LAST_ACK => FIN_REMOTE,
-            CLOSING => FIN_BOTH,
-            _ => RST_SENT,
-        },
+        FIN_WAIT2 => FIN_LOCAL,
+        LAST_ACK if acked => FIN_REMOTE,
+        CLOSING if acked => FIN_BOTH,
+        // Its subflows send the resets.
+        FIN_WAIT1 if seen.protocol != TCP => FIN_LOCAL,
+        _ if seen.protocol != TCP => RST_SENT,
+        _ => ABORTED,
     }
 }
 
@@ -346,7 +362,7 @@ impl Sessions {
             ..Ended::default()
         };
         if let Some(end) = end.filter(|end| end.known & known::ERROR != 0) {
-            closed.reason = reason_by_error(seen.old_state, life, end.err);
+            closed.reason = reason_by_error(seen, life, end);
             closed.errno_ = end.err;
             closed.mptcp = if seen.protocol == TCP { 0 } else { 2 };
             account::complete_at_close(&mut closed, &ended, end);

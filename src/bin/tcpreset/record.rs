@@ -102,6 +102,7 @@ fn row(
         row.state = life.close_state;
     }
     row.close_ns = life.close_ns;
+    row.active = (life.opened_here == Some(true)).into();
     if life.start_ns != 0 && state != LISTEN {
         let end = match life.close_ns {
             0 => seen.at_ns,
@@ -225,6 +226,12 @@ impl Translate for Resets {
             owner.source = pid_source::LISTENER;
         }
         row.trigger = reset.map_or(0, |reset| reset.trigger);
+        if let Some(told) = told {
+            row.listener = told.listener;
+            row.aborts = told.aborts;
+            row.accept_queue = told.accept_queue;
+            row.accept_queue_max = told.accept_queue_max;
+        }
         if wanted.passes(&seen.flow, &owner) {
             let mut head = head(seen, &owner, kind);
             head.cookie = cookie;

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use tcptools::names::ca_state::{LOSS, RECOVERY};
 use tcptools::names::state::{SYN_RECV, SYN_SENT};
-use tcptools::record::{Event, Translate, Wanted, head, refuse, types};
+use tcptools::record::{Event, Translate, Wanted, head, is_counted, refuse, types};
 use tcptools::types::{Record, bytes_of, decode, owner, pid_source, seen, seen_kind, seen_segment};
 
 use super::bpf::types::retrans;
@@ -103,6 +103,7 @@ fn of_request(segment: &seen_segment) -> retrans {
         syn_queue: segment.syn_queue,
         accept_queue: segment.accept_queue,
         accept_queue_max: segment.accept_queue_max,
+        hint: segment.hint,
         ..retrans::default()
     }
 }
@@ -165,12 +166,14 @@ impl Translate for Retransmits {
             Some(segment) => of_segment(segment, kind_of(segment, timed_out)),
             None => bare(seen),
         };
-        let shown = seen.err == 0 || self.failed || (self.lossprobe && row.kind == TLP);
+        let counted = is_counted(seen.err);
+        let shown = counted || self.failed || (self.lossprobe && row.kind == TLP);
         if !shown || !wanted.passes(&seen.flow, &owner) {
             return;
         }
         let row = retrans {
             err: seen.err,
+            counted: counted.into(),
             state,
             ..row
         };

@@ -12,6 +12,7 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
     libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{self, Backlog, MsgFlags, Shutdown, SockFlag, SockaddrStorage},
     unistd,
 };
@@ -84,6 +85,7 @@ pub fn execute(verb: &str, args: &[&str]) -> Result<String> {
             return socket::getpeername::<SockaddrStorage>(number(args, 0)?).map(|a| a.to_string());
         }
         "info" => return info(number(args, 0)?),
+        "error" => return error(number(args, 0)?),
         _ => {}
     }
     act(verb, number(args, 0)?, args).map(|()| String::new())
@@ -115,6 +117,15 @@ fn act(verb: &str, fd: RawFd, args: &[&str]) -> Result<()> {
         "drop" => sys::drop_incoming(fd),
         "undrop" => sys::set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32),
         "drained" => drained(fd),
+        "errqueue" => errqueue(fd),
+        "polled" => polled(fd),
+        "linger" => {
+            let wait = libc::linger {
+                l_onoff: 1,
+                l_linger: number(args, 1)?,
+            };
+            sys::set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &wait)
+        }
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -172,6 +183,20 @@ fn receive(fd: RawFd, exactly: Option<usize>) -> Result<String> {
     Ok(got.to_string())
 }
 
+/// Returns when poll() tells of an error, which stays.
+fn polled(fd: RawFd) -> Result<()> {
+    let mut fds = [PollFd::new(borrow(fd), PollFlags::empty())];
+    match poll(&mut fds, PollTimeout::from(10_000u16))? {
+        0 => Err(Errno::ETIMEDOUT),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the first entry of the error queue.
+fn errqueue(fd: RawFd) -> Result<()> {
+    socket::recv(fd, &mut [0; 256], MsgFlags::MSG_ERRQUEUE).map(drop)
+}
+
 /// Returns when the peer has acknowledged everything.
 fn drained(fd: RawFd) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -182,6 +207,12 @@ fn drained(fd: RawFd) -> Result<()> {
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// `SO_ERROR`, which is taken away.
+fn error(fd: RawFd) -> Result<String> {
+    let bytes = sys::get_option::<4>(fd, libc::SOL_SOCKET, libc::SO_ERROR)?;
+    Ok(i32::from_ne_bytes(bytes).to_string())
 }
 
 fn cookie(fd: RawFd) -> Result<String> {

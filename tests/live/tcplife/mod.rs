@@ -3,6 +3,7 @@
 
 mod active;
 mod closing;
+mod cut;
 mod details;
 mod early_ends;
 mod families;
@@ -23,6 +24,7 @@ use libtest_mimic::Trial;
 pub fn tests() -> Vec<Trial> {
     [
         closing::tests(),
+        cut::tests(),
         resets::tests(),
         given_up::tests(),
         early_ends::tests(),
