@@ -38,7 +38,10 @@ pub mod lacks;
 mod lost;
 pub mod message;
 pub mod names;
+mod namespace_worker;
 mod namespaces;
+#[cfg(test)]
+mod noise;
 pub mod output;
 pub mod packed;
 pub mod pending;

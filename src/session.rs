@@ -13,6 +13,7 @@ use anyhow::{Context, Result, anyhow};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapHandle, Object, OpenObject, PrintLevel, ProgramMut, set_print};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::cli::Run;
@@ -35,6 +36,15 @@ const TABLE_SOCKETS: u32 = 128 * 1024;
 /// How often the reader looks by itself: the kernel half wakes it only when the buffer fills.
 const TICK: Duration = Duration::from_millis(50);
 
+/// What this side could not look at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unseen {
+    /// Network namespaces that could not be entered.
+    pub unvisited: u64,
+    /// Destroyed sockets whose statistics the kernel told, but too fast for this side.
+    pub statistics_lost: u64,
+}
+
 /// What a tool does with its records.
 pub trait Handler {
     /// Writes the header line, if there is one.
@@ -50,6 +60,10 @@ pub trait Handler {
     /// Occurrences that a table on this side had no room for.
     fn uncounted(&self) -> u64 {
         0
+    }
+    /// What could not be looked at: see [`Unseen`].
+    fn unseen(&self) -> Unseen {
+        Unseen::default()
     }
     /// After every batch, and at least every 50 ms.
     fn tick(&mut self, _out: &mut Printer) {}
@@ -134,6 +148,7 @@ impl<'a> Session<'a> {
         // Until the handlers are there a signal waits: an early one must end the run as properly as a late one.
         // Blocking cannot fail for valid signals.
         let _ = signals().thread_block();
+        more_descriptors();
         let lacks = crate::lacks::known();
         let records = record::is_needed();
         if run.verbose {
@@ -151,6 +166,11 @@ impl<'a> Session<'a> {
     /// Whether the command is to be run by [`record::run`], for what the kernel lacks.
     pub fn has_only_records(&self) -> bool {
         self.records
+    }
+
+    /// The command's name.
+    pub(crate) fn tool(&self) -> &'static str {
+        self.tool
     }
 
     /// See [`record::types`].
@@ -271,7 +291,7 @@ impl<'a> Session<'a> {
         let link = iter::attach(&program, map.as_ref().map(AsFd::as_fd))?;
         match map {
             Some(_) => Ok(Visit::AtOnce(link)),
-            None => Visit::by_namespace(&link),
+            None => Ok(Visit::by_namespace(self.tool, link)),
         }
     }
 
@@ -432,12 +452,15 @@ impl<'a> Session<'a> {
                 "{tool}: up to {skipped} events not seen: they came while this program was at work on the same CPU, and the kernel skips such"
             );
         }
+        let unseen = handler.unseen();
         let mut fields = vec![
             ("events", Some(printer.rows)),
             ("lost", Some(gone.lost)),
             ("untracked", Some(gone.untracked)),
             ("uncounted", Some(gone.uncounted)),
             ("skipped", Some(skipped)),
+            ("unvisited", Some(unseen.unvisited)),
+            ("statistics_lost", Some(unseen.statistics_lost)),
         ];
         fields.extend(meter.into_iter().flat_map(|m| m.tell(printer.rows, &gone)));
         handler.summary(&mut printer.sink.buf, &fields);
@@ -462,11 +485,20 @@ fn buffer_bytes(kib: u32) -> u32 {
 }
 
 /// Loading programs takes some memory for a moment: types, instructions. What is free again shall be the host's.
-fn give_back_memory() {
+pub(crate) fn give_back_memory() {
     // SAFETY: releases what the allocator does not use; no pointer becomes invalid.
     #[cfg(target_env = "gnu")]
     unsafe {
         nix::libc::malloc_trim(0);
+    }
+}
+
+/// As many as may be: a command that watches every network namespace needs a descriptor for each.
+fn more_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 

@@ -17,7 +17,7 @@ use tcptools::count::{self, Counts, MAX_FLOWS};
 use tcptools::iter::Visit;
 use tcptools::names::tcp_state;
 use tcptools::output::{Column, Format, Rows, Shown, Style, comm, family, pid};
-use tcptools::session::{Figures, Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session, Unseen};
 use tcptools::stack;
 use tcptools::table::Table;
 use tcptools::talkers::{By, Sent, Talkers};
@@ -400,6 +400,13 @@ impl Handler for Totals {
 
     fn finish(&mut self, out: &mut Printer) {
         self.print(out);
+    }
+
+    fn unseen(&self) -> Unseen {
+        Unseen {
+            unvisited: self.open.unvisited(),
+            ..Unseen::default()
+        }
     }
 
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {

@@ -22,9 +22,9 @@ use crate::cli::{Run, Usage};
 use crate::clock::{boot_ns, monotonic_ns};
 use crate::filter::Filter;
 use crate::preflight::{KERNEL_BTF, Trouble};
-use crate::session::{Figures, Handler, Printer, Session};
+use crate::session::{Figures, Handler, Printer, Session, Unseen};
 use crate::types::{decode, head, owner, seen, seen_end, seen_kind};
-use crate::{lacks, source};
+use crate::{lacks, namespaces, source};
 
 crate::skeleton!("record");
 
@@ -107,6 +107,11 @@ pub trait Translate {
 
     /// When every probe is attached, and there still are privileges.
     fn attached(&mut self) {}
+
+    /// See [`Handler::unseen`].
+    fn unseen(&self) -> Unseen {
+        Unseen::default()
+    }
 
     /// One event. `out` takes records of the command's own.
     fn event(&mut self, event: Event<'_, Self::Tool>, wanted: &Wanted, out: &mut dyn FnMut(&[u8]));
@@ -210,6 +215,7 @@ pub fn run(
         _ => session.say(blank),
     }
     let mut translated = Translated {
+        tool: session.tool(),
         sockets: Sockets::new(by_flow),
         seeds: session.seeds(),
         wanted,
@@ -240,6 +246,7 @@ fn refuse_lockdown() -> Result<()> {
 
 /// A handler of tracepoints' records, in front of the command's.
 struct Translated<'h, T: Translate, H> {
+    tool: &'static str,
     sockets: Sockets<T::Tool>,
     seeds: bool,
     wanted: Wanted,
@@ -268,6 +275,10 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
             self.sockets.seed();
         }
         self.translate.attached();
+        let unvisited = self.translate.unseen().unvisited;
+        if unvisited > 0 {
+            namespaces::say_unvisited(self.tool, "what is asked of their sockets", unvisited);
+        }
         self.handler.attached();
     }
 
@@ -330,6 +341,10 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
 
     fn uncounted(&self) -> u64 {
         self.handler.uncounted()
+    }
+
+    fn unseen(&self) -> Unseen {
+        self.translate.unseen()
     }
 
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {

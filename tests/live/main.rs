@@ -10,6 +10,7 @@
 mod agent;
 mod cgroups;
 mod config;
+mod foreign;
 mod front;
 mod missing;
 mod namespaces;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
     }
     let mut trials = [
         config::tests(),
+        foreign::tests(),
         front::tests(),
         namespaces::tests(),
         opens::tests(),
