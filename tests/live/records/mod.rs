@@ -9,6 +9,7 @@ mod lockdown;
 mod opens;
 mod scene;
 mod sockbuf;
+mod statistics;
 mod sums;
 mod tcpinfo;
 mod tcplife;
@@ -34,6 +35,7 @@ pub fn tests() -> Vec<Trial> {
         lockdown::tests(),
         opens::tests(),
         sockbuf::tests(),
+        statistics::tests(),
         sums::tests(),
         tcpinfo::tests(),
         tcplife::tests(),
