@@ -4,6 +4,11 @@
 //! The kernel half (`src/bpf/record.bpf.c`) hands over what the records have. A command translates that into the
 //! records that its own kernel half would send, so that everything behind them is the same.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 mod external;
 mod format;
 mod owners;
@@ -290,7 +295,7 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
         let Some(&(mut event)) = decode::<seen>(record) else {
             return;
         };
-        event.at_ns += self.behind_ns;
+        event.at_ns = event.at_ns.saturating_add(self.behind_ns);
         let handler = &mut *self.handler;
         let mut tell = |record: &[u8]| handler.record(record, out);
         let owner = self.sockets.owner_by_ends(&event);
@@ -336,7 +341,8 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
     }
 
     fn untracked(&self) -> u64 {
-        self.sockets.untracked() + self.handler.untracked()
+        let own = self.sockets.untracked();
+        own.saturating_add(self.handler.untracked())
     }
 
     fn uncounted(&self) -> u64 {
