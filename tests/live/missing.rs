@@ -129,6 +129,12 @@ pub fn needs_failed_retransmissions() -> Result<()> {
     needs("the error of a retransmission (since 6.16)", reported)
 }
 
+/// Clocks of a process's own.
+pub fn needs_time_namespaces() -> Result<()> {
+    let found = std::path::Path::new("/proc/self/ns/time").exists();
+    needs("time namespaces (since 5.6)", found)
+}
+
 fn needs(feature: &'static str, present: bool) -> Result<()> {
     if present {
         return Ok(());

@@ -107,6 +107,20 @@ impl Tool {
         Self::prepared(limit, features, name, args)
     }
 
+    /// As `start_reduced`, by another program that runs what its arguments end with.
+    pub fn start_through(
+        runner: &[&str],
+        features: &str,
+        name: &str,
+        args: &[&str],
+    ) -> Result<Self> {
+        let (program, rest) = runner.split_first().context("a program")?;
+        let mut command = Command::new(program);
+        command.args(rest).arg(path(name));
+        command.env("TCPTOOLS_WITHOUT", features);
+        Self::launch(command, name, args, Stdio::piped())?.collecting()
+    }
+
     fn prepared(
         prepare: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
         features: &str,

@@ -5,6 +5,7 @@
 
 mod btf;
 mod bytes;
+mod clocks;
 mod lockdown;
 mod opens;
 mod scene;
@@ -32,6 +33,7 @@ pub fn tests() -> Vec<Trial> {
     [
         btf::tests(),
         bytes::tests(),
+        clocks::tests(),
         lockdown::tests(),
         opens::tests(),
         sockbuf::tests(),
