@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapHandle, Object, OpenObject, PrintLevel, ProgramMut, set_print};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -225,6 +225,9 @@ impl<'a> Session<'a> {
         }
         enable_deep_twins(object);
         for mut map in object.maps_mut() {
+            let constants = map.name().to_string_lossy().ends_with(".rodata");
+            // Where a tool's flags go: without it they would be ignored.
+            ensure!(!constants || map.initial_value().is_some(), "no constants");
             if map.name() == "events" {
                 map.set_max_entries(self.buffer_bytes())?;
             } else if self.table() && map.name().to_string_lossy().ends_with("_by_address") {
@@ -256,10 +259,10 @@ impl<'a> Session<'a> {
 
     /// The variant, and the map whose elements it visits.
     fn visiting(&self, name: &str) -> (String, Option<&'static str>) {
-        match (self.table(), self.lacks.map_elements != 0) {
-            (true, _) => (format!("{name}_by_address"), Some("sockets_by_address")),
-            (false, true) => (format!("{name}_by_namespace"), None),
-            (false, false) => (name.to_owned(), Some("sockets")),
+        match self.table() {
+            true => (format!("{name}_by_address"), Some("sockets_by_address")),
+            false if crate::lacks::refuses_map_elements() => (format!("{name}_by_namespace"), None),
+            false => (name.to_owned(), Some("sockets")),
         }
     }
 

@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // its output is for people, in no pipeline
 
 mod agent;
+mod attached;
 mod cgroups;
 mod config;
 mod foreign;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         };
     }
     let mut trials = [
+        attached::tests(),
         config::tests(),
         foreign::tests(),
         front::tests(),

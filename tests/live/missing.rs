@@ -129,6 +129,15 @@ pub fn needs_failed_retransmissions() -> Result<()> {
     needs("the error of a retransmission (since 6.16)", reported)
 }
 
+/// Sockets have storage for the commands' programs (since 5.11).
+pub fn stores() -> bool {
+    static LACKS: LazyLock<bool> = LazyLock::new(|| {
+        let run = tool::run("tcplife", &["--verbose", "--duration", "1ms"]);
+        run.is_ok_and(|run| run.stderr.contains("sk_storage: 1"))
+    });
+    !*LACKS
+}
+
 /// Clocks of a process's own.
 pub fn needs_time_namespaces() -> Result<()> {
     let found = std::path::Path::new("/proc/self/ns/time").exists();
