@@ -21,6 +21,7 @@ mod pair;
 mod peer;
 mod records;
 mod scratch;
+mod servers;
 mod sockbuf;
 mod stats;
 mod tcpaccept;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         namespaces::tests(),
         opens::tests(),
         records::tests(),
+        servers::tests(),
         sockbuf::tests(),
         stats::tests(),
         tcpaccept::tests(),
