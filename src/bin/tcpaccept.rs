@@ -15,6 +15,7 @@ use tcptools::cli::{self, Common, PinnedMaps, duration};
 use tcptools::clock::boot_ns;
 use tcptools::count::Every;
 use tcptools::names::tcp_state;
+use tcptools::output::schema::{self, Kind};
 use tcptools::output::{
     Column, Format, Rows, Shown, Style, comm, family, laddr, lport, pid, raddr, rport,
 };
@@ -272,7 +273,7 @@ fn run(args: Args) -> Result<()> {
         let event = |_: &accept| "accept";
         return session.run(skel.object_mut(), &mut EachRow { rows, event });
     };
-    style.time |= interval.is_some() && style.format != Format::Json;
+    style.time |= interval.is_some() && style.format == Format::Table;
     let mut summary = Summary {
         table: Table::new(&skel.maps.listeners)?,
         interval: Table::new(&skel.maps.data_interval)?,
@@ -285,6 +286,14 @@ fn run(args: Args) -> Result<()> {
     session.run(skel.object_mut(), &mut summary)
 }
 
+/// Every kind of row, with its columns.
+fn kinds() -> Vec<Kind> {
+    vec![
+        Kind::row("accept", &columns()),
+        Kind::row("listener", &summary_columns()),
+    ]
+}
+
 fn main() -> ExitCode {
-    cli::main("tcpaccept", run)
+    schema::answer(kinds).unwrap_or_else(|| cli::main("tcpaccept", run))
 }

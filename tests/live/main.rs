@@ -12,7 +12,9 @@ mod attached;
 mod cgroups;
 mod config;
 mod foreign;
+mod formats;
 mod front;
+mod links;
 mod missing;
 mod namespaces;
 mod net;
@@ -78,7 +80,9 @@ fn main() -> ExitCode {
         attached::tests(),
         config::tests(),
         foreign::tests(),
+        formats::tests(),
         front::tests(),
+        links::tests(),
         namespaces::tests(),
         opens::tests(),
         records::tests(),
