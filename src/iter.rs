@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! BPF iterators: a program that visits every object of a kind once.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 
 use anyhow::{Context, Result};
 use libbpf_rs::{IterOpts, Link, MapIterOpts, ProgramMut, libbpf_sys};
 
-use crate::{namespaces, privileges};
+use crate::namespace_worker::{NamespaceWorker, Visited};
+use crate::namespaces;
 
 /// Attaches an iterator: over `map`'s elements, or over what its section names.
 ///
@@ -38,7 +42,7 @@ pub fn run(link: &impl AsFd) -> Result<Vec<u8>> {
     loop {
         match iter.read(&mut chunk) {
             Ok(0) => return Ok(all),
-            Ok(n) => all.extend_from_slice(&chunk[..n]),
+            Ok(n) => all.extend_from_slice(chunk.get(..n).unwrap_or_default()),
             // The kernel pauses a long iteration this way.
             Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
             Err(e) => return Err(e).context("cannot read the iterator"),
@@ -50,7 +54,7 @@ fn start(link: &impl AsFd) -> std::io::Result<File> {
     // SAFETY: a system call on a descriptor that is open.
     let fd = unsafe { libbpf_sys::bpf_iter_create(link.as_fd().as_raw_fd()) };
     match fd {
-        ..0 => Err(std::io::Error::from_raw_os_error(-fd)),
+        ..0 => Err(std::io::Error::from_raw_os_error(fd.wrapping_neg())),
         // SAFETY: it is new, so nobody else has it.
         _ => Ok(unsafe { File::from_raw_fd(fd) }),
     }
@@ -60,21 +64,20 @@ fn start(link: &impl AsFd) -> std::io::Result<File> {
 pub enum Visit {
     /// One iterator sees them all.
     AtOnce(Link),
-    /// It sees those of the network namespace that it is run in: here, and in others.
-    ByNamespace(Vec<Visitor>, Arc<OwnedFd>),
+    /// It sees those of the network namespace that it is run in: here, and in all others that there are by then.
+    ByNamespace(EachNamespace),
 }
 
 impl Visit {
-    /// For an iterator that only sees its own network namespace. Those that there are now, and that this process may
-    /// enter, have each a thread in it, since later there is no privilege to enter any.
-    ///
-    /// # Errors
-    /// When there are no more descriptors.
-    pub fn by_namespace(link: &Link) -> Result<Self> {
-        let link = Arc::new(link.as_fd().try_clone_to_owned()?);
-        let others = namespaces::others();
-        let visitors = others.into_iter().map(|n| Visitor::new(n, link.clone()));
-        Ok(Self::ByNamespace(visitors.collect(), link))
+    /// For an iterator that only sees its own network namespace. To be called before there are other threads than that
+    /// for signals.
+    pub fn by_namespace(tool: &'static str, link: Link) -> Self {
+        Self::ByNamespace(EachNamespace {
+            tool,
+            worker: NamespaceWorker::start(&link).ok(),
+            link,
+            unvisited: Cell::new(0),
+        })
     }
 
     /// Visits each socket once, and returns what was written of them.
@@ -82,41 +85,42 @@ impl Visit {
     /// # Errors
     /// See [`run`].
     pub fn run(&self) -> Result<Vec<u8>> {
-        let (visitors, link) = match self {
-            Self::AtOnce(link) => return run(link),
-            Self::ByNamespace(visitors, link) => (visitors, link),
-        };
-        let asked = visitors.iter().filter(|v| v.ask.send(()).is_ok());
-        let asked: Vec<_> = asked.collect();
-        let mut all = run(link)?;
-        // One whose namespace could not be entered has ended.
-        for answer in asked.iter().filter_map(|v| v.answer.recv().ok()) {
-            all.extend(answer?);
+        match self {
+            Self::AtOnce(link) => run(link),
+            Self::ByNamespace(each) => each.run(),
         }
-        Ok(all)
+    }
+
+    /// The most network namespaces that any visit had to leave out.
+    pub fn unvisited(&self) -> u64 {
+        match self {
+            Self::AtOnce(_) => 0,
+            Self::ByNamespace(each) => each.unvisited.get(),
+        }
     }
 }
 
-/// A thread in another network namespace, which runs the iterator there when it is asked to.
-pub struct Visitor {
-    ask: Sender<()>,
-    answer: Receiver<Result<Vec<u8>>>,
+/// See [`Visit::ByNamespace`].
+pub struct EachNamespace {
+    tool: &'static str,
+    link: Link,
+    /// `None` where there can be no other process: then only the own namespace is visited.
+    worker: Option<NamespaceWorker>,
+    unvisited: Cell<u64>,
 }
 
-impl Visitor {
-    fn new(namespace: File, link: Arc<OwnedFd>) -> Self {
-        let (ask, asked) = channel();
-        let (say, answer) = channel();
-        // Ends when `ask` is dropped. If there can be no thread the channels are closed, as if it had not got in.
-        let body = move || {
-            if !namespaces::enter(&namespace) {
-                return;
-            }
-            drop(namespace);
-            privileges::drop_unless(|| start(&link).is_err());
-            while asked.recv().is_ok() && say.send(run(&link)).is_ok() {}
+impl EachNamespace {
+    fn run(&self) -> Result<Vec<u8>> {
+        let Visited { bytes, unvisited } = match &self.worker {
+            Some(worker) => worker.visit()?,
+            None => Visited {
+                bytes: run(&self.link)?,
+                unvisited: namespaces::count_others(),
+            },
         };
-        let _ = thread::Builder::new().stack_size(256 * 1024).spawn(body);
-        Self { ask, answer }
+        if unvisited > self.unvisited.replace(self.unvisited.get().max(unvisited)) {
+            namespaces::say_unvisited(self.tool, "what is open", unvisited);
+        }
+        Ok(bytes)
     }
 }

@@ -2,17 +2,20 @@
 //! What the running kernel denies to tracing programs, found by trying: versions lie, because distributions backport.
 //!
 //! The first try is the command itself, as if nothing were denied: where that is so, as since 5.12, no question costs
-//! any time. Only when its programs are refused is the kernel asked, and the command begins anew, once.
+//! any time. Only when its programs are refused is the kernel asked, and the command begins anew, once. What also new
+//! kernels may refuse, to visit the elements of a map, is asked before, by the commands that would do so.
 
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
-use std::sync::OnceLock;
+use std::os::fd::AsFd;
+use std::sync::{LazyLock, OnceLock};
 
+use anyhow::Result;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
 use crate::record::done_without;
-use crate::source;
 use crate::types::lacks;
+use crate::{iter, source};
 
 crate::skeleton!("lacks");
 
@@ -32,9 +35,27 @@ impl std::error::Error for Anew {}
 
 /// What is known so far: nothing is denied, unless `explains_refusal` has found something.
 pub fn known() -> lacks {
-    let mut known = FOUND.get().copied().unwrap_or_default();
-    known.map_elements |= u8::from(done_without("map_elements"));
-    known
+    FOUND.get().copied().unwrap_or_default()
+}
+
+/// Whether the kernel refuses to visit the elements of a map. It is asked once, which takes some milliseconds.
+pub fn refuses_map_elements() -> bool {
+    static REFUSED: LazyLock<bool> =
+        LazyLock::new(|| done_without("map_elements") || visit_elements().is_err());
+    *REFUSED
+}
+
+/// Attaches the smallest iterator over the smallest map.
+fn visit_elements() -> Result<()> {
+    let mut storage = MaybeUninit::uninit();
+    let mut open = bpf::LacksSkelBuilder::default().open(&mut storage)?;
+    for mut program in open.open_object_mut().progs_mut() {
+        let wanted = program.name() == OsStr::new("map_elements");
+        program.set_autoload(wanted);
+    }
+    let skel = open.load()?;
+    let elements = skel.maps.storage.as_fd();
+    iter::attach(&skel.progs.map_elements, Some(elements)).map(drop)
 }
 
 /// To be called when programs were refused: whether it may be for something that was not known before.
@@ -48,9 +69,8 @@ pub fn explains_refusal() -> bool {
         found.socket_cookie,
         found.task_btf,
         found.ring_buffer,
-        found.map_elements,
     ];
-    all != [0; 5]
+    all != [0; 4]
 }
 
 /// Asks the kernel. Where everything is there one question is enough.
@@ -68,7 +88,6 @@ fn find() -> lacks {
         sk_storage: lacking("sk_storage") | lacking("sock_from_file"),
         socket_cookie: lacking("socket_cookie"),
         task_btf: lacking("task_btf"),
-        map_elements: lacking("map_elements"),
         ring_buffer,
         ..lacks::default()
     }
@@ -81,7 +100,8 @@ fn loads(only: Option<&str>) -> bool {
         return false;
     };
     for mut program in open.open_object_mut().progs_mut() {
-        let wanted = only.is_none_or(|name| program.name() == OsStr::new(name));
+        let name = program.name();
+        let wanted = only.map_or(name != "map_elements", |only| name == OsStr::new(only));
         program.set_autoload(wanted);
     }
     open.load().is_ok()

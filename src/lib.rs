@@ -45,7 +45,10 @@ pub mod lacks;
 pub mod link;
 pub mod message;
 pub mod names;
+mod namespace_worker;
 mod namespaces;
+#[cfg(test)]
+mod noise;
 pub mod nonblocking;
 pub mod output;
 pub mod packed;

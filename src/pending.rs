@@ -57,6 +57,11 @@ impl Pending {
         })
     }
 
+    /// See [`Visit::unvisited`].
+    pub fn unvisited(&self) -> u64 {
+        self.sockets.unvisited()
+    }
+
     /// Looks whether a walk is due, and walks. What it finds comes through the ring buffer.
     ///
     /// # Errors

@@ -3,14 +3,9 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 
-/// Drops this thread's capabilities. Only where bpf(2) refuses everything without them (kernels before 5.19, unless
-/// unprivileged use is allowed), as `refused` finds out when none is effective any more, CAP_BPF stays, for what reads
-/// maps or iterators as it goes.
-pub(crate) fn drop_unless(refused: impl FnOnce() -> bool) {
-    drop_but(&[], refused);
-}
-
-/// As [`drop_unless`]; those in `permitted` may be taken up again.
+/// Drops this thread's capabilities; those in `permitted` may be taken up again. Only where bpf(2) refuses everything
+/// without them (kernels before 5.19, unless unprivileged use is allowed), as `refused` finds out when none is effective
+/// any more, CAP_BPF stays, for what reads maps or iterators as it goes.
 pub(crate) fn drop_but(permitted: &[Capability], refused: impl FnOnce() -> bool) {
     // Having fewer already is fine, here and below.
     let _ = caps::clear(None, CapSet::Effective);

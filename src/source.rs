@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where a run's records come from: a ring buffer, or, on kernels before 5.8, a perf buffer for each CPU.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
 use libbpf_rs::{
@@ -12,6 +18,9 @@ use libbpf_rs::{
 };
 
 use crate::clock::monotonic_ns;
+
+/// What ends a call of libbpf's early.
+const CANCELLED: i32 = (nix::errno::Errno::ECANCELED as i32).wrapping_neg();
 
 /// Records that are taken at a time: some milliseconds' work.
 pub const BATCH: usize = 4096;
@@ -78,19 +87,21 @@ impl<'r> Source<'r> {
     }
 }
 
-/// What libbpf returns where a record asked to stop.
-const CANCELLED: i32 = -(nix::errno::Errno::ECANCELED as i32);
-
 /// A record, as words: what the perf buffer has is not aligned.
 type Words = Box<[u64]>;
 
 type Stop<'r> = Box<dyn FnMut(&[u8]) -> bool + 'r>;
 
+/// Each record begins with it.
+fn time_of(record: &Words) -> u64 {
+    record.first().copied().unwrap_or(0)
+}
+
 /// Perf buffers, whose records are put into one order by the monotonic time that each begins with.
 pub struct Perf<'r> {
     buffer: NonNull<libbpf_sys::perf_buffer>,
-    /// Boxed: libbpf keeps its address.
-    came: Box<RefCell<Vec<Words>>>,
+    /// Shared with libbpf, which keeps its address: a box of our own could not be moved meanwhile.
+    came: Rc<RefCell<Vec<Words>>>,
     /// When the reader looked before the last time: every record of an earlier time has come since.
     looked_ns: Cell<u64>,
     /// Of what is left, that of a time until then is in order.
@@ -102,16 +113,20 @@ impl<'r> Perf<'r> {
     fn new(map: &impl MapCore, bytes: u32, stop: Stop<'r>) -> Result<Box<Self>> {
         let cpus = libbpf_rs::num_possible_cpus()? as u32;
         let page = 4096.max(nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(0));
-        let each = (bytes / cpus).next_power_of_two().max(64 * 1024);
+        let each = bytes
+            .checked_div(cpus)
+            .unwrap_or(bytes)
+            .next_power_of_two()
+            .max(64 * 1024);
         let pages = (each as usize).div_ceil(page as usize);
-        let came = Box::<RefCell<Vec<Words>>>::default();
+        let came = Rc::<RefCell<Vec<Words>>>::default();
         let opts = libbpf_sys::perf_buffer_opts {
             sz: size_of::<libbpf_sys::perf_buffer_opts>() as libbpf_sys::size_t,
             // A wake-up per so many records: a quarter of the buffer at the least. Otherwise the clock wakes.
             sample_period: each / 4 / SAMPLE_BYTES,
             ..Default::default()
         };
-        let context = std::ptr::from_ref(&*came).cast_mut().cast::<c_void>();
+        let context = Rc::as_ptr(&came).cast_mut().cast::<c_void>();
         // SAFETY: the map is a perf event array (see `Source::of`), `opts` is as large as it says, and `came`, which
         // `take` gets as its context, lives as long as the buffer: both belong to the same struct.
         let buffer = unsafe {
@@ -163,17 +178,17 @@ impl<'r> Perf<'r> {
         // SAFETY: the buffer is valid as long as `self`; `take` alone runs meanwhile.
         unsafe { libbpf_sys::perf_buffer__consume(self.buffer.as_ptr()) };
         // A stable sort: records of one CPU keep their order.
-        self.came.borrow_mut().sort_by_key(|record| record[0]);
+        self.came.borrow_mut().sort_by_key(time_of);
     }
 
     /// Whether more of that time is left.
     fn hand_on(&self, until_ns: u64) -> bool {
         let mut came = self.came.borrow_mut();
         let mut stop = self.stop.borrow_mut();
-        let complete = came.partition_point(|record| record[0] <= until_ns);
-        let mut taken = 0;
-        for record in &came[..complete] {
-            taken += 1;
+        let complete = came.partition_point(|record| time_of(record) <= until_ns);
+        let mut taken = 0usize;
+        for record in came.iter().take(complete) {
+            taken = taken.saturating_add(1);
             // SAFETY: the bytes of a live slice of integers, seen for its length.
             let bytes = unsafe {
                 std::slice::from_raw_parts(record.as_ptr().cast::<u8>(), size_of_val(&**record))
@@ -202,13 +217,12 @@ unsafe extern "C" fn take(context: *mut c_void, _cpu: i32, data: *mut c_void, si
     // SAFETY: the context is `Perf::came`, which outlives the buffer.
     let came = unsafe { &*context.cast::<RefCell<Vec<Words>>>() };
     // The kernel pads records, which are whole words, by half a word (perf_event_output: raw samples).
-    let words = size as usize / 8;
     // SAFETY: libbpf hands over `size` readable bytes.
-    let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), words * 8) };
+    let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), size as usize) };
     let word = |chunk: &[u8]| u64::from_ne_bytes(chunk.try_into().unwrap_or_default());
-    if words > 0 {
-        came.borrow_mut()
-            .push(bytes.chunks_exact(8).map(word).collect());
+    let words: Words = bytes.chunks_exact(8).map(word).collect();
+    if !words.is_empty() {
+        came.borrow_mut().push(words);
     }
 }
 

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Kernel stacks (`bpf/stack.bpf.h`), with the names that /proc/kallsyms has for their addresses.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -39,7 +44,7 @@ impl Symbols {
     fn find(&self, address: u64) -> Option<(&str, u64)> {
         let after = self.0.partition_point(|&(start, _)| start <= address);
         let (start, name) = self.0.get(after.checked_sub(1)?)?;
-        Some((name, address - start))
+        Some((name, address.checked_sub(*start)?))
     }
 }
 
@@ -63,7 +68,8 @@ impl fmt::Display for Frame {
 
 /// The calls of a stack without those of the tracing itself, which are the same every time.
 pub fn frames(stack: &[u64]) -> impl Iterator<Item = Frame> {
-    let end = stack.iter().position(|&a| a == 0).unwrap_or(stack.len());
+    let stack = stack.split(|&address| address == 0).next();
+    let stack = stack.unwrap_or_default();
     let tracing = |&address: &u64| {
         Frame(address).name().is_some_and(|(name, _)| {
             ["bpf_trace_run", "__bpf_trace_", "__traceiter_"]
@@ -71,10 +77,8 @@ pub fn frames(stack: &[u64]) -> impl Iterator<Item = Frame> {
                 .any(|prefix| name.starts_with(prefix))
         })
     };
-    let begin = stack[..end].iter().rposition(tracing);
-    stack[begin.map_or(0, |i| i + 1)..end]
-        .iter()
-        .map(|&a| Frame(a))
+    let own = stack.rsplit(tracing).next().unwrap_or_default();
+    own.iter().map(|&a| Frame(a))
 }
 
 #[cfg(test)]

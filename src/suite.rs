@@ -10,7 +10,7 @@ pub struct Tool {
     pub row: &'static str,
     /// The tracepoints that its rows are made of, as `category:event`.
     pub rows: &'static [&'static str],
-    /// The tracepoints that it attaches to besides, to know owners and endings.
+    /// The tracepoints that it attaches to besides, to know owners and endings; some only with certain flags.
     pub also: &'static [&'static str],
 }
 
@@ -43,13 +43,13 @@ const fn tool(
     }
 }
 
-/// Every command that traces. A test compares the tracepoints with what the compiled programs attach to.
+/// Every command that traces. A live test compares the tracepoints with what running commands are attached to.
 #[rustfmt::skip] // one line per command
 pub const TOOLS: &[Tool] = &[
     tool("tcplife", "a TCP session when it ends, and how it ended", &["sock:inet_sock_set_state"], RESET),
     tool("tcpstates", "a change of state, and the time in the old one", &["sock:inet_sock_set_state"], RETRANS),
-    tool("tcpconnect", "an active open, its outcome and latency", &["sock:inet_sock_set_state"], OWNER),
-    tool("tcpaccept", "a passive open", &["sock:inet_sock_set_state"], OWNER),
+    tool("tcpconnect", "an active open, its outcome and latency", &["sock:inet_sock_set_state"], &[]),
+    tool("tcpaccept", "a passive open", &["sock:inet_sock_set_state"], &[]),
     tool("tcpretrans", "a retransmission of a segment or a SYN/ACK", &["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"], OWNER),
     tool("tcpreset", "an RST sent or received, and why", &["tcp:tcp_send_reset", "tcp:tcp_receive_reset"], OWNER),
     tool("tcpprobe", "a sample of the congestion window", &["tcp:tcp_probe"], RETRANS),

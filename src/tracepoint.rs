@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the running kernel's tracepoints hand over: their arguments have become more over the years.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 use libbpf_rs::btf::types::{FuncProto, Ptr, Typedef};
@@ -39,15 +44,15 @@ pub fn can_be_preempted() -> bool {
 /// The section of names in the kernel's BTF; `struct btf_header` (include/uapi/linux/btf.h) says where it is.
 fn btf_names() -> io::Result<Vec<u8>> {
     let file = File::open(KERNEL_BTF)?;
-    let mut header = [0; 24];
-    file.read_exact_at(&mut header, 0)?;
-    let word = |at: usize| {
-        let bytes = header[at..at + 4].try_into().expect("four bytes");
-        u32::from_ne_bytes(bytes)
-    };
-    let (header_len, at, len) = (word(4), word(16), word(20));
-    let mut names = vec![0; len as usize];
-    file.read_exact_at(&mut names, u64::from(header_len) + u64::from(at))?;
+    let mut words = [[0; 4]; 6];
+    for (index, word) in (0u64..).zip(&mut words) {
+        file.read_exact_at(word, index.saturating_mul(4))?;
+    }
+    let [_, header_len, _, _, at, len] = words.map(u32::from_ne_bytes);
+    let start = u64::from(header_len).saturating_add(u64::from(at));
+    (&file).seek(SeekFrom::Start(start))?;
+    let mut names = Vec::new();
+    (&file).take(len.into()).read_to_end(&mut names)?;
     Ok(names)
 }
 

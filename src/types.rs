@@ -11,6 +11,8 @@ macro_rules! skeleton {
             non_camel_case_types,
             dead_code,
             clippy::all,
+            clippy::arithmetic_side_effects,
+            clippy::indexing_slicing,
             clippy::undocumented_unsafe_blocks
         )]
         mod bpf {

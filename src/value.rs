@@ -182,10 +182,11 @@ pub fn kernel_name(bytes: &[u8]) -> Option<&str> {
 /// The last measured delivery rate in bytes per second, as `net/ipv4/tcp.c: tcp_compute_delivery_rate` has it, from
 /// packets, the segment size in bytes and microseconds; `None` where none was measured.
 pub fn delivery_rate(delivered: u32, mss: u32, interval_us: u32) -> Option<u64> {
-    let bytes = u64::from(delivered) * u64::from(mss) * 1_000_000;
-    bytes
-        .checked_div(interval_us.into())
-        .filter(|&rate| rate != 0)
+    let bytes = u128::from(delivered).saturating_mul(mss.into());
+    let rate = bytes
+        .saturating_mul(1_000_000)
+        .checked_div(interval_us.into())?;
+    u64::try_from(rate).ok().filter(|&rate| rate != 0)
 }
 
 /// Writing to memory does not fail.

@@ -467,13 +467,14 @@ fn run(args: Args) -> Result<()> {
         rodata.lookup = !run.no_seed;
         rodata.page_shift = PAGE.trailing_zeros();
     }
-    if !preflight::has_tracepoint("udp:udp_fail_queue_rcv_skb") {
+    let shows_udp = preflight::has_tracepoint("udp:udp_fail_queue_rcv_skb");
+    open.progs.udp_fail.set_autoload(shows_udp);
+    let mut skel = session.load(open)?;
+    if !shows_udp {
         tcptools::message!(
             "sockbuf: UDP sockets with a full buffer are not shown: this kernel has no tracepoint udp:udp_fail_queue_rcv_skb"
         );
-        open.progs.udp_fail.set_autoload(false);
     }
-    let mut skel = session.load(open)?;
     let lookup = match run.no_seed {
         true => None,
         false => Some(Lookup {

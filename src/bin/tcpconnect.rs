@@ -19,7 +19,7 @@ use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Rows, Shown, Style, comm, family, laddr, pid, raddr, rport, uid};
 use tcptools::pending::{Pending, slot_shift};
 use tcptools::resolve::{Answer, Resolver};
-use tcptools::session::{Figures, Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session, Unseen};
 use tcptools::table::Table;
 use tcptools::types::{Record, decode};
 use tcptools::value::Value;
@@ -400,6 +400,13 @@ impl Handler for Connects {
             Shape::Rows => 0,
             Shape::Counts(counts, _) => counts.uncounted(),
             Shape::Hists(hists, _) => hists.uncounted(),
+        }
+    }
+
+    fn unseen(&self) -> Unseen {
+        Unseen {
+            unvisited: self.pending.as_ref().map_or(0, Pending::unvisited),
+            ..Unseen::default()
         }
     }
 

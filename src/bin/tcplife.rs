@@ -19,7 +19,7 @@ use tcptools::output::schema::{self, Kind};
 use tcptools::output::{
     Column, Format, Rows, Shown, Style, comm, family, laddr, lport, pid, pid_source, raddr, rport,
 };
-use tcptools::session::{Figures, Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session, Unseen};
 use tcptools::types::{Record, decode};
 use tcptools::value::{Value, delivery_rate, kernel_name};
 
@@ -269,6 +269,16 @@ impl Handler for Life {
         self.release(out);
         self.release(out);
         self.print_active(out);
+    }
+
+    fn unseen(&self) -> Unseen {
+        Unseen {
+            unvisited: self
+                .active
+                .as_ref()
+                .map_or(0, |(sockets, ..)| sockets.unvisited()),
+            ..Unseen::default()
+        }
     }
 
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {

@@ -16,7 +16,7 @@ use tcptools::iter::Visit;
 use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
-use tcptools::session::{Figures, Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session, Unseen};
 use tcptools::types::decode;
 use tcptools::value::Value;
 
@@ -247,6 +247,13 @@ impl Handler for RcvSpace {
             Err(error) => {
                 tcptools::message!("tcprcvspace: sockets still open are not shown: {error:#}")
             }
+        }
+    }
+
+    fn unseen(&self) -> Unseen {
+        Unseen {
+            unvisited: self.open.as_ref().map_or(0, Visit::unvisited),
+            ..Unseen::default()
         }
     }
 

@@ -18,7 +18,7 @@ use tcptools::iter::Visit;
 use tcptools::names::tcp_state;
 use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Format, Row, Rows, Shown, Style, comm, family, pid};
-use tcptools::session::{Figures, Handler, Printer, Session};
+use tcptools::session::{Figures, Handler, Printer, Session, Unseen};
 use tcptools::stack;
 use tcptools::table::Table;
 use tcptools::talkers::{By, Sent, Talkers};
@@ -447,6 +447,13 @@ impl Handler for Totals {
         self.print(out);
     }
 
+    fn unseen(&self) -> Unseen {
+        Unseen {
+            unvisited: self.open.unvisited(),
+            ..Unseen::default()
+        }
+    }
+
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         self.talkers.summary(out, fields);
     }
@@ -480,18 +487,14 @@ fn run(args: Args) -> Result<()> {
     }
     let mut storage = MaybeUninit::uninit();
     let mut open = session.open(bpf::TcpretransSkelBuilder::default(), &mut storage, filter)?;
+    let reports_err = tracepoint::arguments("tcp_retransmit_skb") > 2;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
-        rodata.reports_err = tracepoint::arguments("tcp_retransmit_skb") > 2;
+        rodata.reports_err = reports_err;
         rodata.failed = args.failed;
         rodata.lossprobe = args.lossprobe;
         rodata.counting = args.count;
         rodata.totals = args.summary.is_some();
         rodata.stacks = args.stack;
-        if (args.failed || args.lossprobe) && !rodata.reports_err {
-            tcptools::message!(
-                "tcpretrans: this kernel does not report attempts that fail (Linux 6.16 does): none will be shown"
-            );
-        }
     }
     if args.count {
         open.maps.counts.set_max_entries(MAX_FLOWS)?;
@@ -500,6 +503,11 @@ fn run(args: Args) -> Result<()> {
         session.enable(&mut open, "open_totals");
     }
     let mut skel = session.load(open)?;
+    if (args.failed || args.lossprobe) && !reports_err {
+        tcptools::message!(
+            "tcpretrans: this kernel does not report attempts that fail (Linux 6.16 does): none will be shown"
+        );
+    }
     if args.stack && !stack::load_symbols() {
         tcptools::message!(
             "tcpretrans: the kernel hides its addresses (kernel.kptr_restrict): stacks are shown as numbers"

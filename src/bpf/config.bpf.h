@@ -15,8 +15,7 @@ struct lacks {
 	__u8 socket_cookie; /* since 5.12 */
 	__u8 task_btf;      /* the current task as a typed pointer: since 5.11 */
 	__u8 ring_buffer;   /* since 5.8; without it only tracepoints' records are read (src/record/) */
-	__u8 map_elements;  /* visiting the elements of a map: since 5.9, and refused (EPERM) by some 6.18 kernels */
-	__u8 pad[3];
+	__u8 pad[4];
 };
 
 enum { MAX_RANGES = 64, MAX_CIDRS = 32, MAX_IDS = 32, MAX_COMMS = 16 };

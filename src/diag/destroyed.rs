@@ -3,38 +3,24 @@
 //! record of tcp:tcp_destroy_sock.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::mem::take;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use nix::errno::Errno;
-use nix::libc;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
-
-use super::message::{self, BY_FAMILY, Described, messages};
-use super::{dump, open};
-use crate::namespaces;
-
-/// SKNLGRP_INET_TCP_DESTROY (1) and SKNLGRP_INET6_TCP_DESTROY (3) of include/uapi/linux/sock_diag.h, as bits.
-const DESTROYED: u32 = 1 << 0 | 1 << 2;
+use super::message::Described;
+use super::watch::Watch;
 
 /// A worker of the kernel's sends the account, once nothing refers to the socket any more (net/core/sock_diag.c). What
 /// has not come by then was lost, or is not told: sockets of the kernel's own, and of namespaces that are not watched.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Bytes of accounts that wait for this process, in each namespace: some ten thousand.
-const BUFFER: usize = 8 << 20;
+/// Accounts of a generation, of which there are two: what is beyond makes the older one go before its time.
+const MAX: usize = 64 * 1024;
 
 /// Accounts of destroyed sockets, for those who know the cookie.
 pub struct Accounts {
     watch: Option<Watch>,
     untold: Option<String>,
-    /// By cookie; the latest, and those before them. Some are nobody's, because of filters.
-    came: [HashMap<u64, Described>; 2],
-    turned: Instant,
+    came: Generations,
 }
 
 impl Accounts {
@@ -61,8 +47,7 @@ impl Accounts {
         Self {
             watch: None,
             untold: None,
-            came: Default::default(),
-            turned: Instant::now(),
+            came: Generations::default(),
         }
     }
 
@@ -71,9 +56,16 @@ impl Accounts {
         self.watch.is_some()
     }
 
-    /// Accounts that were lost because this process was too slow.
+    /// Accounts that were lost because they came faster than they were read, or than rows took them. Some were nobody's,
+    /// because of filters.
     pub fn lost(&self) -> u64 {
-        self.watch.as_ref().map_or(0, Watch::lost)
+        let unread = self.watch.as_ref().map_or(0, Watch::lost);
+        unread.saturating_add(self.came.lost)
+    }
+
+    /// Network namespaces that are not watched, though they were there at the start.
+    pub fn unvisited(&self) -> u64 {
+        self.watch.as_ref().map_or(0, |watch| watch.unvisited)
     }
 
     /// Takes what has come since the last call. Call it once per turn of the reader.
@@ -81,174 +73,101 @@ impl Accounts {
         let Some(watch) = &mut self.watch else {
             return;
         };
-        if self.turned.elapsed() > 2 * PATIENCE {
-            self.turned = Instant::now();
-            self.came.swap(0, 1);
-            self.came[0].clear();
-        }
-        let [came, _] = &mut self.came;
-        watch.read(|socket| {
-            came.insert(socket.cookie, socket);
-        });
+        self.came.turn();
+        watch.read(|socket| self.came.insert(socket));
     }
 
     /// The account of the socket with this cookie, once it has come. It is handed over once.
     pub fn take(&mut self, cookie: u64) -> Option<Described> {
-        self.came.iter_mut().find_map(|came| came.remove(&cookie))
+        self.came.take(cookie)
     }
 
     /// As if it had come.
     #[cfg(test)]
     pub(super) fn insert(&mut self, cookie: u64, account: Described) {
-        self.came[0].insert(cookie, account);
+        self.came.insert(Described { cookie, ..account });
     }
 }
 
-/// Netlink sockets, one per network namespace.
-struct Watch {
-    /// Each with the inode number of its namespace.
-    sockets: Vec<(OwnedFd, u32)>,
-    epoll: Epoll,
-    buffer: Vec<u8>,
+/// Accounts by cookie: the latest, and those before them. Some are nobody's, because of filters, so none stays for long.
+struct Generations {
+    latest: HashMap<u64, Described>,
+    before: HashMap<u64, Described>,
+    turned: Instant,
+    /// Accounts that had to go before their time.
+    lost: u64,
 }
 
-impl Watch {
-    fn new() -> Result<Self> {
-        // Without the module that knows TCP nothing is sent, and nobody says so; asking loads it.
-        dump(0)?;
-        let here = || Ok((open(DESTROYED)?, namespace()));
-        let sockets: Vec<_> = namespaces::in_each(here)
-            .into_iter()
-            .collect::<Result<_>>()?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for (index, (socket, _)) in sockets.iter().enumerate() {
-            // What is lost is counted anyway; this makes the kernel go on after the first loss.
-            let on: libc::c_int = 1;
-            // SAFETY: the option's value is an int, which outlives the call.
-            unsafe {
-                libc::setsockopt(
-                    socket.as_raw_fd(),
-                    libc::SOL_NETLINK,
-                    libc::NETLINK_NO_ENOBUFS,
-                    (&raw const on).cast(),
-                    size_of_val(&on) as libc::socklen_t,
-                );
-            }
-            // As much as may be without CAP_NET_ADMIN.
-            if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
-                let _ = setsockopt(socket, sockopt::RcvBuf, &BUFFER);
-            }
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
-            epoll.add(socket, event).context("no epoll")?;
-        }
-        Ok(Self {
-            sockets,
-            epoll,
-            buffer: vec![0; 16 * 1024],
-        })
-    }
-
-    /// Takes what is there.
-    fn read(&mut self, mut each: impl FnMut(Described)) {
-        let mut ready = [EpollEvent::empty(); 64];
-        loop {
-            let count = self.epoll.wait(&mut ready, EpollTimeout::ZERO).unwrap_or(0);
-            for event in &ready[..count] {
-                if let Some((socket, netns)) = self.sockets.get(event.data() as usize) {
-                    take(socket, &mut self.buffer, &mut |told| {
-                        each(Described {
-                            netns: *netns,
-                            ..told
-                        });
-                    });
-                }
-            }
-            if count < ready.len() {
-                return;
-            }
-        }
-    }
-
-    fn lost(&self) -> u64 {
-        self.sockets.iter().map(|(socket, _)| drops(socket)).sum()
-    }
-}
-
-/// The inode number of this thread's network namespace; 0 if /proc does not tell.
-fn namespace() -> u32 {
-    let inode = fs::metadata("/proc/thread-self/ns/net").map(|m| m.ino());
-    inode.unwrap_or_default().try_into().unwrap_or_default()
-}
-
-fn take(socket: &OwnedFd, buffer: &mut [u8], each: &mut impl FnMut(Described)) {
-    loop {
-        match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(size) => {
-                let sockets = messages(&buffer[..size]).filter(|(kind, _)| *kind == BY_FAMILY);
-                sockets
-                    .filter_map(|(_, payload)| message::socket(payload))
-                    .for_each(&mut *each);
-            }
-            Err(Errno::EINTR | Errno::ENOBUFS) => {}
-            Err(_) => return,
+impl Default for Generations {
+    fn default() -> Self {
+        Self {
+            latest: HashMap::new(),
+            before: HashMap::new(),
+            turned: Instant::now(),
+            lost: 0,
         }
     }
 }
 
-/// Messages that a socket had no room for.
-fn drops(socket: &OwnedFd) -> u64 {
-    /// SO_MEMINFO, and SK_MEMINFO_DROPS in it (include/uapi/linux/sock_diag.h).
-    const SO_MEMINFO: libc::c_int = 55;
-    const DROPS: usize = 8;
-    let mut memory = [0u32; 9];
-    let mut size = size_of_val(&memory) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `size` bytes to `memory`, which outlives the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_MEMINFO,
-            memory.as_mut_ptr().cast(),
-            &raw mut size,
-        )
-    };
-    if result == 0 { memory[DROPS].into() } else { 0 }
+impl Generations {
+    /// Forgets those that nobody can wait for any more.
+    fn turn(&mut self) {
+        if self.turned.elapsed() > PATIENCE {
+            self.age();
+        }
+    }
+
+    fn age(&mut self) {
+        self.turned = Instant::now();
+        self.before = take(&mut self.latest);
+    }
+
+    fn insert(&mut self, socket: Described) {
+        if self.latest.len() >= MAX {
+            self.lost = self.lost.saturating_add(self.before.len() as u64);
+            self.age();
+        }
+        self.latest.insert(socket.cookie, socket);
+    }
+
+    fn take(&mut self, cookie: u64) -> Option<Described> {
+        let found = self.latest.remove(&cookie);
+        found.or_else(|| self.before.remove(&cookie))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
-
     use super::*;
 
     #[test]
-    fn a_destroyed_socket_is_told_of() {
-        let mut watch = Watch::new().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let port = client.local_addr().unwrap().port();
-        let (mut server, _) = listener.accept().unwrap();
-        client.write_all(&[0; 1000]).unwrap();
-        server.read_exact(&mut [0; 1000]).unwrap();
-        drop(server);
-        drop(client);
-        let mut found = Vec::new();
-        let start = Instant::now();
-        while found.len() < 2 && start.elapsed() < PATIENCE * 10 {
-            watch.read(|socket| {
-                if socket.flow.lport == port || socket.flow.rport == port {
-                    found.push((socket.flow.lport == port, socket.info.bytes_received));
-                    assert_eq!(socket.netns, namespace());
-                }
+    fn accounts_that_nobody_takes_are_bounded_and_counted() {
+        let mut came = Generations::default();
+        for cookie in 0..3 * MAX as u64 + 1 {
+            came.insert(Described {
+                cookie,
+                ..Described::default()
             });
         }
-        found.sort_unstable();
-        // The other end's FIN counts as a byte, if it came.
-        assert!(
-            matches!(found[..], [(false, 1000..=1001), (true, 0..=1)]),
-            "{found:?}"
-        );
-        assert_eq!(watch.lost(), 0);
+        assert_eq!(came.latest.len() + came.before.len(), MAX + 1);
+        assert_eq!(came.lost, 2 * MAX as u64);
+        assert!(came.take(0).is_none());
+        assert!(came.take(2 * MAX as u64).is_some() && came.take(3 * MAX as u64).is_some());
+        assert!(came.take(3 * MAX as u64).is_none(), "handed over once");
+    }
+
+    #[test]
+    fn none_stays_for_long() {
+        let mut came = Generations::default();
+        let account = Described::default();
+        came.insert(account);
+        for generation in 0..2 {
+            let past = Instant::now().checked_sub(PATIENCE + Duration::from_millis(1));
+            came.turned = past.unwrap();
+            came.turn();
+            let kept = came.latest.len() + came.before.len();
+            assert_eq!(kept, 1 - generation, "{generation}");
+        }
+        assert_eq!(came.lost, 0, "that is no loss");
     }
 }

@@ -36,6 +36,11 @@ impl<R> Finals<R> {
         self.accounts.lost()
     }
 
+    /// See [`Accounts::unvisited`].
+    pub fn unvisited(&self) -> u64 {
+        self.accounts.unvisited()
+    }
+
     /// A row that waits for the account of the socket with this cookie, which has just been destroyed.
     pub fn push(&mut self, cookie: u64, row: R) {
         self.waiting.push_back((cookie, Instant::now(), row));

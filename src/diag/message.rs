@@ -178,6 +178,11 @@ pub struct Described {
     pub info_bytes: usize,
 }
 
+/// Where what follows begins: NLMSG_ALIGN, NLA_ALIGN.
+fn aligned(len: usize) -> usize {
+    len.checked_next_multiple_of(4).unwrap_or(len)
+}
+
 /// The messages in what was received, each with its kind and its payload.
 pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
@@ -185,7 +190,7 @@ pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         plain::copy_from_bytes(&mut header, bytes).ok()?;
         let len = header.len as usize;
         let payload = bytes.get(size_of::<Header>()..len)?;
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        bytes = bytes.get(aligned(len)..).unwrap_or_default();
         Some((header.kind, payload))
     })
 }
@@ -195,7 +200,7 @@ pub fn errno(payload: &[u8]) -> i32 {
     let number = payload
         .first_chunk()
         .map(|&bytes| i32::from_ne_bytes(bytes));
-    -number.unwrap_or_default()
+    number.unwrap_or_default().wrapping_neg()
 }
 
 /// `None` for a payload that is too short.
@@ -219,12 +224,14 @@ pub fn socket(payload: &[u8]) -> Option<Described> {
             break;
         };
         if attribute.kind == INFO {
-            described.info_bytes = value.len().min(size_of::<TcpInfo>());
             // SAFETY: integers only, so its bytes may be written one by one.
             let bytes = unsafe { plain::as_mut_bytes(&mut described.info) };
-            bytes[..described.info_bytes].copy_from_slice(&value[..described.info_bytes]);
+            described.info_bytes = value.len().min(bytes.len());
+            for (to, from) in bytes.iter_mut().zip(value) {
+                *to = *from;
+            }
         }
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        rest = rest.get(aligned(len)..).unwrap_or_default();
     }
     Some(described)
 }
@@ -233,9 +240,10 @@ fn flow_of(message: &Message) -> flow {
     let id = &message.id;
     let addr = |bytes: [u8; 16]| match message.family {
         INET6 => bytes,
-        _ => Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])
-            .to_ipv6_mapped()
-            .octets(),
+        _ => {
+            let [a, b, c, d, ..] = bytes;
+            Ipv4Addr::new(a, b, c, d).to_ipv6_mapped().octets()
+        }
     };
     let (laddr, raddr) = (addr(id.src), addr(id.dst));
     let mapped = std::net::Ipv6Addr::from(raddr).to_ipv4_mapped().is_some();
@@ -302,6 +310,19 @@ mod tests {
         assert_eq!((socket.info_bytes, socket.flow.family), (104, 6));
         assert_eq!(socket.info.total_retrans, u32::MAX);
         assert_eq!(socket.info.pacing_rate, 0);
+    }
+
+    /// Whatever the kernel, or somebody in its place, sends: cut off anywhere, or with any bytes and lengths.
+    #[test]
+    fn no_datagram_of_any_kind_can_do_harm() {
+        let read = |bytes: &[u8]| {
+            for (_, payload) in messages(bytes) {
+                errno(payload);
+                socket(payload);
+            }
+            socket(bytes);
+        };
+        crate::noise::damage(&message(2, &[7; 280]), 20_000, read);
     }
 
     #[test]

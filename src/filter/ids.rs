@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Network namespaces and cgroups, by the ways users name them.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use nix::libc;
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, NSFS_MAGIC, fstatfs};
 
 use super::Fill;
 use super::lists::{limit, split};
@@ -32,14 +41,63 @@ impl Ids {
     fn fill(&self, to: &mut types::id_list) {
         to.n = self.ids.len() as u32;
         to.negate = self.negate.into();
-        to.id[..self.ids.len()].copy_from_slice(&self.ids);
+        for (to, id) in to.id.iter_mut().zip(&self.ids) {
+            *to = *id;
+        }
     }
 }
 
-fn inode(path: &Path) -> Result<u64, String> {
-    fs::metadata(path)
-        .map(|meta| meta.ino())
-        .map_err(|e| format!("{}: {}", path.display(), reason(&e)))
+/// What lies at a path, without opening it: that could wait (a FIFO) or do something (a device).
+struct Place {
+    file: File,
+    fs: FsType,
+    meta: fs::Metadata,
+}
+
+impl Place {
+    fn of(path: &Path) -> Result<Self, String> {
+        let look = || {
+            let mut options = OpenOptions::new();
+            let file = options.read(true).custom_flags(libc::O_PATH).open(path)?;
+            let fs = fstatfs(&file)?.filesystem_type();
+            let meta = file.metadata()?;
+            Ok(Self { file, fs, meta })
+        };
+        look().map_err(|e: std::io::Error| format!("{}: {}", path.display(), reason(&e)))
+    }
+}
+
+/// The inode number of a network namespace.
+fn namespace_at(path: &Path) -> Result<u64, String> {
+    let place = Place::of(path)?;
+    // A namespace is no file of another kind, so that it may be opened.
+    if place.fs == NSFS_MAGIC && is_network(&place.file).unwrap_or(true) {
+        return Ok(place.meta.ino());
+    }
+    Err(format!("{} is not a network namespace", path.display()))
+}
+
+/// What a namespace says of itself; `None` if it cannot be asked.
+fn is_network(namespace: &File) -> Option<bool> {
+    /// include/uapi/linux/nsfs.h: since 4.11.
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    let open = File::open(format!("/proc/self/fd/{}", namespace.as_raw_fd())).ok()?;
+    // SAFETY: this request takes no argument, and the descriptor is open.
+    let kind = unsafe { libc::ioctl(open.as_raw_fd(), NS_GET_NSTYPE as _) };
+    (kind >= 0).then_some(kind == libc::CLONE_NEWNET)
+}
+
+/// The id of a cgroup (v2): the inode number of its directory.
+fn cgroup_at(path: &Path) -> Result<u64, String> {
+    let place = Place::of(path)?;
+    let path = path.display();
+    match place.fs {
+        CGROUP2_SUPER_MAGIC if place.meta.is_dir() => Ok(place.meta.ino()),
+        CGROUP_SUPER_MAGIC => Err(format!(
+            "{path} is a cgroup of version 1, and sockets have one of version 2"
+        )),
+        _ => Err(format!("{path} is not a cgroup (v2)")),
+    }
 }
 
 /// The error without its number: "No such file or directory".
@@ -70,10 +128,10 @@ impl FromStr for Namespaces {
 
 fn namespace(text: &str) -> Result<u64, String> {
     if text == "self" {
-        return inode(Path::new("/proc/self/ns/net"));
+        return namespace_at(Path::new("/proc/self/ns/net"));
     }
     if let Some(pid) = text.strip_prefix("pid:") {
-        return inode(Path::new(&format!("/proc/{}/ns/net", number(pid)?)));
+        return namespace_at(Path::new(&format!("/proc/{}/ns/net", number(pid)?)));
     }
     let digits = text.trim_start_matches("id:");
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -89,8 +147,8 @@ fn namespace(text: &str) -> Result<u64, String> {
         return Ok(id);
     }
     match text.contains('/') {
-        true => inode(Path::new(text)),
-        false => inode(&Path::new("/run/netns").join(text)),
+        true => namespace_at(Path::new(text)),
+        false => namespace_at(&Path::new("/run/netns").join(text)),
     }
 }
 
@@ -119,14 +177,24 @@ fn cgroup(text: &str) -> Result<u64, String> {
         return number(id);
     }
     if text == "self" {
-        return inode(&cgroup_of("self")?);
+        return cgroup_at(&cgroup_of("self")?);
     }
     if let Some(pid) = text.strip_prefix("pid:") {
-        return inode(&cgroup_of(&number(pid)?.to_string())?);
+        return cgroup_at(&cgroup_of(&number(pid)?.to_string())?);
     }
-    match text.starts_with('/') && Path::new(text).exists() {
-        true => inode(Path::new(text)),
-        false => inode(&hierarchy()?.join(text.trim_start_matches('/'))),
+    // A path of the file system, or of the hierarchy as /proc/PID/cgroup has it.
+    let path = Path::new(text);
+    let direct = match path.is_absolute() {
+        true => Some(cgroup_at(path)),
+        false => None,
+    };
+    if let Some(Ok(id)) = direct {
+        return Ok(id);
+    }
+    let within = hierarchy().and_then(|root| cgroup_at(&root.join(text.trim_start_matches('/'))));
+    match direct {
+        Some(wrong) if within.is_err() && path.exists() => wrong,
+        _ => within,
     }
 }
 
@@ -190,9 +258,54 @@ mod tests {
         );
     }
 
+    /// Whatever lies there: it is not waited for, not opened, and not taken for a namespace.
+    #[test]
+    fn only_a_network_namespace_is_one() {
+        let fifo = std::env::temp_dir().join(format!("tcptools-fifo-{}", std::process::id()));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let fifo = fifo.to_str().unwrap();
+        let wrong = [
+            fifo,
+            "../../etc/passwd",
+            "/etc/passwd",
+            "/dev/null",
+            "/proc/self/ns/mnt",
+            "/proc/self/ns/",
+            "/sys",
+        ];
+        for path in wrong {
+            let said = namespace(path).unwrap_err();
+            let missing = said.ends_with("No such file or directory");
+            assert!(
+                missing || said == format!("{path} is not a network namespace"),
+                "{said}"
+            );
+        }
+        assert!(namespace("..").unwrap_err().starts_with("/run/netns/..")); // none, or no namespace
+        fs::remove_file(fifo).unwrap();
+    }
+
     #[test]
     fn cgroups_have_ids() {
         assert_eq!(cgroup("id:7"), Ok(7));
         assert!(cgroup("pid:x").unwrap_err().contains("'x'"));
+    }
+
+    #[test]
+    fn only_a_directory_of_the_hierarchy_is_a_cgroup() {
+        for path in ["/etc", "/etc/passwd", "/dev/null", "/proc/self/ns/net"] {
+            assert_eq!(cgroup(path), Err(format!("{path} is not a cgroup (v2)")));
+        }
+        let Ok(root) = hierarchy() else {
+            return;
+        };
+        let inode = fs::metadata(&root).unwrap().ino();
+        for root in ["", "/", root.to_str().unwrap()] {
+            assert_eq!(cgroup(root), Ok(inode), "{root}");
+        }
+        for outside in ["../..", "/..", "cgroup.procs"] {
+            let said = cgroup(outside).unwrap_err();
+            assert!(said.ends_with(" is not a cgroup (v2)"), "{said}");
+        }
     }
 }

@@ -15,7 +15,9 @@ pub fn is_counted(err: i32) -> bool {
         Errno::ENOMEM,
         Errno::EHOSTUNREACH,
     ];
-    !early.iter().any(|errno| err == -(*errno as i32))
+    !early
+        .iter()
+        .any(|errno| err == (*errno as i32).wrapping_neg())
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ impl Types {
     pub fn add_record(&mut self, event: &str, fields: &[Field]) -> Result<()> {
         let kinds = fields.iter().map(|field| self.add_type(field));
         let kinds = kinds.collect::<Result<Vec<_>>>()?;
-        let size = fields.iter().map(|f| f.offset + f.size).max().unwrap_or(0);
+        let size = fields.iter().map(end_of).max().unwrap_or(0);
         let name = CString::new(format!("record_{event}"))?;
         self.add(|btf| {
             // SAFETY: `btf` is valid, and the name outlives the call, which copies it.
@@ -62,9 +62,10 @@ impl Types {
         })?;
         for (field, kind) in fields.iter().zip(kinds) {
             let name = CString::new(field.name.as_str())?;
+            let bits = field.offset.checked_mul(8).context("a field too far out")?;
             self.add(|btf| {
                 // SAFETY: as above; the last type added is the struct.
-                unsafe { libbpf_sys::btf__add_field(btf, name.as_ptr(), kind, field.offset * 8, 0) }
+                unsafe { libbpf_sys::btf__add_field(btf, name.as_ptr(), kind, bits, 0) }
             })?;
         }
         Ok(())
@@ -99,7 +100,7 @@ impl Types {
     fn add(&mut self, add: impl FnOnce(*mut libbpf_sys::btf) -> i32) -> Result<i32> {
         let id = add(self.0.as_ptr());
         if id < 0 {
-            let error = std::io::Error::from_raw_os_error(-id);
+            let error = std::io::Error::from_raw_os_error(id.wrapping_neg());
             bail!("a record's type cannot be described: {error}");
         }
         Ok(id)
@@ -126,6 +127,10 @@ impl Drop for Types {
     }
 }
 
+fn end_of(field: &Field) -> u32 {
+    field.offset.saturating_add(field.size)
+}
+
 /// Size and number of a field's elements. A dimension may be an expression (`sizeof(...)`): then they are bytes.
 fn elements(field: &Field) -> (u32, u32) {
     let dimension = field.kind.strip_suffix(']').and_then(|k| k.split_once('['));
@@ -136,8 +141,11 @@ fn elements(field: &Field) -> (u32, u32) {
         };
     };
     match count.parse::<u32>().ok().filter(|&n| n > 0) {
-        Some(count) if field.size.is_multiple_of(count) && field.size / count <= 8 => {
-            (field.size / count, count)
+        Some(count) if field.size.is_multiple_of(count) => {
+            match field.size.checked_div(count).unwrap_or(0) {
+                each @ ..=8 => (each, count),
+                _ => (1, field.size),
+            }
         }
         _ => (1, field.size),
     }

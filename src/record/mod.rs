@@ -4,6 +4,11 @@
 //! The kernel half (`src/bpf/record.bpf.c`) hands over what the records have. A command translates that into the
 //! records that its own kernel half would send, so that everything behind them is the same.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 mod attempt;
 mod external;
 mod format;
@@ -24,9 +29,9 @@ use crate::cli::{Run, Usage};
 use crate::clock::{boot_ns, monotonic_ns};
 use crate::filter::Filter;
 use crate::preflight::{KERNEL_BTF, Trouble};
-use crate::session::{Figures, Handler, Printer, Session, Shows};
+use crate::session::{Figures, Handler, Printer, Session, Shows, Unseen};
 use crate::types::{decode, head, owner, seen, seen_end, seen_kind};
-use crate::{lacks, source};
+use crate::{lacks, namespaces, source};
 
 crate::skeleton!("record");
 
@@ -109,6 +114,11 @@ pub trait Translate {
 
     /// When every probe is attached, and there still are privileges.
     fn attached(&mut self) {}
+
+    /// See [`Handler::unseen`].
+    fn unseen(&self) -> Unseen {
+        Unseen::default()
+    }
 
     /// One event. `out` takes records of the command's own.
     fn event(&mut self, event: Event<'_, Self::Tool>, wanted: &Wanted, out: &mut dyn FnMut(&[u8]));
@@ -211,6 +221,7 @@ pub fn run(
         _ => session.say(blank),
     }
     let mut translated = Translated {
+        tool: session.tool(),
         sockets: Sockets::new(by_flow),
         seeds: session.seeds(),
         wanted,
@@ -241,6 +252,7 @@ fn refuse_lockdown() -> Result<()> {
 
 /// A handler of tracepoints' records, in front of the command's.
 struct Translated<'h, T: Translate, H> {
+    tool: &'static str,
     sockets: Sockets<T::Tool>,
     seeds: bool,
     wanted: Wanted,
@@ -269,6 +281,10 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
             self.sockets.seed();
         }
         self.translate.attached();
+        let unvisited = self.translate.unseen().unvisited;
+        if unvisited > 0 {
+            namespaces::say_unvisited(self.tool, "what is asked of their sockets", unvisited);
+        }
         self.handler.attached();
     }
 
@@ -280,7 +296,7 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
         let Some(&(mut event)) = decode::<seen>(record) else {
             return;
         };
-        event.at_ns += self.behind_ns;
+        event.at_ns = event.at_ns.saturating_add(self.behind_ns);
         let handler = &mut *self.handler;
         let mut tell = |record: &[u8]| handler.record(record, out);
         let owner = self.sockets.owner_by_ends(&event);
@@ -326,7 +342,8 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
     }
 
     fn untracked(&self) -> u64 {
-        self.sockets.untracked() + self.handler.untracked()
+        let own = self.sockets.untracked();
+        own.saturating_add(self.handler.untracked())
     }
 
     fn uncounted(&self) -> u64 {
@@ -339,6 +356,10 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
 
     fn figures(&self) -> Vec<(&'static str, Option<u64>)> {
         self.handler.figures()
+    }
+
+    fn unseen(&self) -> Unseen {
+        self.translate.unseen()
     }
 
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {

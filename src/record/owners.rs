@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 
 use crate::clock::boot_ns;
@@ -285,20 +286,21 @@ fn line(text: &str) -> Option<(flow, u8, u64)> {
 /// `0100007F:1F90`: words as they lie in memory, then the port.
 fn end(text: &str) -> Option<([u8; 16], u16)> {
     let (words, port) = text.split_once(':')?;
-    let mut addr = [0; 16];
-    if words.len() == 8 {
-        addr[10..12].fill(0xff);
-    }
-    let start = 16 - words.len() / 2;
-    for (word, to) in words
-        .as_bytes()
-        .chunks(8)
-        .zip(addr.get_mut(start..)?.chunks_mut(4))
-    {
-        let word = std::str::from_utf8(word).ok()?;
-        let value = u32::from_str_radix(word, 16).ok()?;
-        to.copy_from_slice(&value.to_ne_bytes());
-    }
+    let word = |word: &[u8]| u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok();
+    let values = words.as_bytes().chunks(8).map(word);
+    let values = values.collect::<Option<Vec<u32>>>()?;
+    let addr = match values[..] {
+        [v4] => Ipv4Addr::from(v4.to_ne_bytes()).to_ipv6_mapped().octets(),
+        [a, b, c, d] => {
+            let mut addr = [0; 16];
+            let bytes = [a, b, c, d].map(u32::to_ne_bytes);
+            for (to, from) in addr.iter_mut().zip(bytes.as_flattened()) {
+                *to = *from;
+            }
+            addr
+        }
+        _ => return None,
+    };
     Some((addr, u16::from_str_radix(port, 16).ok()?))
 }
 
@@ -375,6 +377,13 @@ mod tests {
         );
         assert_eq!(port, 80);
         assert!(end("xyz:0050").is_none() && end("0050").is_none());
+        crate::noise::damage(TABLE.as_bytes(), 5000, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            text.lines().for_each(|row| {
+                line(row);
+            });
+            end(&text);
+        });
     }
 
     #[test]

@@ -141,7 +141,9 @@ impl<T: Copy + Default> Sockets<T> {
             // A new use of the socket.
             socket.owner.source = pid_source::UNKNOWN;
         }
-        let at_once = |&(at, tid): &(u64, u32)| tid == event.tid && event.at_ns - at < AT_ONCE_NS;
+        let at_once = |&(at, tid): &(u64, u32)| {
+            tid == event.tid && event.at_ns.saturating_sub(at) < AT_ONCE_NS
+        };
         let follows = socket.established.as_ref().is_some_and(at_once);
         if let Some(acting) = acting.filter(|_| !follows) {
             let another =
@@ -205,7 +207,7 @@ impl<T: Copy + Default> Sockets<T> {
 
     fn make(&mut self, skaddr: u64, socket: Socket<T>) -> Option<()> {
         if self.all.len() >= MOST {
-            self.untracked += 1;
+            self.untracked = self.untracked.saturating_add(1);
             return None;
         }
         self.all.insert(skaddr, socket);

@@ -113,12 +113,18 @@ fn untold(flag: &str) -> anyhow::Error {
     Usage(format!("{flag}: {kernel}, {why}")).into()
 }
 
+/// The part of a list that was given.
+fn given<T>(list: &[T], n: u32) -> &[T] {
+    list.get(..n as usize).unwrap_or(list)
+}
+
 fn id(list: &id_list, value: u64) -> bool {
-    list.id[..list.n as usize].contains(&value) != (list.negate != 0)
+    given(&list.id, list.n).contains(&value) != (list.negate != 0)
 }
 
 fn has_port(set: &port_set, port: u16) -> bool {
-    set.bits[usize::from(port >> 3)] >> (port & 7) & 1 != 0
+    let byte = set.bits.get(usize::from(port >> 3));
+    byte.is_some_and(|byte| byte >> (port & 7) & 1 != 0)
 }
 
 fn port(set: &port_set, ports: &[u16]) -> bool {
@@ -126,8 +132,9 @@ fn port(set: &port_set, ports: &[u16]) -> bool {
 }
 
 fn range(list: &range_list, value: u32) -> bool {
-    let given = &list.range[..list.n as usize];
-    let found = given.iter().any(|r| (r.lo..=r.hi).contains(&value));
+    let found = given(&list.range, list.n)
+        .iter()
+        .any(|r| (r.lo..=r.hi).contains(&value));
     list.n == 0 || found != (list.negate != 0)
 }
 
@@ -137,14 +144,14 @@ fn words(bytes: &[u8; 16]) -> [u64; 2] {
 }
 
 fn comm(list: &comm_list, comm: &[u8; 16]) -> bool {
-    let found = list.comm[..list.n as usize].contains(&words(comm));
+    let found = given(&list.comm, list.n).contains(&words(comm));
     list.n == 0 || found != (list.negate != 0)
 }
 
 fn address(list: &cidr_list, ends: &[&[u8; 16]], flow: &flow) -> bool {
     let within = |end: &&[u8; 16]| {
         let [hi, lo] = words(end);
-        list.cidr[..list.n as usize].iter().any(|c| {
+        given(&list.cidr, list.n).iter().any(|c| {
             c.family == u32::from(flow.family)
                 && [hi & c.mask[0], lo & c.mask[1]] == c.addr
                 && [0, flow.ifindex].contains(&c.ifindex)

@@ -7,6 +7,15 @@ use super::stdout::{Sink, Stop};
 use crate::output::{Figures, Rows};
 use crate::types::{Record, decode};
 
+/// What this side could not look at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unseen {
+    /// Network namespaces that could not be entered.
+    pub unvisited: u64,
+    /// Destroyed sockets whose statistics the kernel told, but too fast for this side.
+    pub statistics_lost: u64,
+}
+
 /// What a tool does with its records.
 pub trait Handler {
     /// Writes the header line, if there is one.
@@ -22,6 +31,10 @@ pub trait Handler {
     /// Occurrences that a table on this side had no room for.
     fn uncounted(&self) -> u64 {
         0
+    }
+    /// What could not be looked at: see [`Unseen`].
+    fn unseen(&self) -> Unseen {
+        Unseen::default()
     }
     /// When it shows something, for the line that a terminal gets.
     fn shows(&self) -> Shows {

@@ -15,16 +15,19 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapHandle, Object, OpenObject, PrintLevel, ProgramMut, set_print};
 
-pub use self::handler::{EachRow, Handler, Printer};
+pub use self::handler::{EachRow, Handler, Printer, Unseen};
 pub use self::idle::Shows;
 use self::ready::Ready;
 pub(crate) use self::ready::descriptor;
+pub(crate) use self::run::give_back_memory;
 use self::signals::Interrupt;
 pub use self::signals::Interrupted;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use crate::cli::Run;
 use crate::files::Place;
 use crate::filter::Filter;
@@ -55,6 +58,7 @@ impl<'a> Session<'a> {
     pub fn new(tool: &'static str, run: &'a Run, tracepoints: &'a [&'a str]) -> Self {
         let log = |_, text: String| crate::message::write(format_args!("{text}"));
         set_print(run.verbose.then_some((PrintLevel::Debug, log)));
+        more_descriptors();
         let lacks = crate::lacks::known();
         let records = record::is_needed();
         if run.verbose {
@@ -89,6 +93,11 @@ impl<'a> Session<'a> {
     /// Whether the command is to be run by [`record::run`], for what the kernel lacks.
     pub fn has_only_records(&self) -> bool {
         self.records
+    }
+
+    /// The command's name.
+    pub(crate) fn tool(&self) -> &'static str {
+        self.tool
     }
 
     /// See [`record::types`].
@@ -145,6 +154,9 @@ impl<'a> Session<'a> {
         }
         enable_deep_twins(object);
         for mut map in object.maps_mut() {
+            let constants = map.name().to_string_lossy().ends_with(".rodata");
+            // Where a tool's flags go: without it they would be ignored.
+            ensure!(!constants || map.initial_value().is_some(), "no constants");
             if map.name() == "events" {
                 map.set_max_entries(self.buffer_bytes())?;
             } else if self.table() && map.name().to_string_lossy().ends_with("_by_address") {
@@ -176,10 +188,10 @@ impl<'a> Session<'a> {
 
     /// The variant, and the map whose elements it visits.
     fn visiting(&self, name: &str) -> (String, Option<&'static str>) {
-        match (self.table(), self.lacks.map_elements != 0) {
-            (true, _) => (format!("{name}_by_address"), Some("sockets_by_address")),
-            (false, true) => (format!("{name}_by_namespace"), None),
-            (false, false) => (name.to_owned(), Some("sockets")),
+        match self.table() {
+            true => (format!("{name}_by_address"), Some("sockets_by_address")),
+            false if crate::lacks::refuses_map_elements() => (format!("{name}_by_namespace"), None),
+            false => (name.to_owned(), Some("sockets")),
         }
     }
 
@@ -211,7 +223,7 @@ impl<'a> Session<'a> {
         let link = iter::attach(&program, map.as_ref().map(AsFd::as_fd))?;
         match map {
             Some(_) => Ok(Visit::AtOnce(link)),
-            None => Visit::by_namespace(&link),
+            None => Ok(Visit::by_namespace(self.tool, link)),
         }
     }
 
@@ -238,6 +250,15 @@ impl<'a> Session<'a> {
 /// second too.
 fn buffer_bytes(kib: u32) -> u32 {
     (kib * 1024).next_power_of_two()
+}
+
+/// As many as may be: a command that watches every network namespace needs a descriptor for each.
+fn more_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 fn enable(object: &mut OpenObject, name: &str) {

@@ -209,12 +209,15 @@ impl Session<'_> {
                 "{tool}: up to {skipped} events not seen: they came while this program was at work on the same CPU, and the kernel skips such"
             );
         }
+        let unseen = handler.unseen();
         let mut fields = vec![
             ("events", Some(printer.rows)),
             ("lost", Some(gone.lost)),
             ("untracked", Some(gone.untracked)),
             ("uncounted", Some(gone.uncounted)),
             ("skipped", Some(skipped)),
+            ("unvisited", Some(unseen.unvisited)),
+            ("statistics_lost", Some(unseen.statistics_lost)),
         ];
         fields.extend(handler.figures());
         fields.extend(meter.into_iter().flat_map(|m| m.tell(printer.rows, &gone)));
@@ -303,7 +306,7 @@ fn wait(
 }
 
 /// Loading programs takes some memory for a moment: types, instructions. What is free again shall be the host's.
-fn give_back_memory() {
+pub(crate) fn give_back_memory() {
     // SAFETY: releases what the allocator does not use; no pointer becomes invalid.
     #[cfg(target_env = "gnu")]
     unsafe {

@@ -126,8 +126,9 @@ impl Types {
             return "?".into();
         };
         let name = t.name().and_then(|n| n.to_str()).unwrap_or("(anonymous)");
+        let deeper = depth.saturating_add(1);
         let inner = || match t.next_type() {
-            Some(next) if depth < 16 => self.text(next.type_id(), depth + 1),
+            Some(next) if depth < 16 => self.text(next.type_id(), deeper),
             _ => "?".into(),
         };
         match t.kind() {
@@ -146,7 +147,7 @@ impl Types {
             BtfKind::Restrict | BtfKind::TypeTag => inner(),
             BtfKind::Array => match Array::try_from(t) {
                 Ok(array) if depth < 16 => {
-                    let element = self.text(array.ty(), depth + 1);
+                    let element = self.text(array.ty(), deeper);
                     with_dimension(&element, &format!("[{}]", array.capacity()))
                 }
                 _ => "?".into(),

@@ -4,6 +4,11 @@
 //! tracefs has the categories and the fields of the records; BTF has the arguments that `tp_btf` programs get, and the
 //! records of those whose class is known. What neither says stays unknown.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 mod btf;
 mod category;
 mod tracefs;

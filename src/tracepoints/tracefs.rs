@@ -92,8 +92,8 @@ fn parse(format: &str) -> Vec<Field> {
             Some(array) => array.rfind('[')?,
             None => declaration.len(),
         };
-        let (declared, _) = declaration[..named].rsplit_once(' ')?;
-        let name = &declaration[declared.len() + 1..];
+        let (declared, _) = declaration.get(..named)?.rsplit_once(' ')?;
+        let name = declaration.strip_prefix(declared)?.strip_prefix(' ')?;
         let number = |part: Option<&str>, key| part?.strip_prefix(key)?.parse().ok();
         let offset = number(parts.next(), "offset:")?;
         let size = number(parts.next(), "size:")?;

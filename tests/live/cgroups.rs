@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cgroups of a test's own.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
 use crate::scratch::Scratch;
 
-/// A cgroup (v2) and one below it, by their paths; removed when their processes are gone.
+/// How far below: containers in containers make some.
+const LEVELS: usize = 20;
+
+/// A cgroup (v2) and one deep below it, by their paths; removed when their processes are gone.
 pub struct Groups {
     pub above: String,
     pub below: String,
@@ -18,9 +21,8 @@ impl Groups {
         let name = Scratch::path("cgroup");
         let name = name.file_name().context("a name")?.display();
         let above = format!("{}/{name}", root()?);
-        let below = format!("{above}/below");
-        fs::create_dir(&above)?;
-        fs::create_dir(&below)?;
+        let below = format!("{above}{}", "/below".repeat(LEVELS));
+        fs::create_dir_all(&below)?;
         Ok(Self { above, below })
     }
 }
@@ -28,7 +30,8 @@ impl Groups {
 impl Drop for Groups {
     fn drop(&mut self) {
         // A cgroup with a zombie in it stays busy; it is empty and harmless then.
-        for path in [&self.below, &self.above] {
+        let all = Path::new(&self.below).ancestors();
+        for path in all.take(LEVELS + 1) {
             let _ = fs::remove_dir(path);
         }
     }

@@ -19,9 +19,42 @@ const FEATURES: [(&str, &[&str]); 4] = [
 ];
 
 pub fn tests() -> Vec<Trial> {
-    FEATURES
-        .map(|(name, fields)| trial(format!("config::no_{name}"), move || starts_without(fields)))
-        .into()
+    let features = FEATURES
+        .map(|(name, fields)| trial(format!("config::no_{name}"), move || starts_without(fields)));
+    let mut all = Vec::from(features);
+    all.push(trial("config::refused_iterator", starts_once));
+    all
+}
+
+/// A kernel that refuses to visit the elements of a map is asked before: no command starts twice for that.
+fn starts_once() -> Result<()> {
+    let btf = Scratch::path("btf");
+    fs::write(&*btf, renamed(&["bpf_iter_bpf_sk_storage_map"])?)?;
+    let commands = [
+        ("tcpconnect", "--no-header"),
+        ("tcplife", "--active"),
+        ("tcpstates", "--summary"),
+        ("tcpretrans", "--summary"),
+        ("tcprcvspace", "--summary"),
+    ];
+    for (name, flag) in commands {
+        let script = "mount --bind \"$1\" /sys/kernel/btf/vmlinux && exec \"$2\" \"$3\" --no-seed --duration 1ms -v";
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-ec", script, "sh", btf.text()])
+            .arg(tool::path(name))
+            .arg(flag)
+            .output()
+            .context("unshare")?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let starts = stderr.matches("what this kernel lacks").count();
+        ensure!(
+            output.status.success() && starts == 1,
+            "{name}: {starts}: {stderr}"
+        );
+        let variant = stderr.contains("_by_namespace': skipped loading");
+        ensure!(!variant, "{name}: {stderr}");
+    }
+    Ok(())
 }
 
 /// The running kernel's type information, with other names for some fields.

@@ -8,10 +8,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // its output is for people, in no pipeline
 
 mod agent;
+mod attached;
 mod cgroups;
 mod config;
 mod errors;
 mod failed_retransmissions;
+mod foreign;
 mod formats;
 mod front;
 mod links;
@@ -80,9 +82,11 @@ fn main() -> ExitCode {
         };
     }
     let mut trials = [
+        attached::tests(),
         config::tests(),
         errors::tests(),
         failed_retransmissions::tests(),
+        foreign::tests(),
         formats::tests(),
         front::tests(),
         links::tests(),

@@ -143,6 +143,21 @@ pub fn needs_reset_reasons() -> Result<()> {
     needs("resets without a socket (since 6.10)", reported)
 }
 
+/// Sockets have storage for the commands' programs (since 5.11).
+pub fn stores() -> bool {
+    static LACKS: LazyLock<bool> = LazyLock::new(|| {
+        let run = tool::run("tcplife", &["--verbose", "--duration", "1ms"]);
+        run.is_ok_and(|run| run.stderr.contains("sk_storage: 1"))
+    });
+    !*LACKS
+}
+
+/// Clocks of a process's own.
+pub fn needs_time_namespaces() -> Result<()> {
+    let found = std::path::Path::new("/proc/self/ns/time").exists();
+    needs("time namespaces (since 5.6)", found)
+}
+
 fn needs(feature: &'static str, present: bool) -> Result<()> {
     if present {
         return Ok(());

@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use caps::{CapSet, Capability};
 use nix::{
+    sys::resource::{Resource, setrlimit},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -86,6 +87,58 @@ impl Tool {
     pub fn start_reduced(features: &str, name: &str, args: &[&str]) -> Result<Self> {
         let mut command = Command::new(path(name));
         command.env("TCPTOOLS_WITHOUT", features);
+        Self::launch(command, name, args, Stdio::piped())?.collecting()
+    }
+
+    /// Both.
+    pub fn start_reduced_without(
+        cap: Capability,
+        features: &str,
+        name: &str,
+        args: &[&str],
+    ) -> Result<Self> {
+        let drop_cap =
+            move || caps::drop(None, CapSet::Bounding, cap).map_err(std::io::Error::other);
+        Self::prepared(drop_cap, features, name, args)
+    }
+
+    /// As `start_reduced`, with so many descriptors at the most.
+    pub fn start_limited(
+        descriptors: u64,
+        features: &str,
+        name: &str,
+        args: &[&str],
+    ) -> Result<Self> {
+        let limit = move || {
+            setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors).map_err(Into::into)
+        };
+        Self::prepared(limit, features, name, args)
+    }
+
+    /// As `start_reduced`, by another program that runs what its arguments end with.
+    pub fn start_through(
+        runner: &[&str],
+        features: &str,
+        name: &str,
+        args: &[&str],
+    ) -> Result<Self> {
+        let (program, rest) = runner.split_first().context("a program")?;
+        let mut command = Command::new(program);
+        command.args(rest).arg(path(name));
+        command.env("TCPTOOLS_WITHOUT", features);
+        Self::launch(command, name, args, Stdio::piped())?.collecting()
+    }
+
+    fn prepared(
+        prepare: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+        features: &str,
+        name: &str,
+        args: &[&str],
+    ) -> Result<Self> {
+        let mut command = Command::new(path(name));
+        command.env("TCPTOOLS_WITHOUT", features);
+        // SAFETY: one system call, and nothing that the forked process shares with other threads.
+        unsafe { command.pre_exec(prepare) };
         Self::launch(command, name, args, Stdio::piped())?.collecting()
     }
 

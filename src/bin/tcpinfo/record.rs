@@ -8,6 +8,7 @@ use tcptools::names::state::{
     CLOSE, CLOSING, ESTABLISHED, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
 };
 use tcptools::record::{self, Event, Socket, Translate, Wanted, head};
+use tcptools::session::Unseen;
 use tcptools::types::{Record, bytes_of, flow, seen, seen_kind};
 
 use super::bpf::types::info;
@@ -222,6 +223,13 @@ impl Translate for Sockets {
         match self.finals.are_told() {
             true => "uid",
             false => "netns and uid",
+        }
+    }
+
+    fn unseen(&self) -> Unseen {
+        Unseen {
+            unvisited: self.finals.unvisited(),
+            statistics_lost: self.finals.lost(),
         }
     }
 

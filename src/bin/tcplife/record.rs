@@ -12,6 +12,7 @@ use tcptools::names::state::{
     CLOSE, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
 };
 use tcptools::record::{Event, Sockets, Translate, Wanted, head, refuse, types};
+use tcptools::session::Unseen;
 use tcptools::types::{Record, bytes_of, flow, known, owner, seen, seen_end, seen_kind};
 
 use self::account::{BARE, Ended, is_attempt};
@@ -252,6 +253,14 @@ impl Translate for Sessions {
 
     fn notes_calls(&self) -> bool {
         !self.sockets && self.waiting.accounts().are_told()
+    }
+
+    fn unseen(&self) -> Unseen {
+        let accounts = self.waiting.accounts();
+        Unseen {
+            unvisited: accounts.unvisited(),
+            statistics_lost: accounts.lost(),
+        }
     }
 
     fn attached(&mut self) {

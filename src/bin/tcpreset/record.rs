@@ -9,6 +9,7 @@ use tcptools::diag;
 use tcptools::names::state::{CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT};
 use tcptools::record::{Event, Socket, Translate, Wanted, head, refuse, types};
 use tcptools::resets;
+use tcptools::session::Unseen;
 use tcptools::types::{Record, bytes_of, decode, pid_source, seen, seen_kind, seen_reset};
 
 use super::bpf::types::reset;
@@ -39,6 +40,8 @@ pub struct Resets {
     seeds: bool,
     /// The states of the sockets that were there at the start, by cookie.
     states: HashMap<u64, u8>,
+    /// Namespaces that did not tell of theirs.
+    unvisited: u64,
 }
 
 impl Resets {
@@ -52,6 +55,7 @@ impl Resets {
             sockets: types(&args.common.run).is_some(),
             seeds,
             states: HashMap::new(),
+            unvisited: 0,
         })
     }
 
@@ -194,12 +198,20 @@ impl Translate for Resets {
         }
     }
 
+    fn unseen(&self) -> Unseen {
+        Unseen {
+            unvisited: self.unvisited,
+            ..Unseen::default()
+        }
+    }
+
     fn attached(&mut self) {
         resets::load();
         if self.seeds {
             // Not told, the states of these sockets stay blank until they change.
-            let all = diag::sockets().unwrap_or_default();
-            self.states = all.iter().map(|s| (s.cookie, s.state)).collect();
+            let told = diag::sockets().unwrap_or_default();
+            self.unvisited = told.unvisited;
+            self.states = told.sockets.iter().map(|s| (s.cookie, s.state)).collect();
         }
     }
 

@@ -15,7 +15,7 @@ use tcptools::iter::Visit;
 use tcptools::names::tcp_state;
 use tcptools::output::schema::Kind;
 use tcptools::output::{Column, Format, Row, Rows, Shown, Style};
-use tcptools::session::{Figures, Handler, Printer};
+use tcptools::session::{Figures, Handler, Printer, Unseen};
 use tcptools::types::{Record, head};
 use tcptools::value::Value;
 
@@ -370,6 +370,13 @@ impl Handler for Summary {
 
     fn finish(&mut self, out: &mut Printer) {
         self.try_print(out);
+    }
+
+    fn unseen(&self) -> Unseen {
+        Unseen {
+            unvisited: self.sockets.unvisited(),
+            ..Unseen::default()
+        }
     }
 
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {

@@ -5,10 +5,12 @@
 
 mod btf;
 mod bytes;
+mod clocks;
 mod lockdown;
 mod opens;
 mod scene;
 mod sockbuf;
+mod statistics;
 mod sums;
 mod tcpinfo;
 mod tcplife;
@@ -31,9 +33,11 @@ pub fn tests() -> Vec<Trial> {
     [
         btf::tests(),
         bytes::tests(),
+        clocks::tests(),
         lockdown::tests(),
         opens::tests(),
         sockbuf::tests(),
+        statistics::tests(),
         sums::tests(),
         tcpinfo::tests(),
         tcplife::tests(),
