@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::error::ErrorKind;
 use clap::{Args, Parser};
 
 use crate::filter::Filter;
 use crate::lacks::Anew;
 use crate::output::{Format, Style};
+use crate::{limits, trust, usage};
 
 /// The flags of every command.
 #[derive(Args, Clone, Debug)]
@@ -167,6 +167,8 @@ impl std::error::Error for Usage {}
 ///
 /// 0: finished, interrupted, or its reader left. 1: cannot run. 2: wrong argument.
 pub fn main<A: Parser>(tool: &'static str, mut run: impl FnMut(A) -> Result<()>) -> ExitCode {
+    limits::name(tool);
+    trust::clean_environment();
     if std::env::args_os().nth(1).is_some_and(|a| a == DESCRIBE) {
         return describe(&A::command());
     }
@@ -178,7 +180,9 @@ pub fn main<A: Parser>(tool: &'static str, mut run: impl FnMut(A) -> Result<()>)
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            crate::message!("{tool}: {}", sentence(&error));
+            let line: Vec<_> = std::env::args_os().skip(1).collect();
+            let sentence = usage::sentence(&error, &A::command(), &line);
+            crate::message!("{tool}: {sentence}");
             return ExitCode::from(2);
         }
     };
@@ -189,9 +193,16 @@ pub fn main<A: Parser>(tool: &'static str, mut run: impl FnMut(A) -> Result<()>)
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(error) if error.is::<Usage>() => {
             crate::message!("{tool}: {error:#}");
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            match limits::exhausted(&error) {
+                Some(trouble) => crate::message!("{tool}: {trouble}"),
+                None => crate::message!("{tool}: {error:#}"),
+            }
+            ExitCode::FAILURE
         }
     }
 }
@@ -256,25 +267,10 @@ fn parse<A: Parser>() -> Result<A, clap::Error> {
     A::from_arg_matches(&matches)
 }
 
-/// clap's paragraphs as one sentence.
-fn sentence(error: &clap::Error) -> String {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "an argument is missing; see --help".into();
-    }
-    let text = error.render().to_string();
-    let tip =
-        |line: &&str| !line.trim_start().starts_with("Usage:") && !line.contains("try '--help'");
-    let lines: Vec<_> = text
-        .lines()
-        .filter(tip)
-        .map(str::trim)
-        .filter(|l| !l.is_empty())
-        .collect();
-    lines.join(" ").trim_start_matches("error: ").to_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[derive(Parser, Debug)]
@@ -286,7 +282,8 @@ mod tests {
 
     fn sentence_of(args: &[&str]) -> String {
         let args = [&["tool"], args].concat();
-        sentence(&Tool::try_parse_from(args).unwrap_err())
+        let error = Tool::try_parse_from(args).unwrap_err();
+        usage::sentence(&error, &Tool::command(), &[])
     }
 
     #[test]

@@ -7,14 +7,13 @@
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{MapCore, MapHandle};
 
 use crate::preflight::{self, Trouble};
-use crate::{iter, lacks, record, suite, tracepoints};
+use crate::{iter, lacks, pids, record, suite, tracepoints};
 
 crate::skeleton!("check");
 
@@ -278,27 +277,23 @@ fn tracefs() -> Check {
     match tracepoints::tracefs_events() {
         Ok(path) => Check::ok("tracefs", format!("{}, for tplist only", path.display())),
         Err(error) => {
-            let (why, remedy) = tracepoints::tracefs_remedy(&error);
+            let (why, remedy) = tracepoints::tracefs_remedy(error.kind());
             let why = format!("{why}; only tplist would know more with it");
             Check::note("tracefs", why, remedy)
         }
     }
 }
 
-/// The inode number of the pid namespace that we are in; `None` in the initial one.
-pub fn pid_namespace() -> Option<u32> {
-    /// `PROC_PID_INIT_INO` of include/linux/proc_ns.h.
-    const INITIAL: u64 = 0xEFFF_FFFC;
-    let inode = fs::metadata("/proc/self/ns/pid").ok()?.ino();
-    u32::try_from(inode).ok().filter(|_| inode != INITIAL)
-}
-
 fn own_pid_namespace() -> Check {
-    match pid_namespace() {
-        None => Check::ok("pid_namespace", "the initial one"),
-        Some(_) => Check::note(
-            "pid_namespace",
-            "not the initial one: rows and -p have its process ids, and processes outside it have none",
+    let name = "pid_namespace";
+    if let Some(trouble) = pids::blank(record::is_needed()) {
+        return Check::bad(name, Status::Note, trouble);
+    }
+    match pids::namespace() {
+        pids::Namespace::Initial => Check::ok(name, "the initial one"),
+        _ => Check::note(
+            name,
+            "not the host's: rows and -p use its process ids, and processes outside it have none",
             "run it on the host (docker run --pid=host) to see the ids of all processes",
         ),
     }

@@ -6,8 +6,10 @@ use std::process;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::limits;
 
 /// A signal that follows so soon is the same wish: `timeout` sends its own to the process and then to its group.
 const SAME: Duration = Duration::from_millis(500);
@@ -32,7 +34,7 @@ impl Interrupt {
             event: Arc::new(event),
         };
         let inner = interrupt.clone();
-        ctrlc::set_handler(move || inner.signal()).context("cannot handle signals")?;
+        ctrlc::set_handler(move || inner.signal()).map_err(|_| anyhow!("{}", limits::thread()))?;
         Ok(interrupt)
     }
 

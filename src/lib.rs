@@ -14,8 +14,9 @@
 //! | how a command starts, waits, stops | [`session`] |
 //! | what a run has cost (`--stats`) | [`cost`] |
 //! | how it runs on a kernel without BTF | [`mod@record`], `bpf/record.bpf.c` |
-//! | a sentence about why it cannot run | [`preflight`] |
+//! | a sentence about why it cannot run | [`preflight`], [`limits`] |
 //! | a check of the host | [`host`] |
+//! | what a user of fewer rights may choose, and which files are believed | [`trust`] |
 //! | a new command | a line in [`suite`], for `tcptools list`, `tplist` and the tests |
 
 #![warn(missing_docs)]
@@ -35,6 +36,7 @@ pub mod interrupt;
 pub mod iter;
 pub mod journal;
 pub mod lacks;
+pub mod limits;
 mod lost;
 pub mod message;
 pub mod names;
@@ -42,6 +44,7 @@ mod namespaces;
 pub mod output;
 pub mod packed;
 pub mod pending;
+pub mod pids;
 pub mod plot;
 pub mod preflight;
 mod privileges;
@@ -61,5 +64,7 @@ pub mod talkers;
 pub mod trace;
 pub mod tracepoint;
 pub mod tracepoints;
+pub mod trust;
 pub mod types;
+mod usage;
 pub mod value;

@@ -6,11 +6,18 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::thread;
 
+use anyhow::{Result, anyhow};
+
 use nix::sched::{CloneFlags, setns};
+
+use crate::limits;
 
 /// Does something in every network namespace that a process is in or that has a name, as far as this process may enter
 /// it; in its own first.
-pub(crate) fn in_each<T: Send>(act: impl Fn() -> T + Sync) -> Vec<T> {
+///
+/// # Errors
+/// When there can be no thread.
+pub(crate) fn in_each<T: Send>(act: impl Fn() -> T + Sync) -> Result<Vec<T>> {
     let mut all = vec![act()];
     let others = others();
     let inside = || {
@@ -18,9 +25,12 @@ pub(crate) fn in_each<T: Send>(act: impl Fn() -> T + Sync) -> Vec<T> {
         entered.map(|_| act()).collect::<Vec<_>>()
     };
     // A thread of its own: this one stays where it is.
-    let rest = thread::scope(|scope| scope.spawn(inside).join());
-    all.extend(rest.unwrap_or_default());
-    all
+    let rest = thread::scope(|scope| {
+        let spawned = thread::Builder::new().spawn_scoped(scope, inside);
+        spawned.map(|thread| thread.join().unwrap_or_default())
+    });
+    all.extend(rest.map_err(|_| anyhow!("{}", limits::thread()))?);
+    Ok(all)
 }
 
 /// Every network namespace but this process's own.
@@ -50,6 +60,6 @@ mod tests {
 
     #[test]
     fn the_own_namespace_is_always_visited() {
-        assert!(!in_each(|| ()).is_empty());
+        assert!(!in_each(|| ()).unwrap().is_empty());
     }
 }

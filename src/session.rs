@@ -27,7 +27,7 @@ use crate::sink::{Sink, Stop};
 use crate::skipped::Skipped;
 use crate::source::Source;
 use crate::types::{Record, config, decode, lacks};
-use crate::{host, iter, preflight, privileges, record, tracepoint};
+use crate::{iter, limits, pids, preflight, privileges, record, tracepoint, trust};
 
 /// Sockets that are followed where their state cannot lie in the sockets themselves.
 const TABLE_SOCKETS: u32 = 128 * 1024;
@@ -138,6 +138,9 @@ impl<'a> Session<'a> {
         let records = record::is_needed();
         if run.verbose {
             crate::message!("{tool}: what this kernel lacks (1): {lacks:?}");
+            if trust::elevated() {
+                crate::message!("{tool}: {}", trust::ELEVATED);
+            }
         }
         Self {
             tool,
@@ -216,7 +219,7 @@ impl<'a> Session<'a> {
                 config.lacks = self.lacks;
                 filter.fill(config);
                 config.wake_bytes = self.buffer_bytes() / 4;
-                config.pid_ns = host::pid_namespace().unwrap_or(0);
+                config.pid_ns = pids::namespace().number();
                 config.stats = self.run.stats.into();
             }
         }
@@ -284,12 +287,15 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Why this host cannot run them, in a sentence; or [`lacks::Anew`](crate::lacks::Anew).
     pub fn load<'o, O: OpenSkel<'o>>(&self, open: O) -> Result<O::Output> {
-        open.load().map_err(
-            |e| match !self.records && crate::lacks::explains_refusal() {
+        open.load().map_err(|e| {
+            let error = e.into();
+            // What could not be asked for want of descriptors or memory is not lacking.
+            let asked = !self.records && limits::exhausted(&error).is_none();
+            match asked && crate::lacks::explains_refusal() {
                 true => crate::lacks::Anew.into(),
-                false => self.explain(e.into()),
-            },
-        )
+                false => self.explain(error),
+            }
+        })
     }
 
     /// Attaches everything, and shows records until it is time to stop.
@@ -297,7 +303,8 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When a probe cannot be attached, or rows cannot be written.
     pub fn run(&self, object: &mut Object, handler: &mut impl Handler) -> Result<()> {
-        let counters = Counters::of(object).context("no counters")?;
+        let counters = Counters::of(object).context("no counters");
+        let counters = counters.map_err(|e| self.explain(e))?;
         let printer = Printer {
             sink: Sink::default(),
             rows: 0,
@@ -309,8 +316,13 @@ impl<'a> Session<'a> {
             let (printer, handler) = &mut *state.borrow_mut();
             handler.record(record, printer);
             printer.full() || interrupt.borrow().as_ref().is_some_and(Interrupt::raised)
-        })?;
+        })
+        .map_err(|e| self.explain(e))?;
         let meter = self.run.stats.then(|| Meter::new(self.tool, object));
+        if let Some(blank) = pids::blank(self.records) {
+            let tool = self.tool;
+            crate::message!("{tool}: {blank}");
+        }
         let links = self.attach(object)?;
         self.seed(object)?;
         state.borrow_mut().1.attached();
@@ -355,12 +367,16 @@ impl<'a> Session<'a> {
         Ok(links)
     }
 
-    /// Owners of the sockets that are there already. The tool is useful without them, so a failure is a warning.
+    /// Owners of the sockets that are there already. The tool is useful without them, so a failure is a warning, unless it
+    /// is that of a host where nothing else would work.
     fn seed(&self, object: &mut Object) -> Result<()> {
         let seed = |p: &ProgramMut<'_>| p.autoload() && is_seed(p);
         for program in object.progs_mut().filter(seed) {
             let run = iter::attach(&program, None).and_then(|link| iter::run(&link));
             if let Err(error) = run {
+                if limits::exhausted(&error).is_some() {
+                    return Err(error);
+                }
                 let tool = self.tool;
                 crate::message!(
                     "{tool}: owners of sockets that exist already stay unknown: {error:#}"

@@ -117,7 +117,7 @@ impl Watch {
         // Without the module that knows TCP nothing is sent, and nobody says so; asking loads it.
         dump(0)?;
         let here = || Ok((open(DESTROYED)?, namespace()));
-        let sockets: Vec<_> = namespaces::in_each(here)
+        let sockets: Vec<_> = namespaces::in_each(here)?
             .into_iter()
             .collect::<Result<_>>()?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;

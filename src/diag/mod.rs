@@ -32,7 +32,7 @@ const ALL_STATES: u32 = 0xfff;
 /// # Errors
 /// When this kernel does not tell.
 pub fn sockets() -> Result<Vec<Described>> {
-    let all = namespaces::in_each(|| dump(ALL_STATES & !TIME_WAIT));
+    let all = namespaces::in_each(|| dump(ALL_STATES & !TIME_WAIT))?;
     all.into_iter()
         .collect::<Result<Vec<_>>>()
         .map(|all| all.concat())

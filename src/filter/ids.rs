@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use super::Fill;
 use super::lists::{limit, split};
-use crate::types;
+use crate::{pids, types};
 
 /// No process id is larger (include/linux/threads.h: PID_MAX_LIMIT), and no namespace's inode number is as small.
 const LAST_PID: u64 = 1 << 22;
@@ -56,6 +56,17 @@ fn number(text: &str) -> Result<u64, String> {
         .map_err(|_| format!("'{text}' is not a number"))
 }
 
+/// A process id, to be looked up in /proc.
+fn process(text: &str) -> Result<u64, String> {
+    let pid = number(text)?;
+    match pids::proc_is_ours() {
+        true => Ok(pid),
+        false => Err(format!(
+            "pid:{pid}: /proc is not mounted, or of another pid namespace: mount -t proc proc /proc"
+        )),
+    }
+}
+
 /// Network namespaces, by inode number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Namespaces(Ids);
@@ -73,7 +84,7 @@ fn namespace(text: &str) -> Result<u64, String> {
         return inode(Path::new("/proc/self/ns/net"));
     }
     if let Some(pid) = text.strip_prefix("pid:") {
-        return inode(Path::new(&format!("/proc/{}/ns/net", number(pid)?)));
+        return inode(Path::new(&format!("/proc/{}/ns/net", process(pid)?)));
     }
     if let Ok(id) = text.trim_start_matches("id:").parse::<u64>() {
         if id <= LAST_PID {
@@ -117,7 +128,7 @@ fn cgroup(text: &str) -> Result<u64, String> {
         return inode(&cgroup_of("self")?);
     }
     if let Some(pid) = text.strip_prefix("pid:") {
-        return inode(&cgroup_of(&number(pid)?.to_string())?);
+        return inode(&cgroup_of(&process(pid)?.to_string())?);
     }
     match text.starts_with('/') && Path::new(text).exists() {
         true => inode(Path::new(text)),

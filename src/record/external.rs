@@ -14,6 +14,7 @@ use libbpf_rs::btf::Btf;
 
 use crate::cli::Usage;
 use crate::tracepoints::{self, Field, KernelTypes};
+use crate::trust;
 
 /// Categories of tracepoints whose records are compared: the network's, and others for a fingerprint. A record of a
 /// module's is not in the kernel's types, and is passed over.
@@ -48,17 +49,19 @@ const LEAST: usize = 20;
 const CACHES: [(&str, &str); 2] = [("tcp_sock", "TCP"), ("tcp6_sock", "TCPv6")];
 
 /// The file, or the one for this kernel in a directory, once it is known to be of this kernel. `events`: tracefs's, to
-/// compare with; without it only what the file says of itself is looked at.
+/// compare with; without it only what the file says of itself is looked at. It is opened once, so that what was checked
+/// is what is used.
 ///
 /// # Errors
-/// A sentence: it is no BTF, or not this kernel's.
-pub fn checked(path: &Path, events: Option<&Path>) -> Result<PathBuf> {
+/// A sentence: it is no BTF, or not this kernel's; or it is not believed (see [`trust::open`]).
+pub fn checked(path: &Path, events: Option<&Path>) -> Result<File> {
     let refused = |why: String| Usage(format!("--btf: {why}"));
     let release = release()?;
-    let path = found(path, &release).map_err(refused)?;
-    said(&path, &release).map_err(refused)?;
+    let path = found(path, &release);
     let named = path.display();
-    let btf = Btf::from_path(&path).map_err(|_| {
+    let file = trust::open(&path).map_err(|why| refused(format!("{named}: {why}")))?;
+    said(&path, &file, &release).map_err(refused)?;
+    let btf = Btf::from_path(trust::path_of(&file)).map_err(|_| {
         let packed = path.extension().is_some_and(|e| e == "xz" || e == "gz");
         let hint = if packed { ": unpack it" } else { "" };
         refused(format!("{named} has no type information (BTF){hint}"))
@@ -69,34 +72,31 @@ pub fn checked(path: &Path, events: Option<&Path>) -> Result<PathBuf> {
             .and_then(|()| sizes(&types))
             .map_err(|why| refused(format!("{named} is not of this kernel: {why}")))?;
     }
-    Ok(path)
+    Ok(file)
 }
 
 fn release() -> Result<String> {
-    let text = fs::read_to_string("/proc/sys/kernel/osrelease").context("no /proc")?;
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease")
+        .context("cannot tell this kernel's release: mount -t proc proc /proc")?;
     Ok(text.trim().to_owned())
 }
 
-fn found(path: &Path, release: &str) -> Result<PathBuf, String> {
-    let path = match path.is_dir() {
+fn found(path: &Path, release: &str) -> PathBuf {
+    match path.is_dir() {
         true => path.join(format!("{release}.btf")),
         false => path.to_owned(),
-    };
-    match File::open(&path) {
-        Ok(_) => Ok(path),
-        Err(error) => Err(format!("{}: {error}", path.display())),
     }
 }
 
 /// That the file's name, or the kernel that it is, says another release.
-fn said(path: &Path, release: &str) -> Result<(), String> {
+fn said(path: &Path, file: &File, release: &str) -> Result<(), String> {
     let named = path.display();
     let other = |says: &str| format!("{named} is of Linux {says}, and this is {release}");
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if let Some(says) = release_in(&name).filter(|says| *says != release) {
         return Err(other(says));
     }
-    match banner(path).map_err(|error| format!("{named}: {error}"))? {
+    match banner(file).map_err(|error| format!("{named}: {error}"))? {
         Some(says) if says != release => Err(other(&says)),
         _ => Ok(()),
     }
@@ -116,9 +116,9 @@ fn release_in(name: &str) -> Option<&str> {
 }
 
 /// The release in a kernel's banner (init/version.c: linux_banner), if the file is an ELF file that has one.
-fn banner(path: &Path) -> std::io::Result<Option<String>> {
+fn banner(file: &File) -> std::io::Result<Option<String>> {
     const BANNER: &[u8] = b"Linux version ";
-    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mut file = BufReader::with_capacity(1 << 20, file);
     if !file.fill_buf()?.starts_with(b"\x7fELF") {
         return Ok(None);
     }

@@ -4,14 +4,15 @@
 mod check;
 mod completion;
 mod find;
+mod names;
 
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, anyhow, bail};
-use clap::{Parser, Subcommand};
+use anyhow::{Context, Result, bail};
+use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use serde::Serialize;
 use tcptools::cli::{self, Usage};
@@ -20,7 +21,7 @@ use tcptools::{sink, suite};
 
 /// Show what TCP is doing on this host: lists the commands of the suite, checks whether they can run, and runs them.
 #[derive(Parser)]
-#[command(name = "tcptools", arg_required_else_help = true, after_help = commands())]
+#[command(name = "tcptools", disable_help_subcommand = true, after_help = commands())]
 struct Args {
     #[command(subcommand)]
     what: Option<What>,
@@ -43,6 +44,11 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Print the help of a command
+    Help {
+        /// The command; without one, the help of tcptools
+        command: Option<String>,
+    },
     #[command(external_subcommand)]
     Run(Vec<OsString>),
 }
@@ -54,7 +60,7 @@ fn commands() -> String {
     for (name, what) in tools.chain(OTHERS.iter().copied().take(1)) {
         let _ = writeln!(text, "  {name:<12} {what}");
     }
-    text.push_str("\ntcptools <COMMAND> --help explains a command's flags.");
+    text.push_str("\ntcptools help <COMMAND> explains a command's flags.");
     text
 }
 
@@ -114,13 +120,25 @@ fn become_tool(words: &[OsString]) -> Result<()> {
     let (name, arguments) = words.split_first().context("no command")?;
     let name = name.to_string_lossy();
     if !suite::has(&name) {
-        bail!(Usage(format!(
-            "there is no command '{name}'; tcptools list shows them"
-        )));
+        bail!(Usage(names::unknown(&name)));
     }
-    let path = find::tool(&name).map_err(|e| anyhow!("{name} is {e}"))?;
+    let path = find::tool(&name)?;
     let error = Command::new(&path).arg0(&*name).args(arguments).exec();
     Err(error).with_context(|| format!("cannot run {}", path.display()))
+}
+
+/// Of this command, one of its own subcommands, or a command of the suite.
+fn help(command: Option<&str>) -> Result<()> {
+    let own = Args::command().version(env!("CARGO_PKG_VERSION"));
+    let line = match command {
+        None | Some("tcptools" | "help") => vec!["tcptools", "--help"],
+        Some(name) if own.find_subcommand(name).is_some() => vec!["tcptools", name, "--help"],
+        Some(name) => return become_tool(&[name.into(), "--help".into()]),
+    };
+    // clap hands its help over as an error.
+    let page = own.try_get_matches_from(line).err();
+    let page = page.map(|page| page.render().to_string());
+    Ok(sink::write_all(page.unwrap_or_default().as_bytes())?)
 }
 
 fn main() -> ExitCode {
@@ -133,7 +151,8 @@ fn main() -> ExitCode {
             Some(What::List { json }) => list(json),
             Some(What::Check { json }) => check::run(json).map(|fine| complete = fine),
             Some(What::Run(words)) => become_tool(&words),
-            None => bail!(Usage("an argument is missing; see --help".into())),
+            Some(What::Help { command }) => help(command.as_deref()),
+            None => help(None),
         }
     });
     if complete { code } else { ExitCode::FAILURE }
