@@ -101,28 +101,28 @@ pub(crate) const BUFFER_KIB: RangeInclusive<i64> = 64..=1 << 20;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Running")]
 pub struct Run {
-    /// Stop after this time: seconds, or with a unit (500ms, 10s, 5m, 1h)
+    /// Stop after TIME: seconds, or with a unit (500ms, 10s, 5m, 1h)
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
-    /// Stop after so many rows
+    /// Stop after N rows
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count_events: Option<u64>,
-    /// Size of the buffer between kernel and reader, in KiB
+    /// Size of the ring buffer, in KiB
     #[arg(long, value_name = "KIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(BUFFER_KIB))]
     pub buffer: u32,
-    /// Do not look at sockets that exist already: starts faster, knows fewer owners
+    /// Skip the initial scan of open sockets: starts faster, but their owners stay unknown
     #[arg(long)]
     pub no_seed: bool,
-    /// Type information (BTF) of exactly this kernel, for one that has none of its own: a file, or a directory with RELEASE.btf
+    /// Read the kernel's type information (BTF) from FILE, or from FILE/RELEASE.btf if it is a directory: only for a kernel without /sys/kernel/btf/vmlinux
     #[arg(long, value_name = "FILE")]
     pub btf: Option<PathBuf>,
-    /// Create this file when every probe is attached
+    /// Create FILE once every probe is attached
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
-    /// Tell at the end what the run has cost, in the kernel and here
+    /// Print what the run has cost, in the kernel and here, on exit
     #[arg(long)]
     pub stats: bool,
-    /// Tell what the BPF library does, on standard error
+    /// Print the BPF library's debug messages to standard error
     #[arg(short, long)]
     pub verbose: bool,
 }
@@ -198,10 +198,7 @@ pub fn main<A: Parser>(tool: &'static str, mut run: impl FnMut(A) -> Result<()>)
             ExitCode::from(2)
         }
         Err(error) => {
-            match limits::exhausted(&error) {
-                Some(trouble) => crate::message!("{tool}: {trouble}"),
-                None => crate::message!("{tool}: {error:#}"),
-            }
+            crate::message!("{tool}: {}", limits::said(&error));
             ExitCode::FAILURE
         }
     }

@@ -27,6 +27,14 @@ pub fn exhausted(error: &Error) -> Option<Trouble> {
     is(Errno::ENOMEM).then(memory)
 }
 
+/// The error in words for a user: what there was not enough of, or itself.
+pub(crate) fn said(error: &Error) -> String {
+    match exhausted(error) {
+        Some(trouble) => trouble.to_string(),
+        None => format!("{error:#}"),
+    }
+}
+
 /// For an error that says something else: that there are too few descriptors for any command. libbpf goes on without
 /// what it could not open, and is then refused for that.
 pub(crate) fn low() -> Option<Trouble> {
@@ -61,8 +69,12 @@ fn memory() -> Trouble {
     }
 }
 
-/// That no thread could be made.
+/// That no thread could be made: for want of memory, if that is what is limited.
 pub(crate) fn thread() -> Trouble {
+    const SCARCE: u64 = 1 << 30;
+    if of(Resource::RLIMIT_AS).is_some_and(|bytes| bytes < SCARCE) {
+        return memory();
+    }
     Trouble::new(
         "no thread can be made",
         "raise pids.max of its cgroup, or ulimit -u (TasksMax= or LimitNPROC= in a systemd unit)",

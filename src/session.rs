@@ -379,7 +379,7 @@ impl<'a> Session<'a> {
                 }
                 let tool = self.tool;
                 crate::message!(
-                    "{tool}: owners of sockets that exist already stay unknown: {error:#}"
+                    "{tool}: owners of sockets that were open at the start stay unknown: {error:#}"
                 );
             }
         }
@@ -445,7 +445,7 @@ impl<'a> Session<'a> {
         if skipped > 0 {
             let tool = self.tool;
             crate::message!(
-                "{tool}: up to {skipped} events not seen: they came while this program was at work on the same CPU, and the kernel skips such"
+                "{tool}: up to {skipped} events missed: the BPF program was already running on their CPU"
             );
         }
         let mut fields = vec![
@@ -462,7 +462,7 @@ impl<'a> Session<'a> {
             Ok(lines) => {
                 let tool = self.tool;
                 crate::message!(
-                    "{tool}: {lines} lines were not written: their reader does not read"
+                    "{tool}: {lines} lines were not written: nothing reads standard output"
                 );
                 Ok(())
             }

@@ -145,6 +145,18 @@ fn a_command_runs_under_its_own_name_with_its_own_arguments() {
 }
 
 #[test]
+fn what_it_prints_fits_80_columns() {
+    for args in [["list"], ["check"]] {
+        for line in stdout(&run("tcptools", &args)).lines() {
+            // A word of its own may be longer.
+            let words = line.split_whitespace().count();
+            let fits = line.chars().count() <= 80 || words < 2;
+            assert!(fits, "{args:?}: {line}");
+        }
+    }
+}
+
+#[test]
 fn alone_it_prints_its_help() {
     let help = stdout(&run("tcptools", &["--help"]));
     for args in [&[][..], &["help"]] {

@@ -16,6 +16,7 @@ use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 
 use super::message::{self, BY_FAMILY, Described, messages};
 use super::{dump, open};
+use crate::limits;
 use crate::namespaces;
 
 /// SKNLGRP_INET_TCP_DESTROY (1) and SKNLGRP_INET6_TCP_DESTROY (3) of include/uapi/linux/sock_diag.h, as bits.
@@ -42,7 +43,7 @@ impl Accounts {
     pub fn watch() -> Self {
         let (watch, untold) = match Watch::new() {
             Ok(watch) => (Some(watch), None),
-            Err(error) => (None, Some(format!("{error:#}"))),
+            Err(error) => (None, Some(limits::said(&error))),
         };
         Self {
             watch,

@@ -27,7 +27,7 @@ pub fn events() -> io::Result<PathBuf> {
 /// What is missing for [`events`], and what helps.
 pub fn remedy(kind: io::ErrorKind) -> (&'static str, &'static str) {
     match kind {
-        io::ErrorKind::PermissionDenied => ("tracefs is for root only", "try sudo"),
+        io::ErrorKind::PermissionDenied => ("tracefs can be read by root only", "run it with sudo"),
         _ => (
             "tracefs is not mounted",
             "as root, mount -t tracefs nodev /sys/kernel/tracing",

@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // its output is for people, in no pipeline
 
 mod agent;
+mod capabilities;
 mod cgroups;
 mod config;
 mod front;
@@ -17,7 +18,9 @@ mod net;
 mod opens;
 mod pair;
 mod peer;
+mod pids;
 mod records;
+mod refusals;
 mod scratch;
 mod sockbuf;
 mod stats;
@@ -71,12 +74,24 @@ fn main() -> ExitCode {
             }
         };
     }
+    if argv.first().is_some_and(|verb| verb == pids::INSIDE) {
+        return match pids::inside(&argv[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut trials = [
+        capabilities::tests(),
         config::tests(),
         front::tests(),
         namespaces::tests(),
         opens::tests(),
+        pids::tests(),
         records::tests(),
+        refusals::tests(),
         sockbuf::tests(),
         stats::tests(),
         tcpaccept::tests(),

@@ -12,7 +12,10 @@ use tcptools::{preflight, trust};
 /// this command's own, as in a build tree.
 ///
 /// Never `PATH`, and never `/usr/bin` beside an installation: other packages have commands of the same names.
-fn directory() -> Result<PathBuf> {
+///
+/// # Errors
+/// A sentence: this command does not know where it is itself.
+pub fn directory() -> Result<PathBuf> {
     if let Some(trouble) = preflight::proc() {
         bail!("cannot find its commands: {trouble}");
     }

@@ -19,7 +19,7 @@ use tcptools::cli::{self, Usage};
 use tcptools::suite::{OTHERS, TOOLS};
 use tcptools::{sink, suite};
 
-/// Show what TCP is doing on this host: lists the commands of the suite, checks whether they can run, and runs them.
+/// List, check and run the commands that show what TCP is doing on this host
 #[derive(Parser)]
 #[command(name = "tcptools", disable_help_subcommand = true, after_help = commands())]
 struct Args {
@@ -32,13 +32,13 @@ struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// The commands, and the tracepoints that their rows are made of
+    /// List the commands, and the tracepoints that their rows come from
     List {
         /// Write a JSON object per command
         #[arg(long)]
         json: bool,
     },
-    /// What works on this host, what does not, why, and what would help
+    /// Check what works on this host, what does not, why, and what would help
     Check {
         /// Write a JSON object per check and per command
         #[arg(long)]
@@ -55,13 +55,34 @@ enum What {
 
 /// For --help.
 fn commands() -> String {
-    let mut text = String::from("Commands of the suite, run as tcptools <COMMAND> [FLAG...]:\n");
+    let mut text = String::from(
+        "Commands of the suite, run as tcptools <COMMAND> [FLAG...], and what a row of each is:\n",
+    );
     let tools = TOOLS.iter().map(|tool| (tool.name, tool.row));
     for (name, what) in tools.chain(OTHERS.iter().copied().take(1)) {
         let _ = writeln!(text, "  {name:<12} {what}");
     }
     text.push_str("\ntcptools help <COMMAND> explains a command's flags.");
     text
+}
+
+/// Lines of at most 80 columns, all but the first of them indented as the first one is by the caller.
+pub(crate) fn fit(text: &str, indent: &str) -> String {
+    const WIDTH: usize = 80;
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().map_or("", |line| line);
+        let width = indent.len() + line.chars().count() + 1 + word.chars().count();
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if width <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join(&format!("\n{indent}"))
 }
 
 /// A line of `list --json`.
@@ -77,6 +98,7 @@ struct Line {
 }
 
 fn list(json: bool) -> Result<()> {
+    find::directory()?;
     let mut out = vec![];
     for tool in TOOLS.iter().filter(|_| json) {
         let also = tool.also.iter().filter(|name| !tool.rows.contains(name));
@@ -99,15 +121,17 @@ fn list(json: bool) -> Result<()> {
 }
 
 fn table() -> String {
-    let mut text = format!("{:<12} {:<50} {}\n", "COMMAND", "ONE ROW IS", "FROM");
+    let mut text = format!("{:<12} {}\n", "COMMAND", "ONE ROW IS, AND COMES FROM");
     for tool in TOOLS {
-        let missing = if find::tool(tool.name).is_err() {
-            " (not installed)"
-        } else {
-            ""
+        let missing = match find::tool(tool.name) {
+            Ok(_) => "",
+            Err(error) if error.to_string().contains("not installed") => " (not installed)",
+            Err(_) => " (not run: see tcptools check)",
         };
-        let from = tool.rows.join(" ");
-        let _ = writeln!(text, "{:<12} {:<50} {from}{missing}", tool.name, tool.row);
+        let _ = writeln!(text, "{:<12} {}{missing}", tool.name, tool.row);
+        let indent = " ".repeat(13);
+        let from = fit(&tool.rows.join(" "), &indent);
+        let _ = writeln!(text, "{indent}{from}");
     }
     for (name, what) in OTHERS {
         let _ = writeln!(text, "{name:<12} {what}");
