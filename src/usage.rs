@@ -27,7 +27,8 @@ const HELP: &str = "; see --help";
 
 /// The sentence for a command line (without the command itself) that clap refused.
 pub(crate) fn sentence(error: &clap::Error, command: &Command, line: &[OsString]) -> String {
-    let said = said(error);
+    // An argument may have lines of its own.
+    let said = said(error).replace('\n', " ");
     match letter(error, command, line).or_else(|| equals(error, command, line)) {
         Some(hint) => format!("{}: {hint}", said.trim_end_matches(HELP)),
         None => said,
@@ -224,6 +225,7 @@ mod tests {
                 "unexpected argument '--netn'; did you mean --netns?",
             ),
             (&["stray"], "unexpected argument 'stray'; see --help"),
+            (&["a\nb"], "unexpected argument 'a b'; see --help"),
             (&["-x"], "unexpected argument '-x'; see --help"),
             (
                 &["-o", "yaml"],
