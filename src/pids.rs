@@ -81,7 +81,13 @@ fn owned(fd: libc::c_long) -> Option<OwnedFd> {
 
 /// Why process ids are not known here, and what would help. `records`: owners are looked up in /proc.
 pub fn blank(records: bool) -> Option<Trouble> {
-    let foreign = records && namespace() == Namespace::Initial && !proc_is_ours();
+    let foreign = records && !proc_is_ours();
+    if records && !foreign && matches!(namespace(), Namespace::Own(_)) {
+        return Some(Trouble::new(
+            "tracepoints' records have the host's process ids, so most owners stay blank in this pid namespace",
+            "run it on the host (docker run --pid=host)",
+        ));
+    }
     if namespace() != Namespace::Unknown && !foreign {
         return None;
     }
