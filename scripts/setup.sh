@@ -28,18 +28,25 @@ have() {
 	busybox-static) command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ;;
 	groff-base) command -v groff >/dev/null ;;
 	man-db) command -v man >/dev/null ;;
+	postgresql) set -- /usr/lib/postgresql/*/bin/pgbench && [ -x "$1" ] ;;
+	redis-tools) command -v redis-benchmark >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
 	esac
 }
 
-# need PACKAGE...: by their names in Debian and Ubuntu.
-need() {
+# lack PACKAGE...: which are missing, if any are.
+lack() {
 	missing=
 	PATH=$PATH:/usr/sbin:/sbin
 	for package in "$@"; do
 		have "$package" || missing="$missing $package"
 	done
-	[ -n "$missing" ] || return 0
+	[ -n "$missing" ]
+}
+
+# need PACKAGE...: by their names in Debian and Ubuntu.
+need() {
+	lack "$@" || return 0
 	if ! command -v apt-get >/dev/null; then
 		echo "missing:$missing (Debian's names). Install what your system calls them:" >&2
 		echo "  Fedora: dnf install clang elfutils-libelf-devel zlib-devel make pkgconf gcc iproute nftables lowdown groff man-db" >&2
@@ -51,6 +58,22 @@ need() {
 	as_root apt-get update -qq
 	# shellcheck disable=SC2086 # one word per package
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
+
+# need_stopped PACKAGE...: as need, for servers that tests start themselves. The packages start none, as long as
+# policy-rc.d says no (invoke-rc.d(8)).
+need_stopped() {
+	policy=/usr/sbin/policy-rc.d
+	lack "$@" || return 0
+	if [ -e $policy ] || ! command -v apt-get >/dev/null; then
+		need "$@"
+		return
+	fi
+	(
+		trap 'as_root rm -f $policy' EXIT
+		as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy"
+		need "$@"
+	)
 }
 
 command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH

@@ -110,7 +110,7 @@ page() {
 	TEXT
 	row command release "$@"
 	row --- line "$@"
-	for command in $(for name in "$@"; do tests_of "$out/$name/tests"; done | cut -d' ' -f1 | sort -u); do
+	for command in $(for name in "$@"; do tests_of "$out/$name/tests"; done | awk '$2 != "ignored" { print $1 }' | sort -u); do
 		row "$command" count "$@"
 	done
 	row "*what is remembered of a socket lies in*" state "$@"
@@ -119,8 +119,9 @@ page() {
 	for name in "$@"; do
 		few "$name" >/dev/null && echo "- $(title "$out/$name" "$name"): $(few "$name")." && continue
 		tests_of "$out/$name/tests" | awk -v release="$(title "$out/$name" "$name")" '$2 == "ignored" {
-			test = $1 "::" $3; $1 = $2 = $3 = ""; sub(/^ */, ""); print "- " release ": `" test "`: " $0 }'
-	done | sort | sed '$!b;/./!s/.*/None./'
+			test = $1 "::" $3; $1 = $2 = $3 = ""; sub(/^ */, "")
+			print "- " (/^the package / ? "Every guest" : release) ": `" test "`: " $0 }'
+	done | sort -u | sed '$!b;/./!s/.*/None./'
 
 	printf '\n## Columns that are blank in every row\n\n'
 	for name in "$@"; do

@@ -65,7 +65,8 @@ fn privileged() -> Result<Directory> {
         libc::setxattr(path.as_ptr(), name.as_ptr(), value, 20, 0)
     };
     if result != 0 && Errno::last() == Errno::EOPNOTSUPP {
-        return Err(Missing("extended attributes of files in the temporary directory").into());
+        let feature = "extended attributes of files in the temporary directory";
+        return Err(Missing::Feature(feature).into());
     }
     ensure!(result == 0, "{}", Errno::last());
     Ok(directory)

@@ -22,6 +22,7 @@ mod pids;
 mod records;
 mod refusals;
 mod scratch;
+mod servers;
 mod sockbuf;
 mod stats;
 mod tcpaccept;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         pids::tests(),
         records::tests(),
         refusals::tests(),
+        servers::tests(),
         sockbuf::tests(),
         stats::tests(),
         tcpaccept::tests(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a kernel may lack that a test needs: then the test is reported as ignored, and why.
+//! What a kernel or a host may lack that a test needs: then the test is reported as ignored, and why.
 
 use std::{fmt, sync::LazyLock};
 
@@ -10,13 +10,21 @@ use tcptools::tracepoint;
 
 use crate::tool;
 
-/// A feature of the kernel that is not there, by the name of its configuration option.
+/// What is not there.
 #[derive(Debug)]
-pub struct Missing(pub &'static str);
+pub enum Missing {
+    /// A feature of the kernel, by the name of its configuration option.
+    Feature(&'static str),
+    /// A package of Debian's.
+    Package(&'static str),
+}
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "this kernel lacks {}", self.0)
+        match self {
+            Self::Feature(name) => write!(f, "this kernel lacks {name}"),
+            Self::Package(name) => write!(f, "the package {name} is not installed"),
+        }
     }
 }
 
@@ -133,5 +141,5 @@ fn needs(feature: &'static str, present: bool) -> Result<()> {
     if present {
         return Ok(());
     }
-    Err(Missing(feature).into())
+    Err(Missing::Feature(feature).into())
 }

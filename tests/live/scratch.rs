@@ -2,7 +2,7 @@
 //! Files and directories that go with the test.
 
 use std::{
-    env, fs,
+    env, fs, io,
     ops::Deref,
     path::{Path, PathBuf},
     process,
@@ -40,5 +40,36 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // It may never have been made; a cgroup directory is removed as an empty directory.
         let _ = fs::remove_file(&self.0).or_else(|_| fs::remove_dir(&self.0));
+    }
+}
+
+/// A directory of that kind, with all that is in it.
+pub struct Folder(Scratch);
+
+impl Folder {
+    pub fn new(stem: &str) -> io::Result<Self> {
+        let path = Scratch::path(stem);
+        fs::create_dir(&*path)?;
+        Ok(Self(path))
+    }
+
+    /// As an argument.
+    pub fn text(&self) -> &str {
+        self.0.text()
+    }
+}
+
+impl Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left there hurts nobody.
+        let _ = fs::remove_dir_all(&*self.0);
     }
 }

@@ -458,7 +458,7 @@ fn memcg() -> Result<()> {
         .exists()
     {
         let lacking = "a memory controller of cgroup v1 (memory.kmem.tcp.limit_in_bytes)";
-        return Err(Missing(lacking).into());
+        return Err(Missing::Feature(lacking).into());
     }
     let _turn = udp_turn();
     let group = Cgroup::new(64 << 10)?;

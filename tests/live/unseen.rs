@@ -85,7 +85,7 @@ fn witness() -> Result<Vec<File>> {
 fn is_counted() -> Result<()> {
     const STARTS: u64 = 20;
     let Ok(&[id]) = ids(vec!["sched:sched_process_exec"]).as_deref() else {
-        return Err(Missing("tracefs with sched_process_exec").into());
+        return Err(Missing::Feature("tracefs with sched_process_exec").into());
     };
     let counted = |verdict| -> Result<u64> {
         let counters = counters_of(id, &program(verdict)?)?;
