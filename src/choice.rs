@@ -82,7 +82,7 @@ fn unknown<E>(name: &str, twice: bool, left: &[Column<E>]) -> Usage {
         }
     }
     Usage(format!(
-        "there is no column '{name}'; there are {}",
+        "unknown column '{name}' (available: {})",
         names.join(", ")
     ))
 }

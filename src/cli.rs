@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::error::ErrorKind;
 use clap::{Args, Parser};
 
 use crate::filter::Filter;
@@ -15,6 +14,7 @@ use crate::lacks::Anew;
 use crate::output::{Format, Style};
 pub use crate::quantity::{duration, milliseconds, whole};
 use crate::session::Interrupted;
+use crate::{limits, trust, usage};
 
 /// The flags of every command.
 #[derive(Args, Clone, Debug)]
@@ -103,31 +103,31 @@ pub(crate) const BUFFER_KIB: RangeInclusive<u32> = 64..=1 << 20;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Running")]
 pub struct Run {
-    /// Stop after this time: seconds, or with a unit (500ms, 10s, 5m, 1h)
+    /// Stop after TIME: seconds, or with a unit (500ms, 10s, 5m, 1h)
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
-    /// Stop after so many rows
+    /// Stop after N rows
     #[arg(short = 'n', long, value_name = "N", value_parser = whole(1..=u64::MAX))]
     pub count_events: Option<u64>,
-    /// Size of the buffer between kernel and reader, in KiB
+    /// Size of the ring buffer, in KiB
     #[arg(long, value_name = "KIB", default_value_t = 2048, value_parser = whole(BUFFER_KIB))]
     pub buffer: u32,
-    /// Do not look at sockets that exist already: starts faster, knows fewer owners
+    /// Skip the initial scan of open sockets: starts faster, but their owners stay unknown
     #[arg(long)]
     pub no_seed: bool,
-    /// Type information (BTF) of exactly this kernel, for one that has none of its own: a file, or a directory with RELEASE.btf
+    /// Read the kernel's type information (BTF) from FILE, or from FILE/RELEASE.btf if it is a directory: only for a kernel without /sys/kernel/btf/vmlinux
     #[arg(long, value_name = "FILE")]
     pub btf: Option<PathBuf>,
-    /// Create this file when every probe is attached; removed at the end
+    /// Create FILE once every probe is attached, and remove it at the end
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
-    /// Write a newline to this descriptor, and close it, when every probe is attached
+    /// Write a newline to descriptor N, and close it, once every probe is attached
     #[arg(long, value_name = "N", value_parser = crate::session::descriptor)]
     pub ready_fd: Option<i32>,
-    /// Tell at the end what the run has cost, in the kernel and here
+    /// Print what the run has cost, in the kernel and here, on exit
     #[arg(long)]
     pub stats: bool,
-    /// Tell what the BPF library does, on standard error
+    /// Print the BPF library's debug messages to standard error
     #[arg(short, long)]
     pub verbose: bool,
 }
@@ -148,6 +148,8 @@ impl std::error::Error for Usage {}
 ///
 /// 0: finished, interrupted, or its reader left. 1: cannot run. 2: wrong argument.
 pub fn main<A: Parser>(tool: &'static str, mut run: impl FnMut(A) -> Result<()>) -> ExitCode {
+    limits::name(tool);
+    trust::clean_environment();
     if std::env::args_os().nth(1).is_some_and(|a| a == DESCRIBE) {
         return describe(&A::command());
     }
@@ -159,7 +161,9 @@ pub fn main<A: Parser>(tool: &'static str, mut run: impl FnMut(A) -> Result<()>)
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            crate::message!("{tool}: {}", sentence(&error));
+            let line: Vec<_> = std::env::args_os().skip(1).collect();
+            let sentence = usage::sentence(&error, &A::command(), &line);
+            crate::message!("{tool}: {sentence}");
             return ExitCode::from(2);
         }
     };
@@ -171,9 +175,13 @@ pub fn main<A: Parser>(tool: &'static str, mut run: impl FnMut(A) -> Result<()>)
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(error) if error.is::<Usage>() => {
             crate::message!("{tool}: {error:#}");
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+            ExitCode::from(2)
+        }
+        Err(error) => {
+            crate::message!("{tool}: {}", limits::said(&error));
+            ExitCode::FAILURE
         }
     }
 }
@@ -238,25 +246,10 @@ fn parse<A: Parser>() -> Result<A, clap::Error> {
     A::from_arg_matches(&matches)
 }
 
-/// clap's paragraphs as one sentence.
-fn sentence(error: &clap::Error) -> String {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "an argument is missing; see --help".into();
-    }
-    let text = error.render().to_string();
-    let tip =
-        |line: &&str| !line.trim_start().starts_with("Usage:") && !line.contains("try '--help'");
-    let lines: Vec<_> = text
-        .lines()
-        .filter(tip)
-        .map(str::trim)
-        .filter(|l| !l.is_empty())
-        .collect();
-    lines.join(" ").trim_start_matches("error: ").to_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[derive(Parser, Debug)]
@@ -268,7 +261,8 @@ mod tests {
 
     fn sentence_of(args: &[&str]) -> String {
         let args = [&["tool"], args].concat();
-        sentence(&Tool::try_parse_from(args).unwrap_err())
+        let error = Tool::try_parse_from(args).unwrap_err();
+        usage::sentence(&error, &Tool::command(), &[])
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Counting {
             _ => "this kernel does not count it on demand, as it can since 5.8",
         };
         crate::message!(
-            "{tool}: --stats: the time in the kernel stays unknown: {why}; sysctl kernel.bpf_stats_enabled=1 would do, too"
+            "{tool}: --stats: the time in the kernel stays unknown: {why} (or set sysctl kernel.bpf_stats_enabled=1)"
         );
         Self::No
     }

@@ -36,11 +36,21 @@ pub fn regular(path: &Path, most: u64) -> Result<File, String> {
     if !meta.is_file() {
         return Err(format!("{named} is {}, not a file", kind_of(&meta)));
     }
-    if meta.size() > most {
-        let mib = most >> 20;
-        return Err(format!("{named} is larger than {mib} MiB"));
-    }
+    bounded(path, &file, most)?;
     Ok(file)
+}
+
+/// That an open file has no more bytes than `most`.
+///
+/// # Errors
+/// A sentence that names it.
+pub fn bounded(path: &Path, file: &File, most: u64) -> Result<(), String> {
+    let (named, mib) = (path.display(), most >> 20);
+    match file.metadata() {
+        Ok(meta) if meta.size() > most => Err(format!("{named} is larger than {mib} MiB")),
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{named}: {error}")),
+    }
 }
 
 fn kind_of(meta: &Metadata) -> &'static str {

@@ -7,14 +7,13 @@
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{MapCore, MapHandle};
 
 use crate::preflight::{self, Trouble};
-use crate::{iter, lacks, record, suite, tracepoints};
+use crate::{iter, lacks, pids, record, suite, tracepoints};
 
 crate::skeleton!("check");
 
@@ -82,7 +81,10 @@ pub fn checks() -> Vec<Check> {
     let _ = lacks::explains_refusal();
     let mut all = vec![
         kernel(),
-        Check::of("btf", Status::Note, only_records(), preflight::KERNEL_BTF),
+        match preflight::sys() {
+            Some(trouble) => Check::bad("btf", Status::No, trouble),
+            None => Check::of("btf", Status::Note, only_records(), preflight::KERNEL_BTF),
+        },
         Check::of(
             "capabilities",
             Status::No,
@@ -129,7 +131,7 @@ fn suite_tracepoints() -> Check {
         }
         None => Check::note(
             "tracepoints",
-            "not known: BTF does not tell them, and tracefs cannot be read",
+            "unknown: BTF does not list them, and tracefs cannot be read",
             "as root, mount -t tracefs nodev /sys/kernel/tracing",
         ),
         Some(missing) => Check::bad(
@@ -142,11 +144,7 @@ fn suite_tracepoints() -> Check {
 
 /// A program of check.bpf.c, and what the commands need it for.
 const PROGRAMS: [(&str, Status, &str); 5] = [
-    (
-        "trace",
-        Status::No,
-        "a program was loaded and attached to sock:inet_sock_set_state",
-    ),
+    ("trace", Status::No, "a program was loaded and attached"),
     ("ring_buffer", Status::No, "rows reach the commands"),
     (
         "socket_storage",
@@ -161,7 +159,7 @@ const PROGRAMS: [(&str, Status, &str); 5] = [
     (
         "open_files",
         Status::Note,
-        "sockets that exist already have owners",
+        "sockets that are open at the start have owners",
     ),
 ];
 
@@ -170,9 +168,9 @@ fn only_records() -> Option<Trouble> {
     let kernel = record::lacking().map(|_| record::this_kernel())?;
     Some(Trouble::new(
         format!(
-            "{kernel}: the commands read tracepoints' records, and what these do not tell stays blank"
+            "{kernel}: the commands read tracepoints' records, and columns that these lack stay blank"
         ),
-        "a kernel from 5.10 on with CONFIG_DEBUG_INFO_BTF=y, as distributions have, tells all",
+        "use a kernel from 5.10 on with CONFIG_DEBUG_INFO_BTF=y, as distributions have",
     ))
 }
 
@@ -190,15 +188,15 @@ fn programs() -> impl Iterator<Item = Check> {
         if said.contains("(os error 22)") && ["socket_storage", "open_files"].contains(&name) {
             return Check::note(
                 name,
-                "the kernel, older than 5.11, has none",
-                "nothing: a table of 131072 sockets stands in for it",
+                "not available before Linux 5.11: a table of 131072 sockets is used instead",
+                "none needed, unless more sockets are open at once",
             );
         }
         if name == "map_elements" {
             return Check::note(
                 name,
-                "the kernel refuses to visit the elements of a map",
-                "nothing: the network namespaces are visited one by one instead",
+                "this kernel refuses BPF iterators over map elements, so --active and --summary visit one network namespace after another",
+                "none needed; they miss sockets in CLOSE, and in namespaces that are made after the start",
             );
         }
         let remedy = preflight::reason(&error, &["sock:inet_sock_set_state"]);
@@ -259,18 +257,14 @@ fn memlock() -> Option<Check> {
         .lines()
         .find(|l| l.starts_with("Max locked memory"))?;
     let limit = line.split_whitespace().nth(3)?;
-    let detail = format!(
-        "{limit} bytes; only kernels before 5.11 count BPF memory against it, and there it is raised"
-    );
+    let detail = format!("{limit} bytes (of consequence before Linux 5.11 only)");
     Some(Check::ok("memlock", detail))
 }
 
 /// Of no consequence, and asked all the same by everybody who reads about BPF.
 fn unprivileged() -> Option<Check> {
     let value = read("/proc/sys/kernel/unprivileged_bpf_disabled")?;
-    let detail = format!(
-        "unprivileged_bpf_disabled={value}, which does not concern these commands: tracing needs the capabilities in any case"
-    );
+    let detail = format!("unprivileged_bpf_disabled={value} (of no consequence here)");
     Some(Check::ok("unprivileged_bpf", detail))
 }
 
@@ -278,27 +272,23 @@ fn tracefs() -> Check {
     match tracepoints::tracefs_events() {
         Ok(path) => Check::ok("tracefs", format!("{}, for tplist only", path.display())),
         Err(error) => {
-            let (why, remedy) = tracepoints::tracefs_remedy(&error);
-            let why = format!("{why}; only tplist would know more with it");
+            let (why, remedy) = tracepoints::tracefs_remedy(error.kind());
+            let why = format!("{why}; only tplist would show more with it");
             Check::note("tracefs", why, remedy)
         }
     }
 }
 
-/// The inode number of the pid namespace that we are in; `None` in the initial one.
-pub fn pid_namespace() -> Option<u32> {
-    /// `PROC_PID_INIT_INO` of include/linux/proc_ns.h.
-    const INITIAL: u64 = 0xEFFF_FFFC;
-    let inode = fs::metadata("/proc/self/ns/pid").ok()?.ino();
-    u32::try_from(inode).ok().filter(|_| inode != INITIAL)
-}
-
 fn own_pid_namespace() -> Check {
-    match pid_namespace() {
-        None => Check::ok("pid_namespace", "the initial one"),
-        Some(_) => Check::note(
-            "pid_namespace",
-            "not the initial one: rows and -p have its process ids, and processes outside it have none",
+    let name = "pid_namespace";
+    if let Some(trouble) = pids::blank(record::is_needed()) {
+        return Check::bad(name, Status::Note, trouble);
+    }
+    match pids::namespace() {
+        pids::Namespace::Initial => Check::ok(name, "the initial one"),
+        _ => Check::note(
+            name,
+            "not the host's: rows and -p use its process ids, and processes outside it have none",
             "run it on the host (docker run --pid=host) to see the ids of all processes",
         ),
     }
@@ -320,7 +310,7 @@ fn ipv6() -> Check {
         Ok(true) => Check::ok("ipv6", "on"),
         _ => Check::note(
             "ipv6",
-            "off: all rows will be IPv4",
+            "off, so all rows are IPv4",
             "none needed, unless you expect IPv6",
         ),
     }

@@ -18,8 +18,9 @@
 //! | how output is written, files are made | [`nonblocking`], [`message`], [`files`] |
 //! | what a run has cost (`--stats`) | [`cost`] |
 //! | how it runs on a kernel without BTF | [`mod@record`], `bpf/record.bpf.c` |
-//! | a sentence about why it cannot run | [`preflight`] |
+//! | a sentence about why it cannot run | [`preflight`], [`limits`] |
 //! | a check of the host | [`host`] |
+//! | what a user of fewer rights may choose, and which files are believed | [`trust`] |
 //! | a new command | a line in [`suite`], for `tcptools list`, `tplist` and the tests |
 
 #![warn(missing_docs)]
@@ -42,6 +43,7 @@ pub mod interval;
 pub mod iter;
 pub mod journal;
 pub mod lacks;
+pub mod limits;
 pub mod link;
 pub mod message;
 pub mod names;
@@ -53,6 +55,7 @@ pub mod nonblocking;
 pub mod output;
 pub mod packed;
 pub mod pending;
+pub mod pids;
 pub mod plot;
 pub mod preflight;
 mod privileges;
@@ -74,5 +77,7 @@ pub mod top;
 pub mod trace;
 pub mod tracepoint;
 pub mod tracepoints;
+pub mod trust;
 pub mod types;
+mod usage;
 pub mod value;

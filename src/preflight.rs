@@ -10,8 +10,10 @@ use anyhow::{Error, anyhow};
 use caps::{CapSet, Capability};
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Typedef;
+use nix::errno::Errno;
+use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, statfs};
 
-use crate::tracepoints;
+use crate::{limits, tracepoints};
 
 /// Where the kernel keeps its own type information.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -49,29 +51,62 @@ pub fn explain(error: Error, tracepoints: &[&str]) -> Error {
 
 /// As [`explain`], where a command reads tracepoints' records and needs no type information.
 pub fn explain_record(error: Error) -> Error {
-    let refused = has_errno(&error, &[libc_errno::EPERM, libc_errno::EACCES]);
-    let trouble = || capabilities().or_else(user_namespace);
-    let trouble = refused.then(trouble).flatten();
-    match trouble.or_else(|| locked_down(&error)) {
+    let trouble = unprivileged(&error)
+        .or_else(|| limits::exhausted(&error))
+        .or_else(|| locked_down(&error))
+        .or_else(|| forbidden(&error))
+        .or_else(limits::low);
+    match trouble {
         Some(trouble) => anyhow!("{trouble}"),
         None => error,
     }
 }
 
+fn unprivileged(error: &Error) -> Option<Trouble> {
+    let refused = has_errno(error, &[libc_errno::EPERM, libc_errno::EACCES]);
+    let trouble = || capabilities().or_else(user_namespace);
+    refused.then(trouble).flatten()
+}
+
 /// The most likely reason for a failed load or attach, in a sentence with a remedy.
 pub fn reason(error: &Error, tracepoints: &[&str]) -> Option<String> {
-    let refused = has_errno(error, &[libc_errno::EPERM, libc_errno::EACCES]);
-    let when = |refused: bool, check: fn() -> Option<Trouble>| refused.then(check).flatten();
-    let trouble = when(refused, capabilities)
-        .or_else(|| when(refused, user_namespace))
+    let verifier = || {
+        Trouble::new(
+            format!("the BPF verifier rejected the program ({error:#})"),
+            "please report this with what -v prints",
+        )
+    };
+    let trouble = unprivileged(error)
+        .or_else(|| limits::exhausted(error))
         .or_else(btf)
         .or_else(|| missing(tracepoints).map(tracepoint))
-        .or_else(|| locked_down(error));
-    if let Some(trouble) = trouble {
-        return Some(trouble.to_string());
+        .or_else(|| locked_down(error))
+        .or_else(|| forbidden(error))
+        .or_else(|| has_errno(error, &[libc_errno::EACCES]).then(verifier))
+        .or_else(limits::low);
+    trouble.map(|trouble| trouble.to_string())
+}
+
+/// bpf(2) or perf_event_open(2) is refused although the capabilities are there.
+fn forbidden(error: &Error) -> Option<Trouble> {
+    use libc_errno::{ENOSYS, EPERM};
+    const ALLOW: &str = "allow bpf and perf_event_open in it (docker run --security-opt seccomp=unconfined, SystemCallFilter= in a systemd unit)";
+    if !has_errno(error, &[EPERM, ENOSYS]) {
+        return None;
     }
-    has_errno(error, &[libc_errno::EACCES]).then(|| {
-        format!("the kernel's verifier refused the program ({error:#}): run again with -v and report what it says, please")
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if status.lines().any(|line| line == "Seccomp:\t2") {
+        return Some(Trouble::new(
+            "a seccomp filter forbids bpf(2) or perf_event_open(2)",
+            ALLOW,
+        ));
+    }
+    Some(match has_errno(error, &[ENOSYS]) {
+        true => Trouble::new("this kernel has no bpf(2)", "it needs CONFIG_BPF_SYSCALL=y"),
+        false => Trouble::new(
+            format!("the kernel refuses, although this process has the capabilities ({error:#})"),
+            "look for a security module's denial in the kernel log; before Linux 5.11, raise ulimit -l",
+        ),
     })
 }
 
@@ -86,23 +121,30 @@ fn locked_down(error: &Error) -> Option<Trouble> {
 mod libc_errno {
     pub const EPERM: i32 = nix::errno::Errno::EPERM as i32;
     pub const EACCES: i32 = nix::errno::Errno::EACCES as i32;
+    pub const ENOSYS: i32 = nix::errno::Errno::ENOSYS as i32;
     pub const EINVAL: i32 = nix::errno::Errno::EINVAL as i32;
 }
 
-/// libbpf-rs keeps the error number in the text of its error only.
-fn has_errno(error: &Error, numbers: &[i32]) -> bool {
+/// Whether the error, or what it comes from, has one of these numbers. libbpf-rs keeps them in its text only.
+pub(crate) fn has_errno(error: &Error, numbers: &[i32]) -> bool {
     let text = format!("{error:#}");
-    numbers
-        .iter()
-        .any(|n| text.contains(&format!("(os error {n})")))
+    let named = |n: &i32| text.contains(&format!("(os error {n})"));
+    let is = |cause: &(dyn std::error::Error + 'static)| {
+        let errno = cause.downcast_ref::<Errno>();
+        errno.is_some_and(|&errno| numbers.contains(&(errno as i32)))
+    };
+    numbers.iter().any(named) || error.chain().any(is)
 }
+
+/// What a user does who may not trace.
+const PRIVILEGES: &str = "run it with sudo, or grant CAP_BPF and CAP_PERFMON";
 
 /// Whether this process lacks the capabilities.
 pub fn capabilities() -> Option<Trouble> {
     let has = |cap| caps::has_cap(None, CapSet::Effective, cap).unwrap_or(false);
     let may =
         has(Capability::CAP_SYS_ADMIN) || has(Capability::CAP_BPF) && has(Capability::CAP_PERFMON);
-    (!may).then(|| Trouble::new("needs CAP_BPF and CAP_PERFMON, which root has", "try sudo"))
+    (!may).then(|| Trouble::new("permission denied", PRIVILEGES))
 }
 
 /// Whether this process is in a user namespace, whose root is not the kernel's.
@@ -120,14 +162,53 @@ pub fn user_namespace() -> Option<Trouble> {
     })
 }
 
+/// Whether /sys is mounted.
+pub fn is_sys() -> bool {
+    is_mounted("/sys", SYSFS_MAGIC)
+}
+
+/// Whether /proc is mounted, this pid namespace's or another's.
+pub fn is_proc() -> bool {
+    is_mounted("/proc", PROC_SUPER_MAGIC)
+}
+
+fn is_mounted(path: &str, kind: FsType) -> bool {
+    statfs(path).is_ok_and(|fs| fs.filesystem_type() == kind)
+}
+
+/// That /sys is not there, as in a plain chroot: nothing can be said of the kernel then.
+pub fn sys() -> Option<Trouble> {
+    (!is_sys()).then(|| {
+        Trouble::new(
+            "/sys is not mounted, where the kernel describes itself",
+            "mount -t sysfs sysfs /sys",
+        )
+    })
+}
+
+/// That a process does not find itself in /proc.
+pub fn proc() -> Option<Trouble> {
+    (!Path::new("/proc/self/fd").exists()).then(|| {
+        let why = match is_proc() {
+            true => "/proc is of another pid namespace",
+            false => "/proc is not mounted",
+        };
+        Trouble::new(why, "mount -t proc proc /proc")
+    })
+}
+
 /// Whether the kernel lacks its type information.
 pub fn btf() -> Option<Trouble> {
-    (!Path::new(KERNEL_BTF).exists()).then(|| {
+    if Path::new(KERNEL_BTF).exists() {
+        return None;
+    }
+    let none = || {
         Trouble::new(
             format!("this kernel has no {KERNEL_BTF}"),
             "it needs CONFIG_DEBUG_INFO_BTF=y, as distribution kernels have since about 5.10",
         )
-    })
+    };
+    Some(sys().unwrap_or_else(none))
 }
 
 /// That a tracepoint is missing.

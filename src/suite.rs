@@ -60,14 +60,8 @@ pub const TOOLS: &[Tool] = &[
 
 /// The commands that do not trace: name, and what they do.
 pub const OTHERS: &[(&str, &str)] = &[
-    (
-        "tplist",
-        "list tracepoints, their fields, and who uses them",
-    ),
-    (
-        "tcptools",
-        "this: list, check the host, run the commands above",
-    ),
+    ("tplist", "list tracepoints, their fields and their users"),
+    ("tcptools", "list these, check the host, run them"),
 ];
 
 /// What a command that traces is looking for, as the line on a terminal says it.

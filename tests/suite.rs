@@ -132,8 +132,37 @@ fn a_command_runs_under_its_own_name_with_its_own_arguments() {
         said.starts_with("tplist: ") && said.contains("--no-such-flag"),
         "{said}"
     );
-    let help = stdout(&run("tcptools", &["tcplife", "--help"]));
-    assert_eq!(help, stdout(&run("tcplife", &["--help"])));
+    let help = stdout(&run("tcplife", &["--help"]));
+    for args in [&["tcplife", "--help"][..], &["help", "tcplife"]] {
+        assert_eq!(stdout(&run("tcptools", args)), help, "{args:?}");
+    }
+}
+
+#[test]
+fn what_it_prints_fits_80_columns() {
+    for args in [["list"], ["check"]] {
+        for line in stdout(&run("tcptools", &args)).lines() {
+            // A word of its own may be longer.
+            let words = line.split_whitespace().count();
+            let fits = line.chars().count() <= 80 || words < 2;
+            assert!(fits, "{args:?}: {line}");
+        }
+    }
+}
+
+#[test]
+fn alone_it_prints_its_help() {
+    let help = stdout(&run("tcptools", &["--help"]));
+    for args in [&[][..], &["help"]] {
+        let output = run("tcptools", args);
+        assert!(output.status.success() && output.stderr.is_empty());
+        assert_eq!(stdout(&output), help, "{args:?}");
+    }
+    for own in ["list", "check"] {
+        let output = run("tcptools", &["help", own]);
+        let usage = format!("Usage: tcptools {own} [OPTIONS]");
+        assert!(stdout(&output).contains(&usage), "{}", stdout(&output));
+    }
 }
 
 #[test]
@@ -141,7 +170,10 @@ fn what_cannot_run_is_one_sentence() {
     for (args, code, said) in [
         (&["nosuchtool"][..], 2, "no command 'nosuchtool'"),
         (&["../tcplife"], 2, "no command '../tcplife'"),
-        (&[], 2, "--help"),
+        (&["tcprtt", "-i", "1"], 2, "use tcpprobe --hist"),
+        (&["tcplief"], 2, "did you mean tcplife?"),
+        (&["help", "tcptop"], 2, "tcplife --active"),
+        (&["help", "tcplife", "stray"], 2, "stray"),
         (&["list", "stray"], 2, "stray"),
     ] {
         let output = run("tcptools", args);

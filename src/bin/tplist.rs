@@ -127,7 +127,7 @@ fn say_what_is_unknown(kernel: &Kernel, shown: &[Tracepoint], detail: bool) {
     let bare = |t: &&Tracepoint| detail && kernel.fields(t).is_none();
     let without = shown.iter().filter(bare).count();
     if unknown + without > 0 {
-        let (why, remedy) = tracepoints::tracefs_remedy(&error);
+        let (why, remedy) = tracepoints::tracefs_remedy(error.kind());
         let fields = if without > 0 {
             format!(", nor the fields of {without}")
         } else {

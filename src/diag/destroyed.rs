@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::message::Described;
 use super::watch::Watch;
+use crate::limits;
 
 /// A worker of the kernel's sends the account, once nothing refers to the socket any more (net/core/sock_diag.c). What
 /// has not come by then was lost, or is not told: sockets of the kernel's own, and of namespaces that are not watched.
@@ -28,7 +29,7 @@ impl Accounts {
     pub fn watch() -> Self {
         let (watch, untold) = match Watch::new() {
             Ok(watch) => (Some(watch), None),
-            Err(error) => (None, Some(format!("{error:#}"))),
+            Err(error) => (None, Some(limits::said(&error))),
         };
         Self {
             watch,

@@ -17,7 +17,7 @@ use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, NSFS_MAG
 
 use super::Fill;
 use super::lists::{limit, split};
-use crate::types;
+use crate::{pids, types};
 
 /// No process id is larger (include/linux/threads.h: PID_MAX_LIMIT), and no namespace's inode number is as small.
 const LAST_PID: u64 = 1 << 22;
@@ -114,6 +114,17 @@ fn number(text: &str) -> Result<u64, String> {
         .map_err(|_| format!("'{text}' is not a number"))
 }
 
+/// A process id, to be looked up in /proc.
+fn process(text: &str) -> Result<u64, String> {
+    let pid = number(text)?;
+    match pids::proc_is_ours() {
+        true => Ok(pid),
+        false => Err(format!(
+            "pid:{pid}: /proc is not mounted, or of another pid namespace: mount -t proc proc /proc"
+        )),
+    }
+}
+
 /// Network namespaces, by inode number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Namespaces(Ids);
@@ -131,7 +142,7 @@ fn namespace(text: &str) -> Result<u64, String> {
         return namespace_at(Path::new("/proc/self/ns/net"));
     }
     if let Some(pid) = text.strip_prefix("pid:") {
-        return namespace_at(Path::new(&format!("/proc/{}/ns/net", number(pid)?)));
+        return namespace_at(Path::new(&format!("/proc/{}/ns/net", process(pid)?)));
     }
     let digits = text.trim_start_matches("id:");
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -180,7 +191,7 @@ fn cgroup(text: &str) -> Result<u64, String> {
         return cgroup_at(&cgroup_of("self")?);
     }
     if let Some(pid) = text.strip_prefix("pid:") {
-        return cgroup_at(&cgroup_of(&number(pid)?.to_string())?);
+        return cgroup_at(&cgroup_of(&process(pid)?.to_string())?);
     }
     // A path of the file system, or of the hierarchy as /proc/PID/cgroup has it.
     let path = Path::new(text);

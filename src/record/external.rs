@@ -16,6 +16,7 @@ use libbpf_rs::btf::Btf;
 use crate::cli::Usage;
 use crate::files;
 use crate::tracepoints::{self, Field, KernelTypes};
+use crate::trust;
 
 /// Categories of tracepoints whose records are compared: the network's, and others for a fingerprint. A record of a
 /// module's is not in the kernel's types, and is passed over.
@@ -55,17 +56,19 @@ const MOST_BYTES: u64 = 4 << 30;
 const MOST_BTF_BYTES: u64 = 256 << 20;
 
 /// The file, or the one for this kernel in a directory, once it is known to be of this kernel. `events`: tracefs's, to
-/// compare with; without it only what the file says of itself is looked at.
+/// compare with; without it only what the file says of itself is looked at. It is opened once, so that what was checked
+/// is what is used.
 ///
 /// # Errors
-/// A sentence: it is no BTF, or not this kernel's.
-pub fn checked(path: &Path, events: Option<&Path>) -> Result<PathBuf> {
+/// A sentence: it is no BTF, or not this kernel's; or it is not believed (see [`trust::open`]).
+pub fn checked(path: &Path, events: Option<&Path>) -> Result<File> {
     let refused = |why: String| Usage(format!("--btf: {why}"));
     let release = release()?;
-    let path = found(path, &release).map_err(refused)?;
-    said(&path, &release).map_err(refused)?;
+    let path = found(path, &release);
     let named = path.display();
-    let btf = Btf::from_path(&path).map_err(|_| {
+    let file = trust::open(&path, MOST_BYTES).map_err(refused)?;
+    said(&path, &file, &release).map_err(refused)?;
+    let btf = Btf::from_path(trust::path_of(&file)).map_err(|_| {
         let packed = path.extension().is_some_and(|e| e == "xz" || e == "gz");
         let hint = if packed { ": unpack it" } else { "" };
         refused(format!("{named} has no type information (BTF){hint}"))
@@ -76,35 +79,34 @@ pub fn checked(path: &Path, events: Option<&Path>) -> Result<PathBuf> {
             .and_then(|()| sizes(&types))
             .map_err(|why| refused(format!("{named} is not of this kernel: {why}")))?;
     }
-    Ok(path)
+    Ok(file)
 }
 
 fn release() -> Result<String> {
-    let text = fs::read_to_string("/proc/sys/kernel/osrelease").context("no /proc")?;
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease")
+        .context("cannot tell this kernel's release: mount -t proc proc /proc")?;
     Ok(text.trim().to_owned())
 }
 
-fn found(path: &Path, release: &str) -> Result<PathBuf, String> {
-    let path = match path.is_dir() {
+fn found(path: &Path, release: &str) -> PathBuf {
+    match path.is_dir() {
         true => path.join(format!("{release}.btf")),
         false => path.to_owned(),
-    };
-    files::regular(&path, MOST_BYTES).map(|_| path)
+    }
 }
 
 /// That the file's name, or the kernel that it is, says another release.
-fn said(path: &Path, release: &str) -> Result<(), String> {
+fn said(path: &Path, file: &File, release: &str) -> Result<(), String> {
     let named = path.display();
     let other = |says: &str| format!("{named} is of Linux {says}, and this is {release}");
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if let Some(says) = release_in(&name).filter(|says| *says != release) {
         return Err(other(says));
     }
-    let file = files::regular(path, MOST_BYTES)?;
     let mut magic = [0; 4];
     let elf = file.read_at(&mut magic, 0).is_ok() && magic == *b"\x7fELF";
     if !elf {
-        return files::regular(path, MOST_BTF_BYTES).map(drop);
+        return files::bounded(path, file, MOST_BTF_BYTES);
     }
     match banner(file).map_err(|error| format!("{named}: {error}"))? {
         Some(says) if says != release => Err(other(&says)),
@@ -126,7 +128,7 @@ fn release_in(name: &str) -> Option<&str> {
 }
 
 /// The release in a kernel's banner (init/version.c: linux_banner), if the ELF file has one.
-fn banner(file: File) -> std::io::Result<Option<String>> {
+fn banner(file: &File) -> std::io::Result<Option<String>> {
     const BANNER: &[u8] = b"Linux version ";
     let mut file = BufReader::with_capacity(1 << 20, file);
     // What may be the beginning of a banner is kept for the next look.

@@ -7,7 +7,6 @@
 use std::ffi::{CString, c_char};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
@@ -19,8 +18,10 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::external;
+use crate::limits;
 use crate::preflight::{self, KERNEL_BTF, Trouble};
 use crate::tracepoints::{self, Field};
+use crate::trust;
 
 /// BTF under construction.
 pub struct Types(NonNull<libbpf_sys::btf>);
@@ -167,7 +168,10 @@ impl Described {
         let mut types = match file {
             // The kernel's own need no proof.
             Some(path) if path == Path::new(KERNEL_BTF) => Types::of(path)?,
-            Some(path) => Types::of(&external::checked(path, Some(&events))?)?,
+            Some(path) => {
+                let file = external::checked(path, Some(&events))?;
+                Types::of(&trust::path_of(&file))?
+            }
             None => Types::new()?,
         };
         let mut lacks = Vec::new();
@@ -187,7 +191,7 @@ impl Described {
 
     /// Good as long as `self`.
     pub fn path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
+        trust::path_of(&self.file)
     }
 
     /// Whether an event's record has a field, one of those that some kernels lack.
@@ -226,10 +230,12 @@ pub fn tracefs() -> Result<PathBuf> {
     if let Some(Ok(path)) = found {
         return Ok(path);
     }
-    if let Some(trouble) = preflight::capabilities() {
+    let no_privileges = preflight::capabilities();
+    let (kind, error) = (error.kind(), anyhow::Error::from(error));
+    if let Some(trouble) = no_privileges.or_else(|| limits::exhausted(&error)) {
         bail!("{trouble}");
     }
-    let (why, remedy) = tracepoints::tracefs_remedy(&error);
+    let (why, remedy) = tracepoints::tracefs_remedy(kind);
     let why = format!("{}, and {why}", super::this_kernel());
     bail!("{}", Trouble::new(why, remedy))
 }

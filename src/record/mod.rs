@@ -28,7 +28,7 @@ pub use self::wanted::Wanted;
 use crate::cli::{Run, Usage};
 use crate::clock::{boot_ns, monotonic_ns};
 use crate::filter::Filter;
-use crate::preflight::{KERNEL_BTF, Trouble};
+use crate::preflight::{self, KERNEL_BTF, Trouble};
 use crate::session::{Figures, Handler, Printer, Session, Shows, Unseen};
 use crate::types::{decode, head, owner, seen, seen_end, seen_kind};
 use crate::{lacks, namespaces, source};
@@ -36,7 +36,7 @@ use crate::{lacks, namespaces, source};
 crate::skeleton!("record");
 
 /// Whether `TCPTOOLS_WITHOUT` names something that the kernel has: `btf`, `ringbuf`, `mmap`, `map_elements`. For tests,
-/// and to compare.
+/// and to compare. Not there with rights that the user does not have: see [`crate::trust::clean_environment`].
 pub fn done_without(feature: &str) -> bool {
     let list = std::env::var("TCPTOOLS_WITHOUT").unwrap_or_default();
     list.split(',').any(|word| word == feature)
@@ -182,6 +182,9 @@ pub fn run(
     translate: impl Translate,
     handler: &mut impl Handler,
 ) -> Result<()> {
+    if let Some(trouble) = preflight::sys().or_else(preflight::proc) {
+        anyhow::bail!("{trouble}");
+    }
     let file = session.types();
     let wanted = Wanted::new(filter, file.is_some() && translate.follows())?;
     refuse_lockdown()?;
@@ -215,11 +218,14 @@ pub fn run(
         program.set_autoload(tracepoints.iter().any(chosen));
     }
     let mut skel = session.load(open)?;
-    let blank = translate.blank();
-    match (file, translate.follows()) {
-        (None, true) => session.say(&format!("{blank}; {} too", translate.blank_of_sockets())),
-        _ => session.say(blank),
-    }
+    let blank = match (file, translate.follows()) {
+        (None, true) => format!(
+            "{}; {} too",
+            translate.blank(),
+            translate.blank_of_sockets()
+        ),
+        _ => translate.blank().to_owned(),
+    };
     let mut translated = Translated {
         tool: session.tool(),
         sockets: Sockets::new(by_flow),
@@ -230,6 +236,7 @@ pub fn run(
         looked_ns: [0; 2],
         translate,
         handler,
+        say: Some(&|| session.say(&blank)),
     };
     translated.measure();
     session.run(skel.object_mut(), &mut translated)
@@ -264,6 +271,8 @@ struct Translated<'h, T: Translate, H> {
     looked_ns: [u64; 2],
     translate: T,
     handler: &'h mut H,
+    /// Says what stays blank.
+    say: Option<&'h dyn Fn()>,
 }
 
 impl<T: Translate, H> Translated<'_, T, H> {
@@ -289,6 +298,10 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
     }
 
     fn header(&mut self, out: &mut Vec<u8>) {
+        // Only now: where the command cannot run, why is all that is to be said.
+        if let Some(say) = self.say.take() {
+            say();
+        }
         self.handler.header(out);
     }
 

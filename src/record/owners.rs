@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 
 use crate::clock::boot_ns;
-use crate::host::pid_namespace;
 use crate::names::state::{CLOSE, LISTEN};
+use crate::pids;
 use crate::types::{flow, owner, pid_source, seen};
 
 /// The changes of state that only a system call on the socket makes, in the process that makes it: connect(), listen(),
@@ -44,7 +44,7 @@ impl Default for Processes {
     fn default() -> Self {
         Self {
             known: HashMap::new(),
-            ours: pid_namespace().is_none(),
+            ours: pids::namespace() == pids::Namespace::Initial && pids::proc_is_ours(),
         }
     }
 }
@@ -150,8 +150,11 @@ pub struct Seeds {
 }
 
 impl Seeds {
-    /// Reads /proc. What cannot be read is not there.
+    /// Reads /proc, unless it shows other ids than this process's pid namespace has. What cannot be read is not there.
     pub fn take() -> Self {
+        if !pids::proc_is_ours() {
+            return Self::default();
+        }
         let (mut tables, mut owners) = (BTreeMap::new(), HashMap::<u64, u32>::new());
         let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
         let mut pids: Vec<u32> = pids

@@ -34,7 +34,7 @@ use crate::filter::Filter;
 use crate::iter::Visit;
 pub use crate::output::Figures;
 use crate::types::{config, lacks};
-use crate::{host, iter, preflight, record, tracepoint};
+use crate::{iter, limits, pids, preflight, record, tracepoint, trust};
 
 /// Sockets that are followed where their state cannot lie in the sockets themselves.
 const TABLE_SOCKETS: u32 = 128 * 1024;
@@ -63,6 +63,9 @@ impl<'a> Session<'a> {
         let records = record::is_needed();
         if run.verbose {
             crate::message!("{tool}: what this kernel lacks (1): {lacks:?}");
+            if trust::elevated() {
+                crate::message!("{tool}: {}", trust::ELEVATED);
+            }
         }
         Self {
             tool,
@@ -168,7 +171,7 @@ impl<'a> Session<'a> {
                 config.lacks = self.lacks;
                 filter.fill(config);
                 config.wake_bytes = self.buffer_bytes() / 4;
-                config.pid_ns = host::pid_namespace().unwrap_or(0);
+                config.pid_ns = pids::namespace().number();
                 config.stats = self.run.stats.into();
             }
         }
@@ -237,12 +240,15 @@ impl<'a> Session<'a> {
     /// Why this host cannot run them, in a sentence; or [`lacks::Anew`](crate::lacks::Anew).
     pub fn load<'o, O: OpenSkel<'o>>(&self, open: O) -> Result<O::Output> {
         self.interrupt()?.check()?;
-        open.load().map_err(
-            |e| match !self.records && crate::lacks::explains_refusal() {
+        open.load().map_err(|e| {
+            let error = e.into();
+            // What could not be asked for want of descriptors or memory is not lacking.
+            let asked = !self.records && limits::exhausted(&error).is_none();
+            match asked && crate::lacks::explains_refusal() {
                 true => crate::lacks::Anew.into(),
-                false => self.explain(e.into()),
-            },
-        )
+                false => self.explain(error),
+            }
+        })
     }
 }
 

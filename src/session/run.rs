@@ -19,7 +19,7 @@ use super::{Session, is_seed};
 use crate::cost::Meter;
 use crate::skipped::Skipped;
 use crate::source::{BATCH, Source};
-use crate::{iter, message, privileges};
+use crate::{iter, limits, message, pids, privileges};
 
 /// How often the reader looks by itself: the kernel half wakes it only when the buffer fills.
 const TICK: Duration = Duration::from_millis(50);
@@ -53,15 +53,20 @@ impl Session<'_> {
     pub fn run(&self, object: &mut Object, handler: &mut impl Handler) -> Result<()> {
         let interrupt = self.interrupt()?;
         let ready = self.ready.take().context("nothing was opened")?;
-        let counters = Counters::of(object).context("no counters")?;
+        let counters = Counters::of(object).context("no counters");
+        let counters = counters.map_err(|e| self.explain(e))?;
         let state = State {
             both: RefCell::new((Printer::new(self.run.count_events), handler)),
             interrupt: interrupt.clone(),
             taken: Cell::new(0),
             draining: Cell::new(false),
         };
-        let source = Source::of(object, self.buffer_bytes(), |record| state.record(record))?;
+        let source = Source::of(object, self.buffer_bytes(), |record| state.record(record))
+            .map_err(|e| self.explain(e))?;
         let meter = self.run.stats.then(|| Meter::new(self.tool, object));
+        if let Some(blank) = pids::blank(self.records) {
+            message!("{}: {blank}", self.tool);
+        }
         let links = self.attach(object, interrupt)?;
         self.seed(object, interrupt)?;
         state.both.borrow_mut().1.attached();
@@ -116,16 +121,20 @@ impl Session<'_> {
         Ok(links)
     }
 
-    /// Owners of the sockets that are there already. The tool is useful without them, so a failure is a warning.
+    /// Owners of the sockets that are there already. The tool is useful without them, so a failure is a warning, unless it
+    /// is that of a host where nothing else would work.
     fn seed(&self, object: &mut Object, interrupt: &Interrupt) -> Result<()> {
         let seed = |p: &ProgramMut<'_>| p.autoload() && is_seed(p);
         for program in object.progs_mut().filter(seed) {
             interrupt.check()?;
             let run = iter::attach(&program, None).and_then(|link| iter::run(&link));
             if let Err(error) = run {
+                if limits::exhausted(&error).is_some() {
+                    return Err(error);
+                }
                 let tool = self.tool;
                 crate::message!(
-                    "{tool}: owners of sockets that exist already stay unknown: {error:#}"
+                    "{tool}: owners of sockets that were open at the start stay unknown: {error:#}"
                 );
             }
         }
@@ -206,7 +215,7 @@ impl Session<'_> {
         let skipped = skipped.read();
         if skipped > 0 {
             message!(
-                "{tool}: up to {skipped} events not seen: they came while this program was at work on the same CPU, and the kernel skips such"
+                "{tool}: up to {skipped} events missed: the BPF program was already running on their CPU"
             );
         }
         let unseen = handler.unseen();
@@ -277,7 +286,7 @@ fn written(result: Result<(), Stop>, printer: &mut Printer) -> Result<()> {
         Some(rows) => format!("{rows} rows were not written"),
     };
     Err(match why {
-        None => anyhow!("{rows}: their reader does not read"),
+        None => anyhow!("{rows}: nothing reads standard output"),
         Some(error) => anyhow!("cannot write rows: {error}; {rows}"),
     })
 }

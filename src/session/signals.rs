@@ -14,6 +14,8 @@ use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
+use crate::limits;
+
 /// A signal that follows so soon is the same wish: `timeout` sends its own to the process and then to its group.
 const SAME: Duration = Duration::from_millis(500);
 /// How long a run may take to end by itself, once it is told to end at once or while it still starts.
@@ -77,11 +79,12 @@ impl Interrupt {
             ctrlc::set_handler(move || inner.signal())
         };
         let thread = thread::Builder::new().spawn(handle);
-        let thread = thread.context("no thread for signals")?;
+        let no_thread = || anyhow!("{}", limits::thread());
+        let thread = thread.map_err(|_| no_thread())?;
         let set = thread
             .join()
             .map_err(|_| anyhow!("cannot handle signals"))?;
-        set.context("cannot handle signals")?;
+        set.map_err(|_| no_thread())?;
         // A file that may not grow any more is an error to be said, as a full disk is.
         for signal in ignored.into_iter().chain([Signal::SIGXFSZ]) {
             let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());

@@ -18,6 +18,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+use crate::preflight;
+
 pub(crate) use btf::Types as KernelTypes;
 pub(crate) use category::class as class_of;
 pub use tracefs::{
@@ -146,8 +148,11 @@ impl Kernel {
         let types = types.filter(|types| types.events().next().is_some());
         let events = tracefs::events();
         if let (None, Err(error)) = (&types, &events) {
-            let (why, remedy) = tracefs::remedy(error);
-            bail!("this kernel's BTF tells no tracepoints, or there is none, and {why}: {remedy}");
+            if let Some(trouble) = preflight::sys() {
+                bail!("{trouble}");
+            }
+            let (why, remedy) = tracefs::remedy(error.kind());
+            bail!("this kernel's BTF names no tracepoints, and {why}: {remedy}");
         }
         let events = events.ok();
         Ok(Self { types, events })

@@ -17,17 +17,17 @@ pub fn events() -> io::Result<PathBuf> {
         let path = Path::new(mount).join("events");
         match fs::read_dir(&path) {
             Ok(_) => return Ok(path),
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => refused = Some(e),
-            Err(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => refused = Some(e),
         }
     }
     Err(refused.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
 }
 
 /// What is missing for [`events`], and what helps.
-pub fn remedy(error: &io::Error) -> (&'static str, &'static str) {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => ("tracefs is for root only", "try sudo"),
+pub fn remedy(kind: io::ErrorKind) -> (&'static str, &'static str) {
+    match kind {
+        io::ErrorKind::PermissionDenied => ("tracefs can be read by root only", "run it with sudo"),
         _ => (
             "tracefs is not mounted",
             "as root, mount -t tracefs nodev /sys/kernel/tracing",

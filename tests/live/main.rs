@@ -9,6 +9,7 @@
 
 mod agent;
 mod attached;
+mod capabilities;
 mod cgroups;
 mod config;
 mod errors;
@@ -24,7 +25,9 @@ mod net;
 mod opens;
 mod pair;
 mod peer;
+mod pids;
 mod records;
+mod refusals;
 mod reset_hints;
 mod scratch;
 mod servers;
@@ -81,8 +84,18 @@ fn main() -> ExitCode {
             }
         };
     }
+    if argv.first().is_some_and(|verb| verb == pids::INSIDE) {
+        return match pids::inside(&argv[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut trials = [
         attached::tests(),
+        capabilities::tests(),
         config::tests(),
         errors::tests(),
         failed_retransmissions::tests(),
@@ -93,8 +106,10 @@ fn main() -> ExitCode {
         manners::tests(),
         namespaces::tests(),
         opens::tests(),
+        pids::tests(),
         records::tests(),
         reset_hints::tests(),
+        refusals::tests(),
         servers::tests(),
         sockbuf::tests(),
         stats::tests(),

@@ -103,7 +103,7 @@ impl Translate for Limits {
     }
 
     fn blank(&self) -> &'static str {
-        "whose socket it was stays blank, and so do its ends (but for the port of UDP) and what its tracepoint does not tell"
+        "owners and addresses stay blank, and ports but for UDP's"
     }
 
     fn follows(&self) -> bool {

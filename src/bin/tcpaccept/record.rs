@@ -30,7 +30,7 @@ impl Translate for Opens {
     }
 
     fn blank(&self) -> &'static str {
-        "the owner stays blank where several processes listen on a port, and so do always QLEN, QMAX and the cookie"
+        "QLEN, QMAX and the cookie stay blank, and the owner where several processes listen on a port"
     }
 
     fn event(&mut self, event: Event<'_, bool>, wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {

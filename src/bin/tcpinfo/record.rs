@@ -213,7 +213,7 @@ impl Translate for Sockets {
     fn blank(&self) -> &'static str {
         match self.finals.are_told() {
             true => {
-                "the statistics are those of the socket when it is destroyed, from network namespaces that there are now, and blank where a reset or disconnection has cleared them; CA, errno, unacked, backoff and last_* stay blank"
+                "statistics are those at the destruction of the socket; CA, errno, unacked, backoff and last_* stay blank, after a reset all of them (see CAVEATS of tcpinfo)"
             }
             false => "the statistics stay blank",
         }
@@ -235,7 +235,7 @@ impl Translate for Sockets {
 
     fn attached(&mut self) {
         if let Some(why) = self.finals.untold() {
-            tcptools::message!("tcpinfo: only who and when is known of a socket: {why}");
+            tcptools::message!("tcpinfo: the statistics stay blank: {why}");
         }
     }
 

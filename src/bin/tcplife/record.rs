@@ -236,10 +236,10 @@ impl Translate for Sessions {
         match self.waiting.accounts().are_told() {
             _ if self.sockets => "the cookies of most sessions stay blank",
             true => {
-                "a row comes when its socket is destroyed, and TX_KB, RX_KB, round-trip times and the like are blank where SO_LINGER 0 or a disconnection cleared them before, in network namespaces that there are not now, and where the process keeps the socket for 5 s; how a session ended is blank where only its error tells, and CA, errno and mptcp stay blank"
+                "rows appear when the socket is destroyed; CA, errno and mptcp stay blank, and bytes and round-trip times in some rows (see CAVEATS of tcplife)"
             }
             false => {
-                "how a session ended is blank where only its error tells, and TX_KB, RX_KB, the round-trip times and what else describes the connection stay blank"
+                "bytes, round-trip times and other statistics stay blank, and in some rows how the session ended (see CAVEATS of tcplife)"
             }
         }
     }

@@ -88,9 +88,7 @@ impl Translate for Samples {
     fn blank(&self) -> &'static str {
         match self.sockets {
             true => "the owners of some accepted connections stay blank until they read",
-            false => {
-                "only who reads, from which connection and how often (calls) is known, and every column of the receive buffer stays blank"
-            }
+            false => "every column of the receive buffer stays blank",
         }
     }
 

@@ -145,7 +145,7 @@ impl Translate for Retransmits {
         match self.sockets {
             true => "the cookies of most connections stay blank",
             false => {
-                "only SYN and SYNACK are known of KIND, and what describes the segment and its connection and the cookie stay blank"
+                "KIND is SYN, SYNACK or blank; the cookie and what describes the segment and its connection stay blank"
             }
         }
     }

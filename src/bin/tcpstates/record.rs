@@ -127,7 +127,7 @@ impl Translate for Changes {
     }
 
     fn blank(&self) -> &'static str {
-        "owners that no system call has told stay blank, and so does COOKIE"
+        "COOKIE stays blank, and so does the owner of a socket that no system call was seen on"
     }
 
     fn event(&mut self, event: Event<'_, Stay>, wanted: &Wanted, out: &mut dyn FnMut(&[u8])) {

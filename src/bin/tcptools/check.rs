@@ -113,6 +113,11 @@ fn lines(checks: &[Check], trials: &[Trial]) -> Result<String> {
     Ok(out)
 }
 
+fn line(name: &str, status: &str, said: &str) -> String {
+    let indent = " ".repeat(24);
+    format!("{name:<17} {status:<4}  {}", crate::fit(said, &indent))
+}
+
 fn table(checks: &[Check], trials: &[Trial]) -> String {
     let (mut out, mut before) = (String::new(), Vec::<String>::new());
     for check in checks {
@@ -127,7 +132,7 @@ fn table(checks: &[Check], trials: &[Trial]) -> String {
             Some(remedy) => format!("{}: {remedy}", check.detail),
             None => check.detail.clone(),
         };
-        let _ = writeln!(out, "{:<17} {status:<4}  {said}", check.name);
+        let _ = writeln!(out, "{}", line(check.name, status, &said));
         before.push(said);
     }
     out.push('\n');
@@ -137,7 +142,7 @@ fn table(checks: &[Check], trials: &[Trial]) -> String {
     };
     let running = names(&|t| t.runs);
     if !running.is_empty() {
-        let _ = writeln!(out, "can run           ok    {running}");
+        let _ = writeln!(out, "{}", line("can run", "ok", &running));
     }
     // One line for all that have the same reason.
     let mut reasons: Vec<&String> = vec![];
@@ -148,7 +153,8 @@ fn table(checks: &[Check], trials: &[Trial]) -> String {
     }
     for reason in reasons {
         let these = names(&|t| t.why_not.as_ref() == Some(reason));
-        let _ = writeln!(out, "cannot run        NO    {these}: {reason}");
+        let said = format!("{these}: {reason}");
+        let _ = writeln!(out, "{}", line("cannot run", "NO", &said));
     }
     out
 }

@@ -21,6 +21,7 @@ pub fn print(shell: Shell) -> Result<()> {
     let own = crate::Args::command();
     let mut front = Command::new("tcptools")
         .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(true)
         .subcommands(own.get_subcommands().cloned());
     let tools = TOOLS.iter().map(|tool| (tool.name, tool.row));
     for (name, what) in tools.chain(OTHERS.iter().copied().take(1)) {

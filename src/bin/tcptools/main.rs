@@ -4,23 +4,24 @@
 mod check;
 mod completion;
 mod find;
+mod names;
 
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, anyhow, bail};
-use clap::{Parser, Subcommand};
+use anyhow::{Context, Result, bail};
+use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use serde::Serialize;
 use tcptools::cli::{self, Usage};
 use tcptools::suite::{OTHERS, TOOLS};
 use tcptools::{sink, suite};
 
-/// Show what TCP is doing on this host: lists the commands of the suite, checks whether they can run, and runs them.
+/// List, check and run the commands that show what TCP is doing on this host
 #[derive(Parser)]
-#[command(name = "tcptools", arg_required_else_help = true, after_help = commands())]
+#[command(name = "tcptools", disable_help_subcommand = true, after_help = commands())]
 struct Args {
     #[command(subcommand)]
     what: Option<What>,
@@ -31,17 +32,22 @@ struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// The commands, and the tracepoints that their rows are made of
+    /// List the commands, and the tracepoints that their rows come from
     List {
         /// Write a JSON object per command
         #[arg(long)]
         json: bool,
     },
-    /// What works on this host, what does not, why, and what would help
+    /// Check what works on this host, what does not, why, and what would help
     Check {
         /// Write a JSON object per check and per command
         #[arg(long)]
         json: bool,
+    },
+    /// Print the help of a command
+    Help {
+        /// The command; without one, the help of tcptools
+        command: Option<String>,
     },
     #[command(external_subcommand)]
     Run(Vec<OsString>),
@@ -49,13 +55,34 @@ enum What {
 
 /// For --help.
 fn commands() -> String {
-    let mut text = String::from("Commands of the suite, run as tcptools <COMMAND> [FLAG...]:\n");
+    let mut text = String::from(
+        "Commands of the suite, run as tcptools <COMMAND> [FLAG...], and what a row of each is:\n",
+    );
     let tools = TOOLS.iter().map(|tool| (tool.name, tool.row));
     for (name, what) in tools.chain(OTHERS.iter().copied().take(1)) {
         let _ = writeln!(text, "  {name:<12} {what}");
     }
-    text.push_str("\ntcptools <COMMAND> --help explains a command's flags.");
+    text.push_str("\ntcptools help <COMMAND> explains a command's flags.");
     text
+}
+
+/// Lines of at most 80 columns, all but the first of them indented as the first one is by the caller.
+pub(crate) fn fit(text: &str, indent: &str) -> String {
+    const WIDTH: usize = 80;
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().map_or("", |line| line);
+        let width = indent.len() + line.chars().count() + 1 + word.chars().count();
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if width <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join(&format!("\n{indent}"))
 }
 
 /// A line of `list --json`.
@@ -71,6 +98,7 @@ struct Line {
 }
 
 fn list(json: bool) -> Result<()> {
+    find::directory()?;
     let mut out = vec![];
     for tool in TOOLS.iter().filter(|_| json) {
         let also = tool.also.iter().filter(|name| !tool.rows.contains(name));
@@ -93,15 +121,17 @@ fn list(json: bool) -> Result<()> {
 }
 
 fn table() -> String {
-    let mut text = format!("{:<12} {:<50} {}\n", "COMMAND", "ONE ROW IS", "FROM");
+    let mut text = format!("{:<12} {}\n", "COMMAND", "ONE ROW IS, AND COMES FROM");
     for tool in TOOLS {
-        let missing = if find::tool(tool.name).is_err() {
-            " (not installed)"
-        } else {
-            ""
+        let missing = match find::tool(tool.name) {
+            Ok(_) => "",
+            Err(error) if error.to_string().contains("not installed") => " (not installed)",
+            Err(_) => " (not run: see tcptools check)",
         };
-        let from = tool.rows.join(" ");
-        let _ = writeln!(text, "{:<12} {:<50} {from}{missing}", tool.name, tool.row);
+        let _ = writeln!(text, "{:<12} {}{missing}", tool.name, tool.row);
+        let indent = " ".repeat(13);
+        let from = fit(&tool.rows.join(" "), &indent);
+        let _ = writeln!(text, "{indent}{from}");
     }
     for (name, what) in OTHERS {
         let _ = writeln!(text, "{name:<12} {what}");
@@ -114,13 +144,25 @@ fn become_tool(words: &[OsString]) -> Result<()> {
     let (name, arguments) = words.split_first().context("no command")?;
     let name = name.to_string_lossy();
     if !suite::has(&name) {
-        bail!(Usage(format!(
-            "there is no command '{name}'; tcptools list shows them"
-        )));
+        bail!(Usage(names::unknown(&name)));
     }
-    let path = find::tool(&name).map_err(|e| anyhow!("{name} is {e}"))?;
+    let path = find::tool(&name)?;
     let error = Command::new(&path).arg0(&*name).args(arguments).exec();
     Err(error).with_context(|| format!("cannot run {}", path.display()))
+}
+
+/// Of this command, one of its own subcommands, or a command of the suite.
+fn help(command: Option<&str>) -> Result<()> {
+    let own = Args::command().version(env!("CARGO_PKG_VERSION"));
+    let line = match command {
+        None | Some("tcptools" | "help") => vec!["tcptools", "--help"],
+        Some(name) if own.find_subcommand(name).is_some() => vec!["tcptools", name, "--help"],
+        Some(name) => return become_tool(&[name.into(), "--help".into()]),
+    };
+    // clap hands its help over as an error.
+    let page = own.try_get_matches_from(line).err();
+    let page = page.map(|page| page.render().to_string());
+    Ok(sink::write_all(page.unwrap_or_default().as_bytes())?)
 }
 
 fn main() -> ExitCode {
@@ -133,7 +175,8 @@ fn main() -> ExitCode {
             Some(What::List { json }) => list(json),
             Some(What::Check { json }) => check::run(json).map(|fine| complete = fine),
             Some(What::Run(words)) => become_tool(&words),
-            None => bail!(Usage("an argument is missing; see --help".into())),
+            Some(What::Help { command }) => help(command.as_deref()),
+            None => help(None),
         }
     });
     if complete { code } else { ExitCode::FAILURE }
