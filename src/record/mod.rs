@@ -108,6 +108,9 @@ pub trait Translate {
     /// When every probe is attached, and there still are privileges.
     fn attached(&mut self) {}
 
+    /// Events were lost: what it remembers by the address of a socket may be another socket's.
+    fn forget(&mut self) {}
+
     /// One event. `out` takes records of the command's own.
     fn event(&mut self, event: Event<'_, Self::Tool>, wanted: &Wanted, out: &mut dyn FnMut(&[u8]));
 
@@ -216,6 +219,7 @@ pub fn run(
         monotonic: !ring,
         behind_ns: 0,
         looked_ns: [0; 2],
+        lost: 0,
         translate,
         handler,
     };
@@ -249,6 +253,8 @@ struct Translated<'h, T: Translate, H> {
     behind_ns: u64,
     /// When the reader looked last, and before that.
     looked_ns: [u64; 2],
+    /// Events that were lost up to now.
+    lost: u32,
     translate: T,
     handler: &'h mut H,
 }
@@ -280,6 +286,11 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
             return;
         };
         event.at_ns += self.behind_ns;
+        if event.lost.wrapping_sub(self.lost) as i32 > 0 {
+            self.lost = event.lost;
+            self.sockets.forget();
+            self.translate.forget();
+        }
         let handler = &mut *self.handler;
         let mut tell = |record: &[u8]| handler.record(record, out);
         let owner = self.sockets.owner_by_ends(&event);

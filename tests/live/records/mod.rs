@@ -6,6 +6,7 @@
 mod btf;
 mod bytes;
 mod lockdown;
+mod losses;
 mod opens;
 mod scene;
 mod sockbuf;
@@ -32,6 +33,7 @@ pub fn tests() -> Vec<Trial> {
         btf::tests(),
         bytes::tests(),
         lockdown::tests(),
+        losses::tests(),
         opens::tests(),
         sockbuf::tests(),
         sums::tests(),
