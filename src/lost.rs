@@ -97,12 +97,14 @@ impl Lost {
             );
         }
         if now.untracked > self.said.untracked {
-            let sockets = now.untracked;
+            let events = now.untracked;
             let reason = match self.table {
                 true => "this kernel needs a table for their state, and it is full",
                 false => "the kernel had no memory for their state",
             };
-            crate::message!("{tool}: {sockets} sockets not tracked so far: {reason}");
+            crate::message!(
+                "{tool}: {events} events of sockets that are not tracked so far: {reason}"
+            );
         }
         if now.uncounted > self.said.uncounted {
             let uncounted = now.uncounted;
