@@ -30,6 +30,7 @@ pub mod diag;
 pub mod filter;
 pub mod flow;
 pub mod hist;
+pub mod holders;
 pub mod host;
 pub mod interrupt;
 pub mod iter;

@@ -10,7 +10,7 @@ use anyhow::Result;
 use libbpf_rs::MapMut;
 
 use crate::clock::boot_ns;
-use crate::iter::Visit;
+use crate::holders::Holders;
 use crate::table::Table;
 
 /// `SLOTS` of tcpconnect.bpf.c.
@@ -29,7 +29,7 @@ pub fn slot_shift(after: Duration) -> u32 {
 
 /// Walks over the sockets when opens have become old.
 pub struct Pending {
-    sockets: Visit,
+    sockets: Holders,
     opens: Table,
     after: Duration,
     /// How many of each slot need not be looked for again.
@@ -44,7 +44,7 @@ impl Pending {
     ///
     /// # Errors
     /// See [`Table::new`].
-    pub fn new(sockets: Visit, opens: &MapMut<'_>, after: Duration) -> Result<Self> {
+    pub fn new(sockets: Holders, opens: &MapMut<'_>, after: Duration) -> Result<Self> {
         Ok(Self {
             sockets,
             opens: Table::new(opens)?,

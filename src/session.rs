@@ -18,6 +18,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::cli::Run;
 use crate::cost::Meter;
 use crate::filter::Filter;
+use crate::holders::{self, Holders};
 use crate::interrupt::Interrupt;
 use crate::iter::Visit;
 use crate::lost::{Counters, Lost};
@@ -43,7 +44,7 @@ pub trait Handler {
     fn record(&mut self, record: &[u8], out: &mut Printer);
     /// When every probe is attached, before the first record and while there still are privileges.
     fn attached(&mut self) {}
-    /// Sockets that no state was kept for on this side.
+    /// Events of sockets that no state was kept for on this side.
     fn untracked(&self) -> u64 {
         0
     }
@@ -199,6 +200,7 @@ impl<'a> Session<'a> {
         if !self.run.no_seed {
             let by_address = if self.table() { "_by_address" } else { "" };
             enable(object, &format!("seed_sockets{by_address}"));
+            enable(object, "seed_subflows");
         }
         if self.table() {
             enable(object, "forget_socket");
@@ -218,6 +220,7 @@ impl<'a> Session<'a> {
                 config.wake_bytes = self.buffer_bytes() / 4;
                 config.pid_ns = host::pid_namespace().unwrap_or(0);
                 config.stats = self.run.stats.into();
+                config.reader = std::process::id();
             }
         }
         Ok(open)
@@ -253,11 +256,12 @@ impl<'a> Session<'a> {
         iter::attach(&program.context("no iterator")?, None)
     }
 
-    /// A way to visit all sockets that are followed, with a program that `enable` enabled.
+    /// A way to visit all sockets that are followed, with a program that `enable` enabled, and to know who has them open.
     ///
     /// # Errors
     /// When the kernel has no such iterator (before 5.9).
-    pub fn each_socket(&self, object: &mut Object, name: &str) -> Result<Visit> {
+    pub fn each_socket(&self, object: &mut Object, name: &str) -> Result<Holders> {
+        let files = self.seeds().then(|| self.owners(object)).transpose()?;
         let (program, map) = self.visiting(name);
         let map = map.map(|name| {
             let map = object.maps().find(|m| m.name() == name);
@@ -269,10 +273,11 @@ impl<'a> Session<'a> {
             .find(|p| p.name() == OsStr::new(&program));
         let program = program.context("no iterator")?;
         let link = iter::attach(&program, map.as_ref().map(AsFd::as_fd))?;
-        match map {
-            Some(_) => Ok(Visit::AtOnce(link)),
-            None => Visit::by_namespace(&link),
-        }
+        let sockets = match map {
+            Some(_) => Visit::AtOnce(link),
+            None => Visit::by_namespace(&link)?,
+        };
+        Ok(Holders::new(files, sockets))
     }
 
     fn buffer_bytes(&self) -> u32 {
@@ -358,8 +363,10 @@ impl<'a> Session<'a> {
     /// Owners of the sockets that are there already. The tool is useful without them, so a failure is a warning.
     fn seed(&self, object: &mut Object) -> Result<()> {
         let seed = |p: &ProgramMut<'_>| p.autoload() && is_seed(p);
+        let subflows = holders::Subflows::of(object);
         for program in object.progs_mut().filter(seed) {
             let run = iter::attach(&program, None).and_then(|link| iter::run(&link));
+            let run = run.and_then(|_| subflows.seed());
             if let Err(error) = run {
                 let tool = self.tool;
                 crate::message!(

@@ -12,7 +12,7 @@ use anyhow::Result;
 use clap::Parser;
 use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, duration};
-use tcptools::iter::Visit;
+use tcptools::holders::Holders;
 use tcptools::names::tcp_state;
 use tcptools::output::{
     Column, Format, Rows, Shown, Style, comm, family, laddr, lport, pid, pid_source, raddr, rport,
@@ -177,7 +177,7 @@ fn known(value: u32, unknown: u32) -> Option<u64> {
 }
 
 /// The iterator over open sessions, the interval, and when it is due.
-type Active = (Visit, Option<Duration>, Instant);
+type Active = (Holders, Option<Duration>, Instant);
 
 struct Life {
     rows: Rows<session>,

@@ -45,8 +45,6 @@ const volatile __u32 hist_by = HIST_NONE;
 /* Any of --every, --interval, --changes. */
 const volatile bool sampled = false;
 
-static const struct owner nobody = {};
-
 /* ---------------------------------------------------------------- the record */
 
 /* Payload of the segment: skb->data is at its TCP header here, whose 13th byte begins with the header's length. */
@@ -136,6 +134,7 @@ static __always_inline bool is_due(struct sock *sk, struct sock_state *s, struct
 SEC("tp_btf/tcp_probe")
 int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 {
+	struct owner owner;
 	struct flow flow;
 
 	flow_of(&flow, sk, NULL);
@@ -147,10 +146,10 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 	if (!hist_by || config.set.pid || config.set.comm)
 		s = state_find(sk);
 	/* The lock is held by who processes its own backlog, and by nobody when a segment comes straight in. */
-	if (s && s->owner.source != PID_SOCKET)
-		owner_note(&s->owner, sk);
-	const struct owner *owner = s ? &s->owner : &nobody;
-	if (!owner_wanted(owner)) {
+	if (s)
+		owner_note(s, sk);
+	owner_find(&owner, s, sk);
+	if (!owner_wanted(&owner)) {
 		turn_away();
 		return 0;
 	}
@@ -160,7 +159,7 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 	if (hist_by)
 		count_srtt(&flow, tp->srtt_us >> 3);
 	else if (!sampled || is_due(sk, s, tp))
-		emit(sk, tp, &flow, owner, PROBE_SAMPLE, payload_of(skb));
+		emit(sk, tp, &flow, &owner, PROBE_SAMPLE, payload_of(skb));
 	else
 		turn_away();
 	return 0;
@@ -170,15 +169,15 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(retransmit, struct sock *sk)
 {
+	struct owner owner;
 	struct flow flow;
 
 	if (sk->__sk_common.skc_state == TCP_SYN_SENT)
 		return 0;
 	flow_of(&flow, sk, NULL);
 	struct sock_state *s = state_find(sk);
-	const struct owner *owner = s ? &s->owner : &nobody;
 	struct tcp_sock *tp = tcp_of(sk);
-	if (tp && event_wanted(sk, &flow, owner))
-		emit(sk, tp, &flow, owner, PROBE_RETRANSMIT, 0);
+	if (tp && event_wanted(sk, &flow, s, &owner))
+		emit(sk, tp, &flow, &owner, PROBE_RETRANSMIT, 0);
 	return 0;
 }

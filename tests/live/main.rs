@@ -15,6 +15,7 @@ mod missing;
 mod namespaces;
 mod net;
 mod opens;
+mod owners;
 mod pair;
 mod peer;
 mod records;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         front::tests(),
         namespaces::tests(),
         opens::tests(),
+        owners::tests(),
         records::tests(),
         servers::tests(),
         sockbuf::tests(),

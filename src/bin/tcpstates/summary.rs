@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use tcptools::clock::boot_ns;
-use tcptools::iter::Visit;
+use tcptools::holders::Holders;
 use tcptools::names::tcp_state;
 use tcptools::output::{Column, Format, Row, Rows, Shown, Style};
 use tcptools::session::{Figures, Handler, Printer};
@@ -277,7 +277,7 @@ pub struct Summary {
     rows: Rows<State>,
     again: bool,
     histograms: MapHandle,
-    sockets: Visit,
+    sockets: Holders,
     before: Vec<Times>,
     interval: Option<Duration>,
     due: Instant,
@@ -290,7 +290,7 @@ impl Summary {
     /// When the map of histograms cannot be used.
     pub fn new(
         skel: &TcpstatesSkel<'_>,
-        sockets: Visit,
+        sockets: Holders,
         style: Style,
         interval: Option<Duration>,
     ) -> Result<Self> {
