@@ -78,7 +78,7 @@ impl Clock {
 
     /// RFC 3339 in UTC without its fraction and `Z`, and the nanoseconds that belong after it.
     pub fn rfc3339(&mut self, boot_ns: u64) -> (&str, u32) {
-        let unix = boot_ns as i64 + self.offset;
+        let unix = (boot_ns as i64).saturating_add(self.offset);
         let text = self.utc.text(unix.div_euclid(1_000_000_000), |t| {
             let text = t.to_rfc3339_opts(SecondsFormat::Secs, true);
             text.trim_end_matches('Z').to_owned()
@@ -88,7 +88,9 @@ impl Clock {
 
     /// `HH:MM:SS` in the local time zone.
     pub fn local_time(&mut self, boot_ns: u64) -> &str {
-        let unix = (boot_ns as i64 + self.offset).div_euclid(1_000_000_000);
+        let unix = (boot_ns as i64)
+            .saturating_add(self.offset)
+            .div_euclid(1_000_000_000);
         self.local.text(unix, |t| {
             t.with_timezone(&Local).format("%H:%M:%S").to_string()
         })
@@ -112,6 +114,18 @@ mod tests {
             ("2023-11-14T22:13:21", 1),
             "the cached second must not outlive itself"
         );
+    }
+
+    /// A record that is not what it seems may hold any number.
+    #[test]
+    fn no_time_is_too_far_away() {
+        let mut clock = Clock {
+            offset: i64::MAX,
+            ..Clock::default()
+        };
+        for boot_ns in [0, 1, u64::MAX, 1 << 63] {
+            assert!(!clock.rfc3339(boot_ns).0.is_empty() && !clock.local_time(boot_ns).is_empty());
+        }
     }
 
     #[test]

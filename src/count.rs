@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::clock::boot_ns;
-use crate::output::{Column, Format, Rows, Shown, Style};
+use crate::output::{Column, Format, Rows, Shown, Style, ifindex, ifname};
 use crate::session::Printer;
 use crate::table::Table;
 use crate::types::{Record, count_key, head};
@@ -66,9 +66,7 @@ pub fn columns(by_lport: bool, heading: &'static str) -> Vec<Column<Counted>> {
         }),
         unknown("cookie"),
         json("family", |r| Value::Int(r.head.flow.family.into())),
-        Column::new("laddr", "LADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.local())
-        }),
+        Column::new("laddr", "LADDR", (15, 39), |r| Value::Addr(r.head.local())),
         if by_lport {
             Column::new("lport", "LPORT", (5, 5), |r| {
                 Value::Int(r.head.flow.lport.into())
@@ -76,13 +74,12 @@ pub fn columns(by_lport: bool, heading: &'static str) -> Vec<Column<Counted>> {
         } else {
             unknown("lport")
         },
-        Column::new("raddr", "RADDR", (15, 39), |r| {
-            Value::Addr(r.head.flow.remote())
-        }),
+        Column::new("raddr", "RADDR", (15, 39), |r| Value::Addr(r.head.remote())),
         Column::new("rport", "RPORT", (5, 5), |r| {
             Value::Int(r.head.flow.rport.into())
         }),
     ];
+    columns.extend([json("ifindex", ifindex), json("ifname", ifname)]);
     columns.extend(["pid", "comm", "uid", "pid_source"].map(unknown));
     columns.push(
         Column::<Counted>::new("count", heading, (10, 10), |r| Value::Int(r.body.count)).right(),
@@ -108,7 +105,7 @@ impl Counts {
         columns: Vec<Column<Counted>>,
         interval: Option<Duration>,
     ) -> Self {
-        style.time |= interval.is_some() && style.format != Format::Json;
+        style.time |= interval.is_some() && style.format == Format::Table;
         Self {
             tool,
             table,

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::link::{Address, Link};
 use crate::types::{PID_SOURCES, flow, head};
 
 /// An address of a record: IPv4 lies there as `::ffff:a.b.c.d`.
@@ -27,6 +28,21 @@ impl flow {
 }
 
 impl head {
+    /// The local address, with its link if it is a link-local one.
+    pub fn local(&self) -> Address {
+        Address::new(self.flow.local(), self.link())
+    }
+
+    /// The remote address, with its link if it is a link-local one.
+    pub fn remote(&self) -> Address {
+        Address::new(self.flow.remote(), self.link())
+    }
+
+    /// The link that a link-local address of the flow belongs to, where it is known.
+    pub fn link(&self) -> Option<Link> {
+        Link::new(self.netns, self.flow.ifindex)
+    }
+
     /// The owner's process id (thread group id), where it is known.
     pub fn pid(&self) -> Option<u32> {
         self.pid_source()

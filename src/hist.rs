@@ -6,9 +6,10 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::clock::{Clock, boot_ns};
+use crate::clock::boot_ns;
 use crate::count::Every;
-use crate::output::{Format, Style};
+use crate::output::schema::Kind;
+use crate::output::{Format, Stamp, Style};
 use crate::session::Printer;
 use crate::table::Table;
 use crate::types::{flow, hist, hist_key};
@@ -30,7 +31,7 @@ pub struct Hists {
     key: &'static str,
     shown: HashMap<Vec<u8>, hist>,
     every: Every,
-    clock: Clock,
+    stamp: Stamp,
 }
 
 /// One histogram, and the address or port that it is of.
@@ -76,13 +77,21 @@ impl Hists {
         Self {
             tool,
             table,
+            stamp: Stamp::new(tool, &style),
             style,
             unit,
             key: "raddr",
             shown: HashMap::new(),
             every: Every::new(interval),
-            clock: Clock::default(),
         }
+    }
+
+    /// What `--describe-columns` says of one record.
+    pub fn kind() -> Kind {
+        let keys = [
+            "boot_ns", "raddr", "count", "sum_us", "buckets", "lo_us", "hi_us",
+        ];
+        Kind::record("histogram", &keys)
     }
 
     /// hist_add() of hist.bpf.h, on this side. `flow`: of its remote address, if there is not one for all.
@@ -116,8 +125,9 @@ impl Hists {
     /// Only CSV has one: a line per bucket follows.
     pub fn header(&mut self, out: &mut Vec<u8>) {
         if self.style.format == Format::Csv && self.style.header {
-            let (key, unit) = (self.key.to_uppercase(), self.unit.1.to_uppercase());
-            let _ = writeln!(out, "{key},LO_{unit},HI_{unit},COUNT");
+            let (key, unit) = (self.key, self.unit.1);
+            self.stamp.csv_header(out);
+            let _ = writeln!(out, ",boot_ns,{key},lo_{unit},hi_{unit},count");
         }
     }
 
@@ -137,7 +147,7 @@ impl Hists {
     }
 
     fn show(&mut self, entries: Vec<(Vec<u8>, Vec<u8>)>, out: &mut Printer) {
-        self.clock.refresh();
+        self.stamp.refresh_clock();
         let mut gained: Vec<_> = entries
             .into_iter()
             .filter_map(|(key, value)| self.gained(key, &value))
@@ -147,7 +157,7 @@ impl Hists {
         for shown in &gained {
             out.row(|buf| match self.style.format {
                 Format::Table => self.bars(buf, shown),
-                Format::Csv => csv(buf, shown),
+                Format::Csv => self.csv(buf, shown),
                 Format::Json => self.json(buf, shown),
             });
         }
@@ -181,7 +191,7 @@ impl Hists {
 
     fn bars(&mut self, out: &mut Vec<u8>, shown: &Shown) {
         if self.style.time {
-            let _ = writeln!(out, "{}", self.clock.local_time(boot_ns()));
+            let _ = writeln!(out, "{}", self.stamp.local_time(boot_ns()));
         }
         if let Some(of) = shown.of() {
             let _ = writeln!(out, "{} = {of}", self.key);
@@ -200,14 +210,21 @@ impl Hists {
         let _ = writeln!(out, "{count} values, {mean} {} on average\n", unit.0);
     }
 
+    /// A line per bucket, with the bucket's keys.
+    fn csv(&mut self, out: &mut Vec<u8>, shown: &Shown) {
+        let now = boot_ns();
+        let of = shown.of().unwrap_or_default();
+        for (lo, hi, count) in shown.slots().filter(|slot| slot.2 != 0) {
+            self.stamp.csv(out, "histogram", now);
+            let _ = writeln!(out, ",{now},{of},{lo},{hi},{count}");
+        }
+    }
+
     fn json(&mut self, out: &mut Vec<u8>, shown: &Shown) {
         let now = boot_ns();
-        let (second, ns) = self.clock.rfc3339(now);
-        let (tool, key, unit) = (self.tool, self.key, self.unit.1);
-        let _ = write!(
-            out,
-            r#"{{"tool":"{tool}","event":"histogram","ts":"{second}.{ns:09}Z","boot_ns":{now},"{key}":"#
-        );
+        let (key, unit) = (self.key, self.unit.1);
+        self.stamp.json(out, "histogram", now);
+        let _ = write!(out, r#","boot_ns":{now},"{key}":"#);
         let _ = match (shown.addr, shown.port) {
             (Some(addr), _) => write!(out, "\"{addr}\""),
             (None, Some(port)) => write!(out, "{port}"),
@@ -224,13 +241,6 @@ impl Hists {
             );
         }
         out.extend_from_slice(b"]}\n");
-    }
-}
-
-fn csv(out: &mut Vec<u8>, shown: &Shown) {
-    for (lo, hi, count) in shown.slots().filter(|slot| slot.2 != 0) {
-        let of = shown.of().unwrap_or_default();
-        let _ = writeln!(out, "{of},{lo},{hi},{count}");
     }
 }
 

@@ -10,7 +10,9 @@
 //! | counting or a histogram in the kernel | `bpf/count.bpf.h`, `bpf/hist.bpf.h` ([`count`], [`hist`]) |
 //! | an output format, a kind of value | [`output`], [`value`] |
 //! | a difference between kernels | `bpf/compat.bpf.h` |
+//! | a link-local address and its link | [`link`] |
 //! | a picture, a sparkline, what they are made of | [`plot`], [`spark`], [`trace`] |
+//! | a time or a number of the command line | [`quantity`] |
 //! | how a command starts, waits, stops | [`session`] |
 //! | what a run has cost (`--stats`) | [`cost`] |
 //! | how it runs on a kernel without BTF | [`mod@record`], `bpf/record.bpf.c` |
@@ -36,6 +38,7 @@ pub mod interrupt;
 pub mod iter;
 pub mod journal;
 pub mod lacks;
+pub mod link;
 mod lost;
 pub mod message;
 pub mod names;
@@ -46,6 +49,7 @@ pub mod pending;
 pub mod plot;
 pub mod preflight;
 mod privileges;
+pub mod quantity;
 pub mod record;
 pub mod resets;
 pub mod resolve;

@@ -4,6 +4,8 @@
 use std::fmt::Arguments;
 use std::io::Write;
 
+use crate::output::escape;
+
 /// Writes a line to standard error, as `eprintln!` does; one that cannot be written is dropped, as a run must not end
 /// because nobody reads its messages.
 #[macro_export]
@@ -13,7 +15,8 @@ macro_rules! message {
 
 /// See [`message!`](crate::message!).
 pub fn line(text: Arguments<'_>) {
-    write(format_args!("{text}\n"));
+    // Arguments, paths and names are in it, which may not move a cursor or begin a line.
+    write(format_args!("{}\n", escape::text(&text.to_string())));
 }
 
 /// As [`line`], for text that ends its own lines.

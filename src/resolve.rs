@@ -160,10 +160,12 @@ fn lookup(addr: IpAddr) -> Option<String> {
 /// Whoever owns an address chooses its name: only what belongs into a host name reaches a terminal.
 fn harmless(name: &[u8]) -> String {
     let keep = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
-    let chars = name
-        .iter()
-        .map(|&b| if keep(b) { char::from(b) } else { '?' });
-    chars.collect()
+    // A cell that begins with a dash would be a spreadsheet's formula; no host name does.
+    let keep = |at: usize, b: u8| keep(b) && (at != 0 || b != b'-');
+    let chars = name.iter().enumerate();
+    chars
+        .map(|(at, &b)| if keep(at, b) { char::from(b) } else { '?' })
+        .collect()
 }
 
 #[cfg(test)]
@@ -210,5 +212,6 @@ mod tests {
     fn a_name_cannot_write_to_the_terminal() {
         assert_eq!(harmless(b"a-1.example_x"), "a-1.example_x");
         assert_eq!(harmless(b"\x1b[31m,\"\xff"), "??31m???");
+        assert_eq!(harmless(b"-1-1"), "?1-1");
     }
 }

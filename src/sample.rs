@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sampling of events that come per packet or per read, decided in the kernel (`src/bpf/sample.bpf.h`).
 
+use crate::cli::whole;
+
 /// Which events of a socket are shown. The first one always is; all that are given must agree on the others.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 #[command(next_help_heading = "Sampling (decided in the kernel, for each socket by itself)")]
 pub struct Sampling {
     /// Show every Nth event of a socket
-    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true, value_parser = whole(1..=u32::MAX))]
     pub every: u32,
     /// Show a socket at most once in so many milliseconds
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "MS", value_parser = whole(1..=u32::MAX))]
     pub interval: Option<u32>,
     /// Show a socket only when its window has changed
     #[arg(long)]

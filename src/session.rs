@@ -541,7 +541,7 @@ mod tests {
 
     #[test]
     fn every_buffer_is_a_power_of_two_of_pages_of_any_size() {
-        let (least, most) = (*BUFFER_KIB.start() as u32, *BUFFER_KIB.end() as u32);
+        let (least, most) = (*BUFFER_KIB.start(), *BUFFER_KIB.end());
         for kib in [least, least + 1, 100, 1000, 2048, most / 2 + 1, most] {
             let bytes = buffer_bytes(kib);
             assert!(bytes >= kib * 1024 && bytes / 2 < kib * 1024, "{kib} KiB");

@@ -2,11 +2,11 @@
 //! Totals of retransmissions by who or where: the top talkers, and the share of what each sent that was sent again.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::boot_ns;
 use crate::count::Every;
+use crate::output::schema::Kind;
 use crate::output::{Column, Figures, Format, Row, Rows, Shown, Style};
 use crate::session::Printer;
 use crate::types::head;
@@ -39,7 +39,7 @@ impl By {
     fn key(self, head: &head) -> Vec<u8> {
         let flow = &head.flow;
         match self {
-            Self::Raddr => flow.remote().to_string().into(),
+            Self::Raddr => head.remote().to_string().into(),
             Self::Rport => flow.rport.to_string().into(),
             Self::Lport => flow.lport.to_string().into(),
             Self::Pid => head
@@ -48,8 +48,8 @@ impl By {
                 .unwrap_or_default(),
             Self::Comm => head.comm().map(<[u8]>::to_vec).unwrap_or_default(),
             Self::Flow => {
-                let ends = [(flow.local(), flow.lport), (flow.remote(), flow.rport)];
-                let [local, remote] = ends.map(SocketAddr::from);
+                let local = head.local().with_port(flow.lport);
+                let remote = head.remote().with_port(flow.rport);
                 format!("{local}>{remote}").into()
             }
         }
@@ -158,7 +158,8 @@ impl Talkers {
         top: usize,
         interval: Option<Duration>,
     ) -> Self {
-        style.time = interval.is_some() && style.format != Format::Json;
+        style.time &= style.format != Format::Table;
+        style.time |= interval.is_some() && style.format == Format::Table;
         Self {
             by,
             top,
@@ -166,6 +167,11 @@ impl Talkers {
             rows: Rows::aggregate(tool, style, columns(by)),
             every: Every::new(interval),
         }
+    }
+
+    /// What `--describe-columns` says of its rows.
+    pub fn kind() -> Kind {
+        Kind::aggregate("total", &columns(By::Flow))
     }
 
     /// Adds what a socket sent since the last time.

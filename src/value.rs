@@ -2,8 +2,9 @@
 //! One value of a row, and how each output format writes it.
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
 
+use crate::link::{Address, Link};
+use crate::output::escape;
 use crate::stack;
 
 /// A value with its unit; the format decides how the unit is shown.
@@ -19,10 +20,12 @@ pub enum Value<'a> {
     Text(&'a str),
     /// A kernel address: hexadecimal, as a string in JSON, whose numbers are not exact so far up.
     Hex(u64),
-    /// A name that a process chose: no control byte of it reaches the output.
+    /// A name that a process chose, [escaped](escape::name) as `--comm` takes it.
     Comm(&'a [u8]),
     /// An address.
-    Addr(IpAddr),
+    Addr(Address),
+    /// The name of a link: not known in other network namespaces.
+    Link(Link),
     /// Bytes: KiB for people, bytes in JSON.
     Bytes(u64),
     /// Microseconds: ms for people, µs in JSON.
@@ -34,7 +37,7 @@ pub enum Value<'a> {
     /// A number that may be negative.
     Signed(i64),
     /// An address with its port, for a table.
-    Endpoint(IpAddr, u16),
+    Endpoint(Address, u16),
     /// A share of a hundred.
     Percent(f64),
     /// The flags of a TCP header, as `SYN|ACK`.
@@ -66,19 +69,23 @@ impl Value<'_> {
         }
     }
 
-    /// As a field of a CSV record (RFC 4180), in the units of the table and with all digits.
+    /// As a field of a CSV record (RFC 4180): JSON's value, without quotes that are not needed; empty where it is not
+    /// known.
     pub fn csv(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Unknown => {}
-            Self::Bytes(bytes) => print(out, format_args!("{:.2}", bytes as f64 / 1024.0)),
-            Self::Micros(us) | Self::MicrosAtLeast(us) => {
-                print(out, format_args!("{}.{:03}", us / 1000, us % 1000));
+            Self::Stack(stack) => {
+                let start = out.len();
+                frames(stack, |first, frame| {
+                    print(out, format_args!("{}{frame}", if first { "" } else { ";" }));
+                });
+                quote(out, start);
             }
-            Self::Rate(bytes) => print(out, format_args!("{:.3}", bytes as f64 * 8.0 / 1e6)),
-            Self::Stack(stack) => frames(stack, |first, frame| {
-                print(out, format_args!("{}{frame}", if first { "" } else { ";" }));
-            }),
-            Self::Text(_) | Self::Comm(_) => {
+            Self::Bytes(n) | Self::Micros(n) | Self::MicrosAtLeast(n) | Self::Rate(n) => {
+                integer(out, n);
+            }
+            Self::Link(link) if link.name().is_none() => {}
+            Self::Text(_) | Self::Comm(_) | Self::Addr(_) | Self::Link(_) => {
                 let start = out.len();
                 self.plain(out);
                 quote(out, start);
@@ -91,18 +98,24 @@ impl Value<'_> {
     pub fn json(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Unknown => out.extend_from_slice(b"null"),
-            Self::Text(text) => json_string(out, text),
+            Self::Text(text) => escape::json(out, text),
+            Self::Addr(addr) if addr.has_link() => escape::json(out, &addr.to_string()),
             Self::Addr(addr) => print(out, format_args!("\"{addr}\"")),
+            Self::Link(link) => match link.name() {
+                Some(name) => escape::json(out, &name),
+                None => Self::Unknown.json(out),
+            },
             Self::Hex(value) => print(out, format_args!("\"{value:x}\"")),
             Self::Comm(bytes) => {
                 let mut escaped = Vec::with_capacity(64);
-                escape(&mut escaped, bytes);
-                json_string(out, &String::from_utf8_lossy(&escaped));
+                escape::name(&mut escaped, bytes);
+                escape::json(out, &String::from_utf8_lossy(&escaped));
             }
             Self::Bytes(n) | Self::Micros(n) | Self::MicrosAtLeast(n) | Self::Rate(n) => {
                 integer(out, n);
             }
-            Self::TcpFlags(_) | Self::Endpoint(..) => {
+            Self::Endpoint(addr, port) => escape::json(out, &addr.with_port(port)),
+            Self::TcpFlags(_) => {
                 out.push(b'"');
                 self.plain(out);
                 out.push(b'"');
@@ -110,10 +123,10 @@ impl Value<'_> {
             Self::Stack(stack) => {
                 out.push(b'[');
                 frames(stack, |first, frame| {
-                    print(
-                        out,
-                        format_args!("{}\"{frame}\"", if first { "" } else { "," }),
-                    );
+                    if !first {
+                        out.push(b',');
+                    }
+                    escape::json(out, frame);
                 });
                 out.push(b']');
             }
@@ -125,14 +138,16 @@ impl Value<'_> {
         match *self {
             Self::Bool(value) => print(out, format_args!("{value}")),
             Self::Int(value) => integer(out, value),
-            Self::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Text(text) => out.extend_from_slice(escape::text(text).as_bytes()),
             Self::Hex(value) => print(out, format_args!("{value:x}")),
-            Self::Comm(bytes) => escape(out, bytes),
+            Self::Comm(bytes) => escape::name(out, bytes),
             Self::Addr(addr) => print(out, format_args!("{addr}")),
             Self::Signed(value) => print(out, format_args!("{value}")),
-            Self::Endpoint(addr, port) => {
-                print(out, format_args!("{}", SocketAddr::from((addr, port))));
-            }
+            Self::Endpoint(addr, port) => out.extend_from_slice(addr.with_port(port).as_bytes()),
+            Self::Link(link) => match link.name() {
+                Some(name) => out.extend_from_slice(name.as_bytes()),
+                None => Self::Unknown.table(out),
+            },
             Self::Percent(share) => print(out, format_args!("{share:.3}")),
             Self::TcpFlags(flags) => tcp_flags(out, flags),
             _ => {}
@@ -147,10 +162,10 @@ fn tcp_flags(out: &mut Vec<u8>, flags: u16) {
     }
 }
 
-/// Calls `each` with every frame of a stack, and whether it is the first.
-fn frames(stack: &[u64], mut each: impl FnMut(bool, stack::Frame)) {
+/// Calls `each` with whether a frame of a stack is the first, and its text: a module may call its functions anything.
+fn frames(stack: &[u64], mut each: impl FnMut(bool, &str)) {
     for (n, frame) in stack::frames(stack).enumerate() {
-        each(n == 0, frame);
+        each(n == 0, &escape::text(&frame.to_string()));
     }
 }
 
@@ -191,39 +206,14 @@ fn short(out: &mut Vec<u8>, value: f64) {
     print(out, format_args!("{value:.decimals$}"));
 }
 
-/// A JSON string with its quotes.
-fn json_string(out: &mut Vec<u8>, text: &str) {
-    let _ = serde_json::to_writer(out, text);
-}
-
-/// Printable text stays; control characters, bytes that are not UTF-8 and the backslash become `\xNN` and `\\`.
-fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            let mut utf8 = [0; 4];
-            let encoded = c.encode_utf8(&mut utf8).as_bytes();
-            match c {
-                '\\' => out.extend_from_slice(b"\\\\"),
-                _ if c.is_control() => hex(out, encoded),
-                _ => out.extend_from_slice(encoded),
-            }
-        }
-        hex(out, chunk.invalid());
-    }
-}
-
-fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    for byte in bytes {
-        print(out, format_args!("\\x{byte:02x}"));
-    }
-}
-
 /// Quotes the CSV field that begins at `start`, if it needs quotes.
 fn quote(out: &mut Vec<u8>, start: usize) {
-    if !out[start..].iter().any(|b| b",\"\r\n".contains(b)) {
+    let field = out.get(start..).unwrap_or_default();
+    if !field.iter().any(|b| b",\"\r\n".contains(b)) {
         return;
     }
-    let field = out.split_off(start);
+    let field = field.to_vec();
+    out.truncate(start);
     out.push(b'"');
     for byte in field {
         if byte == b'"' {
@@ -248,18 +238,15 @@ mod tests {
 
     #[test]
     fn units_are_for_people_in_the_table_and_base_units_in_json() {
-        assert_eq!(shown(Value::Bytes(1536)), ["1.500", "1.50", "1536"]);
-        assert_eq!(
-            shown(Value::Micros(123_456)),
-            ["123.5", "123.456", "123456"]
-        );
+        assert_eq!(shown(Value::Bytes(1536)), ["1.500", "1536", "1536"]);
+        assert_eq!(shown(Value::Micros(123_456)), ["123.5", "123456", "123456"]);
         assert_eq!(
             shown(Value::MicrosAtLeast(2_000_000)),
-            [">2000", "2000.000", "2000000"]
+            [">2000", "2000000", "2000000"]
         );
         assert_eq!(
             shown(Value::Rate(1_250_000)),
-            ["10.00", "10.000", "1250000"]
+            ["10.00", "1250000", "1250000"]
         );
         assert_eq!(shown(Value::Unknown), ["-", "", "null"]);
     }
@@ -268,7 +255,10 @@ mod tests {
     fn tcp_flags_endpoints_and_stacks_are_text() {
         assert_eq!(shown(Value::TcpFlags(0x12))[2], r#""SYN|ACK""#);
         assert_eq!(shown(Value::TcpFlags(0x100))[0], "AE");
-        let v6 = Value::Endpoint("2001:db8::1".parse().unwrap(), 80);
+        let v6 = Value::Endpoint(
+            "2001:db8::1".parse::<std::net::Ipv6Addr>().unwrap().into(),
+            80,
+        );
         assert_eq!(shown(v6)[0], "[2001:db8::1]:80");
         assert_eq!(shown(Value::Signed(-16)), ["-16", "-16", "-16"]);
         assert_eq!(shown(Value::Percent(12.5)), ["12.50", "12.500", "12.500"]);
@@ -298,8 +288,8 @@ mod tests {
     fn no_control_byte_of_a_name_survives() {
         let evil = Value::Comm(b"\x1b[31mE\x9b\xc2\x9b\n\\,\"");
         let [table, csv, json] = shown(evil);
-        assert_eq!(table, r#"\x1b[31mE\x9b\xc2\x9b\x0a\\,""#);
-        assert_eq!(csv, r#""\x1b[31mE\x9b\xc2\x9b\x0a\\,""""#);
+        assert_eq!(table, r#"\x1b[31mE\x9b\xc2\x9b\x0a\\\x2c""#);
+        assert_eq!(csv, r#""\x1b[31mE\x9b\xc2\x9b\x0a\\\x2c""""#);
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), table);
         assert_eq!(shown(Value::Comm("Сервер".as_bytes()))[0], "Сервер");
     }

@@ -14,6 +14,7 @@ use clap::Parser;
 use libbpf_rs::Link;
 use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common};
+use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Row, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::preflight;
 use tcptools::session::{Figures, Handler, Printer, Session};
@@ -479,6 +480,11 @@ fn run(args: Args) -> Result<()> {
     session.run(skel.object_mut(), &mut overflows)
 }
 
+/// Every kind of row, with its columns.
+fn kinds() -> Vec<Kind> {
+    EVENTS.map(|event| Kind::row(event, &columns())).into()
+}
+
 fn main() -> ExitCode {
-    cli::main("sockbuf", run)
+    schema::answer(kinds).unwrap_or_else(|| cli::main("sockbuf", run))
 }

@@ -16,6 +16,7 @@ use tcptools::cli::{self, Common, PinnedMaps, duration};
 use tcptools::clock::boot_ns;
 use tcptools::count::Every;
 use tcptools::names::tcp_state;
+use tcptools::output::schema::{self, Kind};
 use tcptools::output::{
     Column, Format, Rows, Shown, Style, comm, family, laddr, lport, pid, raddr, rport,
 };
@@ -293,7 +294,7 @@ fn run(args: Args) -> Result<()> {
         return session.run(skel.object_mut(), &mut EachRow { rows, event });
     };
     let now = session.each_socket(skel.object_mut(), "listeners_now")?;
-    style.time |= interval.is_some() && style.format != Format::Json;
+    style.time |= interval.is_some() && style.format == Format::Table;
     let mut summary = Summary {
         table: Table::new(&skel.maps.listeners)?,
         listeners: Listeners::new(Table::new(&skel.maps.listener_heads)?, now),
@@ -307,6 +308,14 @@ fn run(args: Args) -> Result<()> {
     session.run(skel.object_mut(), &mut summary)
 }
 
+/// Every kind of row, with its columns.
+fn kinds() -> Vec<Kind> {
+    vec![
+        Kind::row("accept", &columns()),
+        Kind::row("listener", &summary_columns()),
+    ]
+}
+
 fn main() -> ExitCode {
-    cli::main("tcpaccept", run)
+    schema::answer(kinds).unwrap_or_else(|| cli::main("tcpaccept", run))
 }

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Parser;
 use libbpf_rs::skel::Skel;
-use tcptools::cli::{self, Common, PinnedMaps, duration};
+use tcptools::cli::{self, Common, PinnedMaps, duration, milliseconds};
 use tcptools::count::{self, Counted, Counts, MAX_FLOWS};
 use tcptools::hist::{Hists, MAX_HISTS};
 use tcptools::names::errno;
+use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Rows, Shown, Style, comm, family, laddr, pid, raddr, rport, uid};
 use tcptools::pending::{Pending, slot_shift};
 use tcptools::resolve::{Answer, Resolver};
@@ -84,14 +85,6 @@ enum Per {
     All,
     /// Each remote address.
     Raddr,
-}
-
-fn milliseconds(text: &str) -> Result<Duration, String> {
-    let ms = text
-        .parse::<f64>()
-        .map_err(|_| format!("'{text}' is not a number of milliseconds"))?;
-    Duration::try_from_secs_f64(ms / 1e3)
-        .map_err(|_| format!("'{text}' is not a number of milliseconds"))
 }
 
 /// `enum outcome` of tcpconnect.bpf.c.
@@ -179,7 +172,7 @@ type C = Column<Named>;
 
 fn columns(args: &Args) -> Vec<C> {
     let text = Shown::TEXT;
-    let extra = Shown::WIDE.or(Shown::CSV);
+    let extra = Shown::WIDE;
     let on_request = |wanted| if wanted { text } else { extra };
     let mut columns = vec![
         C::new("uid", "UID", (5, 5), uid).shown(on_request(args.print_uid)),
@@ -209,7 +202,7 @@ fn columns(args: &Args) -> Vec<C> {
         C::new("error", "ERROR", (13, 13), |r| {
             errno(r.body.connect.errno_).map_or(Value::Unknown, Value::Text)
         })
-        .shown(extra),
+        .shown(Shown::DETAIL),
         C::new("syn_retrans", "RETRANS", (7, 7), |r| {
             Value::Int(r.body.connect.syn_retrans.into())
         })
@@ -221,11 +214,11 @@ fn columns(args: &Args) -> Vec<C> {
                 sent => Value::Bool(sent != 0),
             }
         })
-        .shown(Shown::CSV.or(Shown::JSON)),
+        .shown(Shown::JSON),
         C::new("partial", "PARTIAL", (7, 7), |r| {
             Value::Bool(r.body.connect.partial != 0)
         })
-        .shown(Shown::CSV.or(Shown::JSON)),
+        .shown(Shown::JSON),
     ];
     if args.dns {
         columns.push(C::new("raddr_name", "NAME", (0, 0), |r| r.body.name()));
@@ -484,6 +477,17 @@ fn run(args: Args) -> Result<()> {
     session.run(skel.object_mut(), &mut connects)
 }
 
+/// Every kind of row, with its columns.
+fn kinds() -> Vec<Kind> {
+    let args = Args::parse_from(["tcpconnect", "--dns"]);
+    vec![
+        Kind::row("connect", &columns(&args)),
+        Kind::row("pending", &columns(&args)),
+        Kind::aggregate("count", &count_columns(true)),
+        Hists::kind(),
+    ]
+}
+
 fn main() -> ExitCode {
-    cli::main("tcpconnect", run)
+    schema::answer(kinds).unwrap_or_else(|| cli::main("tcpconnect", run))
 }

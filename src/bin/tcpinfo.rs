@@ -15,6 +15,7 @@ use tcptools::cli::{self, Common, Usage};
 use tcptools::clock;
 use tcptools::diag::TcpInfo;
 use tcptools::names::tcp_state;
+use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::session::{EachRow, Session};
 use tcptools::value::{Value, delivery_rate, kernel_name};
@@ -450,6 +451,11 @@ fn run(args: Args) -> Result<()> {
     session.run(skel.object_mut(), &mut EachRow { rows, event })
 }
 
+/// Every kind of row, with its columns.
+fn kinds() -> Vec<Kind> {
+    EVENTS.map(|event| Kind::row(event, &columns())).into()
+}
+
 fn main() -> ExitCode {
-    cli::main("tcpinfo", run)
+    schema::answer(kinds).unwrap_or_else(|| cli::main("tcpinfo", run))
 }

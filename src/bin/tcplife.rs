@@ -14,6 +14,7 @@ use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, duration};
 use tcptools::holders::Holders;
 use tcptools::names::tcp_state;
+use tcptools::output::schema::{self, Kind};
 use tcptools::output::{
     Column, Format, Rows, Shown, Style, comm, family, laddr, lport, pid, pid_source, raddr, rport,
 };
@@ -74,7 +75,7 @@ fn columns() -> Vec<C> {
     vec![
         C::new("pid", "PID", (5, 7), pid).shown(text),
         C::new("comm", "COMM", (10, 16), comm).shown(text),
-        C::new("family", "IP", (2, 2), family).shown(Shown::WIDE.or(Shown::CSV)),
+        C::new("family", "IP", (2, 2), family).shown(Shown::WIDE),
         C::new("laddr", "LADDR", (15, 39), laddr).shown(text),
         C::new("lport", "LPORT", (5, 5), lport).shown(text),
         C::new("raddr", "RADDR", (15, 39), raddr).shown(text),
@@ -97,8 +98,8 @@ fn columns() -> Vec<C> {
         C::new("partial", "PARTIAL", (7, 7), |r| {
             Value::Bool(r.body.partial != 0)
         })
-        .shown(Shown::CSV.or(Shown::JSON)),
-        C::new("pid_source", "PID_SOURCE", (10, 10), pid_source).shown(Shown::WIDE.or(Shown::CSV)),
+        .shown(Shown::JSON),
+        C::new("pid_source", "PID_SOURCE", (10, 10), pid_source).shown(Shown::WIDE),
         C::new("state", "STATE", (11, 11), |r| {
             Value::Text(tcp_state(r.body.state))
         })
@@ -276,7 +277,7 @@ impl Handler for Life {
 }
 
 fn needs_detail(style: &Style) -> bool {
-    style.wide || style.format == Format::Json
+    style.wide || style.format != Format::Table
 }
 
 fn run(args: Args) -> Result<()> {
@@ -316,6 +317,11 @@ fn run(args: Args) -> Result<()> {
     session.run(skel.object_mut(), &mut life)
 }
 
+/// Every kind of row, with its columns.
+fn kinds() -> Vec<Kind> {
+    EVENTS.map(|event| Kind::row(event, &columns())).into()
+}
+
 fn main() -> ExitCode {
-    cli::main("tcplife", run)
+    schema::answer(kinds).unwrap_or_else(|| cli::main("tcplife", run))
 }

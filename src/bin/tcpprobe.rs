@@ -18,6 +18,8 @@ use tcptools::cli::{self, Common, Usage, duration};
 use tcptools::clock::Clock;
 use tcptools::count::Every;
 use tcptools::hist::{Hists, MAX_HISTS};
+use tcptools::output::escape;
+use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Format, Rows, Shown, Style, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
 use tcptools::session::{Figures, Handler, Printer, Session};
@@ -133,8 +135,8 @@ fn columns() -> Vec<C> {
     let text = Shown::TEXT;
     let wide = Shown::WIDE.or(Shown::JSON);
     vec![
-        C::new("pid", "PID", (5, 7), pid).shown(Shown::WIDE.or(Shown::CSV)),
-        C::new("comm", "COMM", (10, 16), comm).shown(Shown::WIDE.or(Shown::CSV)),
+        C::new("pid", "PID", (5, 7), pid).shown(Shown::WIDE),
+        C::new("comm", "COMM", (10, 16), comm).shown(Shown::WIDE),
         C::new("laddr", "LADDR", (15, 39), laddr).shown(text),
         C::new("lport", "LPORT", (5, 5), lport).shown(text),
         C::new("raddr", "RADDR", (15, 39), raddr).shown(text),
@@ -329,10 +331,10 @@ fn follow(traces: &mut Traces, body: &probe) {
 /// `10.0.0.1:443 → 10.0.0.2:50000 · nginx (pid 812), cubic`
 fn title(body: &probe) -> String {
     let flow = &body.head().flow;
-    let local = std::net::SocketAddr::new(flow.local(), flow.lport);
-    let remote = std::net::SocketAddr::new(flow.remote(), flow.rport);
+    let local = body.head().local().with_port(flow.lport);
+    let remote = body.head().remote().with_port(flow.rport);
     let owner = owner(body.head());
-    let ca = kernel_name(&body.ca_name).unwrap_or("?");
+    let ca = escape::text(kernel_name(&body.ca_name).unwrap_or("?"));
     format!("{local} → {remote} · {owner}{ca}")
 }
 
@@ -636,6 +638,11 @@ fn run(args: Args) -> Result<()> {
     result
 }
 
+/// Every kind of row, with its columns.
+fn kinds() -> Vec<Kind> {
+    vec![Kind::row("sample", &columns()), Hists::kind()]
+}
+
 fn main() -> ExitCode {
-    cli::main("tcpprobe", run)
+    schema::answer(kinds).unwrap_or_else(|| cli::main("tcpprobe", run))
 }

@@ -13,6 +13,7 @@ use libbpf_rs::skel::Skel;
 use tcptools::choice::Choice;
 use tcptools::cli::{self, Common, Usage};
 use tcptools::holders::Holders;
+use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
 use tcptools::session::{Figures, Handler, Printer, Session};
@@ -300,6 +301,12 @@ fn run(args: Args) -> Result<()> {
     session.run(skel.object_mut(), &mut RcvSpace { rows, open })
 }
 
+/// Every kind of row, with its columns.
+fn kinds() -> Vec<Kind> {
+    let kind = |event: &&'static str| Kind::row(event, &columns(*event != EVENTS[0]));
+    EVENTS.iter().map(kind).collect()
+}
+
 fn main() -> ExitCode {
-    cli::main("tcprcvspace", run)
+    schema::answer(kinds).unwrap_or_else(|| cli::main("tcprcvspace", run))
 }

@@ -11,12 +11,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, Usage, duration};
 use tcptools::clock::boot_ns;
 use tcptools::count::Every;
 use tcptools::names::tcp_state;
+use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Format, Row, Rows, Shown, Style, comm, family, pid};
 use tcptools::resets;
 use tcptools::session::{Figures, Handler, Printer, Session};
@@ -83,19 +84,15 @@ fn is_sent(body: &reset) -> bool {
 type C = Column<reset>;
 
 fn columns(stack: bool) -> Vec<C> {
-    let table = Shown::NARROW.or(Shown::WIDE);
-    let text = table.or(Shown::CSV);
-    let csv = |key, heading, get| Column::<reset>::new(key, heading, (0, 0), get).shown(Shown::CSV);
+    let table = Shown::TEXT;
     let mut columns = vec![
-        C::new("pid", "PID", (5, 7), pid).shown(text),
-        C::new("comm", "COMM", (0, 16), comm).shown(Shown::WIDE.or(Shown::CSV)),
-        C::new("family", "IP", (0, 2), family).shown(Shown::WIDE.or(Shown::CSV)),
+        C::new("pid", "PID", (5, 7), pid).shown(table),
+        C::new("comm", "COMM", (0, 16), comm).shown(Shown::WIDE),
+        C::new("family", "IP", (0, 2), family).shown(Shown::WIDE),
         C::new("", "LADDR:LPORT", (20, 47), |r| {
-            Value::Endpoint(r.head.flow.local(), r.head.flow.lport)
+            Value::Endpoint(r.head.local(), r.head.flow.lport)
         })
         .shown(table),
-        csv("laddr", "LADDR", |r| Value::Addr(r.head.flow.local())),
-        csv("lport", "LPORT", |r| Value::Int(r.head.flow.lport.into())),
         C::new("", "D", (2, 2), |r| {
             Value::Text(if is_sent(r.body) { "->" } else { "<-" })
         })
@@ -103,13 +100,11 @@ fn columns(stack: bool) -> Vec<C> {
         C::new("direction", "DIRECTION", (0, 0), |r| {
             Value::Text(direction(r.body))
         })
-        .shown(Shown::CSV.or(Shown::JSON)),
+        .shown(Shown::JSON),
         C::new("", "RADDR:RPORT", (20, 47), |r| {
-            Value::Endpoint(r.head.flow.remote(), r.head.flow.rport)
+            Value::Endpoint(r.head.remote(), r.head.flow.rport)
         })
         .shown(table),
-        csv("raddr", "RADDR", |r| Value::Addr(r.head.flow.remote())),
-        csv("rport", "RPORT", |r| Value::Int(r.head.flow.rport.into())),
         C::new("state", "STATE", (11, 11), |r| match r.body.state {
             0 => Value::Unknown,
             state => Value::Text(tcp_state(state)),
@@ -129,8 +124,7 @@ fn columns(stack: bool) -> Vec<C> {
     if stack {
         columns.push(C::new("", "", (0, 0), |r| Value::Stack(&r.body.stack)).shown(table));
         columns.push(
-            C::new("stack", "STACK", (0, 0), |r| Value::Stack(&r.body.stack))
-                .shown(Shown::CSV.or(Shown::JSON)),
+            C::new("stack", "STACK", (0, 0), |r| Value::Stack(&r.body.stack)).shown(Shown::JSON),
         );
     }
     columns
@@ -239,8 +233,8 @@ impl By {
                 direction,
                 ..Key::default()
             },
-            Self::Raddr => text(head.flow.remote().to_string()),
-            Self::Laddr => text(head.flow.local().to_string()),
+            Self::Raddr => text(head.remote().to_string()),
+            Self::Laddr => text(head.local().to_string()),
             Self::Lport => text(head.flow.lport.to_string()),
             Self::Comm => Key {
                 text: head.comm().map(Into::into),
@@ -428,7 +422,7 @@ impl Shape {
         let Some(interval) = args.summary else {
             return Self::Each(Rows::new("tcpreset", style, columns(args.stack)));
         };
-        style.time |= interval.is_some() && style.format != Format::Json;
+        style.time |= interval.is_some() && style.format == Format::Table;
         Self::Sums {
             by: args.by,
             sums: HashMap::new(),
@@ -490,6 +484,15 @@ fn run(args: Args) -> Result<()> {
     session.run(skel.object_mut(), &mut resets)
 }
 
+/// Every kind of row, with its columns.
+fn kinds() -> Vec<Kind> {
+    let counts = By::value_variants().iter();
+    let counts = counts.map(|by| Kind::aggregate("count", &tally_columns(*by)));
+    let mut kinds = vec![Kind::row("reset", &columns(true))];
+    kinds.extend(counts);
+    kinds
+}
+
 fn main() -> ExitCode {
-    cli::main("tcpreset", run)
+    schema::answer(kinds).unwrap_or_else(|| cli::main("tcpreset", run))
 }

@@ -11,11 +11,12 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use libbpf_rs::skel::Skel;
-use tcptools::cli::{self, Common, duration};
+use tcptools::cli::{self, Common, duration, whole};
 use tcptools::clock::jiffy_us;
 use tcptools::count::{self, Counts, MAX_FLOWS};
 use tcptools::holders::Holders;
 use tcptools::names::tcp_state;
+use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Format, Rows, Shown, Style, comm, family, pid};
 use tcptools::session::{Figures, Handler, Printer, Session};
 use tcptools::stack;
@@ -61,8 +62,8 @@ struct Args {
     #[arg(long, value_enum, default_value_t, requires = "summary")]
     by: By,
     /// How many totals are shown, those with most retransmissions first
-    #[arg(long, value_name = "N", default_value_t = 20, requires = "summary")]
-    top: usize,
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "summary", value_parser = whole(1..=u32::MAX))]
+    top: u32,
     /// Show the kernel's call stack
     #[arg(long, conflicts_with = "count")]
     stack: bool,
@@ -94,20 +95,15 @@ const CA_STATES: [&str; 5] = ["open", "disorder", "cwr", "recovery", "loss"];
 type C = Column<retrans>;
 
 fn columns(args: &Args) -> Vec<C> {
-    let table = Shown::NARROW.or(Shown::WIDE);
-    let text = table.or(Shown::CSV);
-    let csv =
-        |key, heading, get| Column::<retrans>::new(key, heading, (0, 0), get).shown(Shown::CSV);
+    let table = Shown::TEXT;
     let mut columns = vec![
-        C::new("pid", "PID", (5, 7), pid).shown(text),
-        C::new("comm", "COMM", (0, 16), comm).shown(Shown::WIDE.or(Shown::CSV)),
-        C::new("family", "IP", (2, 2), family).shown(text),
+        C::new("pid", "PID", (5, 7), pid).shown(table),
+        C::new("comm", "COMM", (0, 16), comm).shown(Shown::WIDE),
+        C::new("family", "IP", (2, 2), family).shown(table),
         C::new("", "LADDR:LPORT", (20, 47), |r| {
-            Value::Endpoint(r.head.flow.local(), r.head.flow.lport)
+            Value::Endpoint(r.head.local(), r.head.flow.lport)
         })
         .shown(table),
-        csv("laddr", "LADDR", |r| Value::Addr(r.head.flow.local())),
-        csv("lport", "LPORT", |r| Value::Int(r.head.flow.lport.into())),
         C::new("", "T>", (2, 2), |r| {
             Value::Text(match r.body.kind {
                 TLP => "L>",
@@ -117,11 +113,9 @@ fn columns(args: &Args) -> Vec<C> {
         })
         .shown(table),
         C::new("", "RADDR:RPORT", (20, 47), |r| {
-            Value::Endpoint(r.head.flow.remote(), r.head.flow.rport)
+            Value::Endpoint(r.head.remote(), r.head.flow.rport)
         })
         .shown(table),
-        csv("raddr", "RADDR", |r| Value::Addr(r.head.flow.remote())),
-        csv("rport", "RPORT", |r| Value::Int(r.head.flow.rport.into())),
         C::new("state", "STATE", (11, 11), |r| {
             match r.body.state {
                 0 => Value::Unknown, // not in the record before 5.0
@@ -145,13 +139,13 @@ fn columns(args: &Args) -> Vec<C> {
         C::new("", "KIND", (6, 6), |r| {
             kind(r.body).map_or(Value::Unknown, |k| Value::Text(k.1))
         })
-        .shown(text),
+        .shown(table),
     );
     columns.extend(details());
     let errors = if args.failed || args.lossprobe {
-        text
+        table
     } else {
-        Shown::CSV
+        Shown::JSON
     };
     columns
         .push(C::new("err", "", (0, 0), |r| Value::Signed(r.body.err.into())).shown(Shown::JSON));
@@ -161,8 +155,7 @@ fn columns(args: &Args) -> Vec<C> {
     if args.stack {
         columns.push(C::new("", "", (0, 0), |r| Value::Stack(&r.body.stack)).shown(table));
         columns.push(
-            C::new("stack", "STACK", (0, 0), |r| Value::Stack(&r.body.stack))
-                .shown(Shown::CSV.or(Shown::JSON)),
+            C::new("stack", "STACK", (0, 0), |r| Value::Stack(&r.body.stack)).shown(Shown::JSON),
         );
     }
     columns
@@ -307,9 +300,9 @@ struct PerFlow {
 
 impl PerFlow {
     fn new(style: Style, table: Table, json: Rows<retrans>) -> Self {
-        // Counts have no time of their own.
+        // In a table counts have no time of their own.
         let style = Style {
-            time: false,
+            time: style.time && style.format != Format::Table,
             ..style
         };
         let columns = count::columns(true, "RETRANSMITS");
@@ -417,7 +410,7 @@ fn run(args: Args) -> Result<()> {
         run,
     } = &args.common;
     let mut style = output.style();
-    style.time = style.format != Format::Json;
+    style.time |= style.format == Format::Table;
     let tracepoints = ["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"];
     let session = Session::new("tcpretrans", run, &tracepoints);
     if session.has_only_records() {
@@ -458,7 +451,7 @@ fn run(args: Args) -> Result<()> {
     }
     if let Some(interval) = args.summary {
         let open = session.each_socket(skel.object_mut(), "open_totals")?;
-        let talkers = Talkers::new("tcpretrans", style, args.by, args.top, interval);
+        let talkers = Talkers::new("tcpretrans", style, args.by, args.top as usize, interval);
         return session.run(skel.object_mut(), &mut Totals { talkers, open });
     }
     let rows = Rows::new("tcpretrans", style.clone(), columns(&args));
@@ -469,6 +462,16 @@ fn run(args: Args) -> Result<()> {
     session.run(skel.object_mut(), &mut counts)
 }
 
+/// Every kind of row, with its columns.
+fn kinds() -> Vec<Kind> {
+    let args = Args::parse_from(["tcpretrans", "--stack", "--failed"]);
+    vec![
+        Kind::row("retransmit", &columns(&args)),
+        Kind::aggregate("count", &count::columns(true, "RETRANSMITS")),
+        Talkers::kind(),
+    ]
+}
+
 fn main() -> ExitCode {
-    cli::main("tcpretrans", run)
+    schema::answer(kinds).unwrap_or_else(|| cli::main("tcpretrans", run))
 }

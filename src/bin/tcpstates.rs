@@ -5,7 +5,6 @@
 //! `tcp:tcp_retransmit_skb` where a filter has to wait for a local port.
 
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,10 +12,11 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use libbpf_rs::skel::Skel;
-use tcptools::cli::{self, Common, duration};
+use tcptools::cli::{self, Common, duration, milliseconds};
 use tcptools::filter::States;
 use tcptools::journal::{self, Journal};
 use tcptools::names::tcp_state;
+use tcptools::output::schema::{self, Kind};
 use tcptools::output::{
     Column, Rows, Shown, comm, cookie, family, laddr, lport, pid, raddr, rport,
 };
@@ -48,7 +48,7 @@ struct Args {
     new: Option<States>,
     /// Only after so many milliseconds in the old state
     #[arg(long, value_name = "MS", value_parser = milliseconds)]
-    min_ms: Option<u64>,
+    min_ms: Option<Duration>,
     /// Instead of rows, show what happened in each state and who is in it: at the end, or at this interval
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration)]
     summary: Option<Option<Duration>>,
@@ -65,14 +65,6 @@ struct Args {
     common: Common,
 }
 
-/// Milliseconds, with a fraction, as nanoseconds.
-fn milliseconds(text: &str) -> Result<u64, String> {
-    let ms = text.parse::<f64>().ok();
-    ms.filter(|ms| (0.0..=1e12).contains(ms))
-        .map(|ms| (ms * 1e6).round() as u64)
-        .ok_or_else(|| format!("'{text}' is not a number of milliseconds"))
-}
-
 /// `in_state_ns` when the entry into the old state was not seen.
 const TIME_UNKNOWN: u64 = u64::MAX;
 
@@ -83,8 +75,7 @@ fn in_state_us(body: &transition) -> Option<u64> {
 fn columns(skaddr: bool) -> Vec<Column<transition>> {
     type C = Column<transition>;
     let text = Shown::TEXT;
-    let table = Shown::NARROW.or(Shown::WIDE);
-    let roomy = Shown::WIDE.or(Shown::CSV);
+    let roomy = Shown::WIDE;
     let mut columns = vec![
         C::new("cookie", "COOKIE", (8, 8), cookie).shown(roomy),
         C::new("pid", "PID", (7, 7), pid).shown(text),
@@ -97,7 +88,7 @@ fn columns(skaddr: bool) -> Vec<Column<transition>> {
         C::new("old_state", "OLDSTATE", (11, 11), |r| {
             Value::Text(tcp_state(r.body.old_state))
         }),
-        C::new("", "->", (2, 2), |_| Value::Text("->")).shown(table),
+        C::new("", "->", (2, 2), |_| Value::Text("->")).shown(text),
         C::new("new_state", "NEWSTATE", (11, 11), |r| {
             Value::Text(tcp_state(r.body.new_state))
         }),
@@ -151,13 +142,10 @@ impl Handler for Changes {
 /// An entry with the fields of bcc's tcpstates; what is not known is left out.
 fn log(journal: &mut Journal, body: &transition) {
     let head = body.head();
-    let (local, remote) = (head.flow.local(), head.flow.remote());
+    let (local, remote) = (head.local(), head.remote());
     let (lport, rport) = (head.flow.lport, head.flow.rport);
     let (old, new) = (tcp_state(body.old_state), tcp_state(body.new_state));
-    let (from, to) = (
-        SocketAddr::new(local, lport),
-        SocketAddr::new(remote, rport),
-    );
+    let (from, to) = (local.with_port(lport), remote.with_port(rport));
     journal.begin();
     journal.text("SYSLOG_IDENTIFIER", "tcpstates");
     journal.text("PRIORITY", 5);
@@ -212,7 +200,7 @@ fn run(args: Args) -> Result<()> {
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.old_states = args.old.map_or(u32::MAX, States::mask);
         rodata.new_states = args.new.map_or(u32::MAX, States::mask);
-        rodata.min_ns = args.min_ms.unwrap_or(0);
+        rodata.min_ns = args.min_ms.map_or(0, |time| time.as_nanos() as u64);
         rodata.summary = args.summary.is_some();
         rodata.want_skaddr = args.skaddr;
     }
@@ -231,6 +219,11 @@ fn run(args: Args) -> Result<()> {
     session.run(skel.object_mut(), &mut summary)
 }
 
+/// Every kind of row, with its columns.
+fn kinds() -> Vec<Kind> {
+    vec![Kind::row("state_change", &columns(true)), summary::kind()]
+}
+
 fn main() -> ExitCode {
-    cli::main("tcpstates", run)
+    schema::answer(kinds).unwrap_or_else(|| cli::main("tcpstates", run))
 }

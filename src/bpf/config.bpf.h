@@ -34,8 +34,8 @@ struct range_list {
 struct cidr {
 	__u64 addr[2]; /* as the address lies in memory, IPv4 as ::ffff:a.b.c.d, host bits clear */
 	__u64 mask[2];
-	__u32 family; /* 4 or 6: ::/0 is not IPv4, although its mapped form would match */
-	__u32 pad;
+	__u32 family;  /* 4 or 6: ::/0 is not IPv4, although its mapped form would match */
+	__u32 ifindex; /* the zone of a link-local address; 0: any */
 };
 
 struct cidr_list {
@@ -83,7 +83,8 @@ struct filter_set {
 	__u8 family; /* 4, 6, or 0 for both */
 	__u8 flow;   /* any of the seven before */
 	__u8 mptcp;  /* show MPTCP's connection-level sockets too */
-	__u8 pad[2];
+	__u8 zone;   /* an address among them has a zone */
+	__u8 pad;
 };
 
 /*

@@ -43,6 +43,7 @@ struct flow {
 	__u16 rport;
 	__u8 family; /* 4 or 6; an IPv4-mapped address is 4 */
 	__u8 pad[3];
+	__u32 ifindex; /* the link of a link-local address (RFC 4007: its zone); 0: neither is one, or not known */
 };
 
 /* The head of every record that reaches userspace. */
@@ -50,11 +51,10 @@ struct head {
 	__u64 boot_ns; /* CLOCK_BOOTTIME */
 	__u64 cookie; /* 0: unknown */
 	struct flow flow;
+	__u32 netns; /* inode number of the network namespace; before the owner, whose name is compared in words */
 	struct owner owner;
-	__u32 netns; /* inode number of the network namespace */
 	__u32 uid;
 	__u32 event; /* the tool's own enum */
-	__u32 pad;
 };
 
 struct counters counters SEC(".data.counters") = {};
@@ -64,6 +64,16 @@ struct counters counters SEC(".data.counters") = {};
 static __always_inline bool is_v4_mapped(const __u8 *addr)
 {
 	return *(__u64 *)addr == 0 && *(__u32 *)(addr + 8) == bpf_htonl(0xffff);
+}
+
+static __always_inline bool is_link_local(const __u8 *addr)
+{
+	return (*(__u16 *)addr & bpf_htons(0xffc0)) == bpf_htons(0xfe80);
+}
+
+static __always_inline bool has_zone(const struct flow *flow)
+{
+	return is_link_local(flow->laddr) || is_link_local(flow->raddr);
 }
 
 static __always_inline void map_v4(__u8 *to, __be32 addr)
@@ -115,14 +125,15 @@ static __always_inline bool in_ids(const volatile struct id_list *list, __u64 id
 	return found != !!list->negate;
 }
 
-static __always_inline bool in_cidrs(const volatile struct cidr_list *list, const __u8 *addr, __u8 family)
+static __always_inline bool in_cidrs(const volatile struct cidr_list *list, const __u8 *addr, const struct flow *flow)
 {
 	__u64 hi = *(__u64 *)addr, lo = *(__u64 *)(addr + 8);
 	bool found = false;
 
 	for (__u32 i = 0; i < MAX_CIDRS && i < list->n; i++)
-		found |= list->cidr[i].family == family && (hi & list->cidr[i].mask[0]) == list->cidr[i].addr[0] &&
-			 (lo & list->cidr[i].mask[1]) == list->cidr[i].addr[1];
+		found |= list->cidr[i].family == flow->family && (hi & list->cidr[i].mask[0]) == list->cidr[i].addr[0] &&
+			 (lo & list->cidr[i].mask[1]) == list->cidr[i].addr[1] &&
+			 (!list->cidr[i].ifindex || list->cidr[i].ifindex == flow->ifindex);
 	return found;
 }
 
@@ -160,12 +171,11 @@ static __always_inline bool flow_wanted(const struct flow *flow)
 		return false;
 	if (set->port && (in_ports(&f->port, flow->lport) || in_ports(&f->port, flow->rport)) == !!f->port.negate)
 		return false;
-	if (set->laddr && in_cidrs(&f->laddr, flow->laddr, flow->family) == !!f->laddr.negate)
+	if (set->laddr && in_cidrs(&f->laddr, flow->laddr, flow) == !!f->laddr.negate)
 		return false;
-	if (set->raddr && in_cidrs(&f->raddr, flow->raddr, flow->family) == !!f->raddr.negate)
+	if (set->raddr && in_cidrs(&f->raddr, flow->raddr, flow) == !!f->raddr.negate)
 		return false;
-	if (set->addr && (in_cidrs(&f->addr, flow->laddr, flow->family) ||
-			  in_cidrs(&f->addr, flow->raddr, flow->family)) == !!f->addr.negate)
+	if (set->addr && (in_cidrs(&f->addr, flow->laddr, flow) || in_cidrs(&f->addr, flow->raddr, flow)) == !!f->addr.negate)
 		return false;
 	return true;
 }

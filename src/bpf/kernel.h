@@ -125,6 +125,7 @@ struct sock_common {
 	__u16 skc_num;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
+	int skc_bound_dev_if; /* of a link-local end, and of SO_BINDTODEVICE */
 	struct proto *skc_prot;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
@@ -361,6 +362,7 @@ struct net_device {
 /* include/linux/skbuff.h */
 struct sk_buff {
 	unsigned int truesize;
+	int skb_iif; /* the interface that it came by */
 	struct net_device *dev;
 	unsigned int len;
 	char cb[48];

@@ -27,6 +27,7 @@ static __always_inline bool packet_flow(struct flow *flow, __u8 *flags, struct s
 	flow->lport = bpf_ntohs(ports[1]);
 	flow->rport = bpf_ntohs(ports[0]);
 	flow->pad[0] = flow->pad[1] = flow->pad[2] = 0;
+	flow->ifindex = 0;
 	version >>= 4;
 	flow->family = version;
 	if (version == 4) {
@@ -38,6 +39,8 @@ static __always_inline bool packet_flow(struct flow *flow, __u8 *flags, struct s
 	}
 	bpf_probe_read_kernel(flow->raddr, sizeof(flow->raddr), ip + 8);
 	bpf_probe_read_kernel(flow->laddr, sizeof(flow->laddr), ip + 24);
+	if (has_zone(flow) && bpf_core_field_exists(skb->skb_iif))
+		flow->ifindex = BPF_CORE_READ(skb, skb_iif);
 	return version == 6;
 }
 

@@ -114,7 +114,8 @@ static __always_inline void calls_note(struct seen_end *e, void *ctx)
 /* One for all programs: it is larger than the rest of them. */
 static __noinline bool flow_passes(const struct flow *flow)
 {
-	return flow_wanted(flow);
+	/* A zone is not in the record, and a socket is read later. */
+	return config.set.zone || flow_wanted(flow);
 }
 
 /*

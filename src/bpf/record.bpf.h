@@ -172,8 +172,8 @@ struct seen {
 	__u16 protocol;
 	__u8 old_state; /* SEEN_STATE */
 	__u8 state;     /* SEEN_STATE: the new one */
-	__u8 comm[16];  /* the task's, not its thread group's */
-	__u32 data_len; /* SEEN_PROBE, as all that follow */
+	__u32 data_len; /* SEEN_PROBE, as all that follow the name */
+	__u8 comm[16];  /* the task's, not its thread group's; at a multiple of 8, as it is compared in words */
 	__u32 snd_nxt;
 	__u32 snd_una;
 	__u32 snd_cwnd;
@@ -186,6 +186,7 @@ struct seen {
 	__u8 in_cgroups; /* the same: what config.filter.cgroup says of it, if that is set */
 	__u8 pad[3];
 	__u32 lost; /* events that were lost before this one, lower half */
+	__u32 pad2;
 };
 
 /* What a connection counts of its bytes (struct tcp_sock); src/bytes.rs tells the application's. */

@@ -42,6 +42,12 @@ static __noinline void sock_note(struct seen *e)
 	TAKE(e->uid, sk, sk_uid.val);
 	if (HAS(sk, __sk_common.skc_net))
 		e->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	if (has_zone(&e->flow)) {
+		__u32 bound = 0;
+		TAKE(bound, sk, __sk_common.skc_bound_dev_if);
+		if (bound) /* otherwise a listener's, and the packet told */
+			e->flow.ifindex = bound;
+	}
 	if (config.set.cgroup)
 		e->in_cgroups = in_cgroups(&config.filter.cgroup, sk);
 	if (!e->cookie)

@@ -64,6 +64,7 @@ static __always_inline void flow_of(struct flow *flow, struct sock *sk, struct t
 	flow->lport = local_port(sk, tp);
 	flow->rport = bpf_ntohs(sk->__sk_common.skc_dport);
 	flow->pad[0] = flow->pad[1] = flow->pad[2] = 0;
+	flow->ifindex = 0;
 	if (sk->__sk_common.skc_family == AF_INET || !has_ipv6()) {
 		flow->family = 4;
 		map_v4(flow->laddr, sk->__sk_common.skc_rcv_saddr);
@@ -73,6 +74,9 @@ static __always_inline void flow_of(struct flow *flow, struct sock *sk, struct t
 	copy_v6(flow->laddr, &sk->__sk_common.skc_v6_rcv_saddr);
 	copy_v6(flow->raddr, &sk->__sk_common.skc_v6_daddr);
 	flow->family = is_v4_mapped(flow->raddr) ? 4 : 6;
+	/* Such a socket is bound to a link: by bind(), connect() or tcp_v6_syn_recv_sock(). */
+	if (has_zone(flow))
+		flow->ifindex = sk->__sk_common.skc_bound_dev_if;
 }
 
 /* ---------------------------------------------------------------- filters that look into the socket */
@@ -129,7 +133,6 @@ static __always_inline void head_fill_at(struct head *head, __u64 boot_ns, struc
 	head->netns = netns_of(sk);
 	head->uid = sk->sk_uid.val;
 	head->event = event;
-	head->pad = 0;
 }
 
 static __always_inline void head_fill(struct head *head, struct sock *sk, const struct flow *flow,

@@ -125,6 +125,8 @@ static __always_inline void listener_flow(struct flow *flow, const struct flow *
 	}
 	if (flow->family == 4)
 		map_v4(flow->raddr, 0);
+	if (!is_link_local(flow->laddr)) /* the child's peer was */
+		flow->ifindex = 0;
 }
 
 /* ---------------------------------------------------------------- what is made of a passive open */

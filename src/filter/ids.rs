@@ -75,7 +75,12 @@ fn namespace(text: &str) -> Result<u64, String> {
     if let Some(pid) = text.strip_prefix("pid:") {
         return inode(Path::new(&format!("/proc/{}/ns/net", number(pid)?)));
     }
-    if let Ok(id) = text.trim_start_matches("id:").parse::<u64>() {
+    let digits = text.trim_start_matches("id:");
+    if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+        let id = digits.parse::<u64>().unwrap_or(u64::MAX);
+        if id > u32::MAX.into() {
+            return Err(format!("'{text}': must be at most {}", u32::MAX));
+        }
         if id <= LAST_PID {
             return Err(format!(
                 "{id} is not the inode number of a namespace; for that of a process write pid:{id}"
@@ -175,6 +180,9 @@ mod tests {
     #[test]
     fn a_bare_process_id_is_not_taken_for_a_namespace() {
         assert!(namespace("1234").unwrap_err().contains("pid:1234"));
+        for number in ["4294967296", "id:99999999999999999999"] {
+            assert!(namespace(number).unwrap_err().contains("at most"));
+        }
         assert!(
             namespace("no-such-name")
                 .unwrap_err()

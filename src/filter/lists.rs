@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Lists of numbers, ports, networks and names, as users write them.
 
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStrExt;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv6Net};
 
 use super::Fill;
+use crate::link;
+use crate::output::escape;
 use crate::types;
 
 /// Splits `[!]a,b,c`; an empty list or element is an error.
@@ -63,7 +67,9 @@ impl FromStr for Numbers {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (negate, items) = split(text)?;
-        let ranges = items.into_iter().map(|item| range(item, "a number"));
+        let ranges = items
+            .into_iter()
+            .map(|item| range(item, "a number (0-4294967295)"));
         Ok(Self {
             negate,
             ranges: limit(ranges.collect::<Result<_, _>>()?, types::MAX_RANGES)?,
@@ -118,7 +124,8 @@ impl Fill for Ports {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cidrs {
     negate: bool,
-    nets: Vec<Ipv6Net>,
+    /// Each with the index of its link, or 0 for any.
+    nets: Vec<(Ipv6Net, u32)>,
 }
 
 impl FromStr for Cidrs {
@@ -126,12 +133,37 @@ impl FromStr for Cidrs {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (negate, items) = split(text)?;
-        let nets = items.into_iter().map(network).collect::<Result<_, _>>()?;
+        let nets = items.into_iter().map(zoned).collect::<Result<_, _>>()?;
         Ok(Self {
             negate,
             nets: limit(nets, types::MAX_CIDRS)?,
         })
     }
+}
+
+impl Cidrs {
+    /// Whether one of them is on a certain link.
+    pub fn has_zone(&self) -> bool {
+        self.nets.iter().any(|(_, ifindex)| *ifindex != 0)
+    }
+}
+
+/// `fe80::2`, `fe80::2%eth0`, `fe80::%eth0/10`: a network, and the index of its link or 0.
+fn zoned(text: &str) -> Result<(Ipv6Net, u32), String> {
+    let Some((addr, zone)) = text.split_once('%') else {
+        return Ok((network(text)?, 0));
+    };
+    let net = match zone.split_once('/') {
+        Some((_, prefix)) => network(&format!("{addr}/{prefix}"))?,
+        None => network(addr)?,
+    };
+    if !link::is_link_local(net.network().into()) || net.prefix_len() < 10 {
+        return Err(format!(
+            "'{text}': only a link-local address (fe80::/10) has a link"
+        ));
+    }
+    let zone = zone.split('/').next().unwrap_or_default();
+    Ok((net, link::index(zone)?))
 }
 
 /// An address or a network, IPv4 in its mapped form: the form that the kernel half compares.
@@ -159,7 +191,8 @@ impl Fill for Cidrs {
     fn fill(&self, to: &mut types::cidr_list) {
         to.n = self.nets.len() as u32;
         to.negate = self.negate.into();
-        for (to, net) in to.cidr.iter_mut().zip(&self.nets) {
+        for (to, (net, ifindex)) in to.cidr.iter_mut().zip(&self.nets) {
+            to.ifindex = *ifindex;
             to.addr = words(net.network().octets());
             to.mask = words(net.netmask().octets());
             let mapped = net.prefix_len() >= 96 && net.network().to_ipv4_mapped().is_some();
@@ -175,26 +208,40 @@ pub struct Comms {
     comms: Vec<[u8; 16]>,
 }
 
-impl FromStr for Comms {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (negate, items) = split(text)?;
-        let padded = |name: &str| {
-            let mut comm = [0; 16];
-            if name.len() > 15 {
-                return Err(format!(
-                    "'{name}' is longer than the 15 bytes that the kernel keeps"
-                ));
-            }
-            comm[..name.len()].copy_from_slice(name.as_bytes());
-            Ok(comm)
+impl Comms {
+    /// From an argument, whose bytes need not be UTF-8: a process's name need not be, either.
+    ///
+    /// # Errors
+    /// A sentence about what is wrong.
+    pub fn from_argument(list: &OsStr) -> Result<Self, String> {
+        let list = list.as_bytes();
+        let (negate, list) = match list.strip_prefix(b"!") {
+            Some(rest) => (true, rest),
+            None => (false, list),
         };
-        let comms = items.into_iter().map(padded).collect::<Result<_, _>>()?;
+        let names = escape::parse_names(list)?;
+        let comms = names.iter().map(|name| padded(name));
         Ok(Self {
             negate,
-            comms: limit(comms, types::MAX_COMMS)?,
+            comms: limit(comms.collect::<Result<_, _>>()?, types::MAX_COMMS)?,
         })
+    }
+}
+
+/// A name as the kernel keeps it.
+fn padded(name: &[u8]) -> Result<[u8; 16], String> {
+    let mut comm = [0; 16];
+    let shown = String::from_utf8_lossy(name);
+    match comm.get_mut(..name.len()) {
+        _ if name.is_empty() => Err("an element of the list is empty".into()),
+        _ if name.contains(&0) => Err("a name has no NUL byte (\\x00)".into()),
+        Some(to) if name.len() < 16 => {
+            to.copy_from_slice(name);
+            Ok(comm)
+        }
+        _ => Err(format!(
+            "'{shown}' is longer than the 15 bytes that the kernel keeps"
+        )),
     }
 }
 
@@ -240,8 +287,28 @@ mod tests {
         assert_eq!(error("9-7"), "the range '9-7' runs backwards");
         assert!("1.2.3".parse::<Cidrs>().unwrap_err().contains("'1.2.3'"));
         assert!("10.0.0.0/33".parse::<Cidrs>().is_err());
-        assert!("sixteen-letters-".parse::<Comms>().is_err());
+        let name = |list: &str| Comms::from_argument(OsStr::new(list)).unwrap_err();
+        assert!(name("sixteen-letters-").contains("15 bytes"));
+        assert!(name("a\\x00").contains("NUL") && name("a,").contains("empty"));
+        assert!(name(r"a\b").contains(r"write \\"));
         assert!("-1".parse::<Numbers>().is_err());
+    }
+
+    #[test]
+    fn names_are_bytes_with_escapes() {
+        let parse = |list: &[u8]| Comms::from_argument(OsStr::from_bytes(list)).unwrap();
+        let comms = |list: &[u8]| {
+            let unpadded = |comm: &[u8; 16]| comm.iter().copied().filter(|&b| b != 0).collect();
+            parse(list)
+                .comms
+                .iter()
+                .map(unpadded)
+                .collect::<Vec<Vec<u8>>>()
+        };
+        assert_eq!(comms(b"nginx, redis"), [&b"nginx"[..], b"redis"]);
+        assert_eq!(comms(br"a\,b,\x21c"), [&b"a,b"[..], b"!c"]);
+        assert_eq!(comms(b"\xff\xfe"), comms(br"\xff\xfe"));
+        assert!(parse(b"!a").negate && !parse(br"\!a").negate);
     }
 
     #[test]
@@ -259,8 +326,26 @@ mod tests {
     #[test]
     fn ipv4_networks_are_compared_in_their_mapped_form() {
         let Cidrs { nets, .. } = "10.1.2.3/8".parse().unwrap();
-        assert_eq!(nets[0].to_string(), "::ffff:10.0.0.0/104");
+        assert_eq!(nets[0].0.to_string(), "::ffff:10.0.0.0/104");
         let Cidrs { nets, negate } = "!2001:db8::1".parse().unwrap();
-        assert!(negate && nets[0].prefix_len() == 128);
+        assert!(negate && nets[0].0.prefix_len() == 128);
+    }
+
+    #[test]
+    fn a_link_local_address_takes_a_zone() {
+        let zoned = |text: &str| text.parse::<Cidrs>().map(|list| list.nets[0].1);
+        let lo = link::index("lo").unwrap();
+        assert_eq!(zoned("fe80::2%lo"), Ok(lo));
+        assert_eq!((zoned("fe80::%7/64"), zoned("fe80::2")), (Ok(7), Ok(0)));
+        for wrong in [
+            "10.0.0.1%lo",
+            "2001:db8::1%lo",
+            "fe80::2%",
+            "fe80::2%no-such",
+            "::/0%lo",
+            "fe80::%lo/9",
+        ] {
+            assert!(zoned(wrong).is_err(), "{wrong}");
+        }
     }
 }

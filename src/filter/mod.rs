@@ -9,6 +9,8 @@ pub use ids::{Cgroups, Namespaces, hierarchy as cgroup_mount};
 pub use lists::{Cidrs, Comms, Numbers, Ports};
 pub use states::States;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
 use crate::types;
 
 /// A list of the command line, and its counterpart in the kernel half's configuration.
@@ -40,8 +42,8 @@ pub struct Filter {
     /// User id of the socket
     #[arg(short, long, value_name = "LIST")]
     pub uid: Option<Numbers>,
-    /// Owner's name, as in /proc/PID/comm
-    #[arg(long, value_name = "LIST")]
+    /// Owner's name, as in /proc/PID/comm or a row
+    #[arg(long, value_name = "LIST", value_parser = OsStringValueParser::new().try_map(|list| Comms::from_argument(&list)))]
     pub comm: Option<Comms>,
     /// Local port: a list with ranges, 80,8000-8080
     #[arg(short = 'L', long, visible_alias = "localport", value_name = "LIST")]
@@ -88,6 +90,12 @@ impl Filter {
         owner || ports || addresses || place || self.ipv4 || self.ipv6
     }
 
+    /// Whether an address among them is on a certain link.
+    pub fn has_zone(&self) -> bool {
+        let lists = [&self.laddr, &self.raddr, &self.addr];
+        lists.into_iter().flatten().any(Cidrs::has_zone)
+    }
+
     /// Writes the filter into the kernel half's configuration.
     pub fn fill(&self, config: &mut types::config) {
         let to = &mut config.filter;
@@ -129,6 +137,7 @@ impl Filter {
             family,
             flow: (ports || addresses || family != 0).into(),
             mptcp: self.mptcp.into(),
+            zone: self.has_zone().into(),
             ..types::filter_set::default()
         }
     }

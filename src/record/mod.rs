@@ -157,7 +157,6 @@ pub fn head(event: &seen, owner: &owner, kind: u32) -> head {
         netns: event.netns,
         uid: event.uid,
         event: kind,
-        ..head::default()
     }
 }
 

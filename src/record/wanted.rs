@@ -23,6 +23,7 @@ impl Wanted {
             ("--netns", flags.netns.is_some() && !sockets),
             ("--cgroup", flags.cgroup.is_some() && !sockets),
             ("--uid", flags.uid.is_some() && !sockets),
+            ("an address with %", flags.has_zone() && !sockets),
         ];
         if let Some((flag, _)) = hidden.iter().find(|(_, given)| *given) {
             return Err(untold(flag));
@@ -40,6 +41,7 @@ impl Wanted {
             ("--netns", set.netns),
             ("--cgroup", set.cgroup),
             ("--uid", set.uid),
+            ("an address with %", set.zone),
         ];
         match given.iter().find(|(_, given)| *given != 0) {
             Some((flag, _)) => Err(Usage(format!(
@@ -90,9 +92,9 @@ impl Wanted {
             && (set.lport == 0 || port(&f.lport, &[flow.lport]))
             && (set.rport == 0 || port(&f.rport, &[flow.rport]))
             && (set.port == 0 || port(&f.port, &[flow.lport, flow.rport]))
-            && address(&f.laddr, &ends[..1], flow.family)
-            && address(&f.raddr, &ends[1..], flow.family)
-            && address(&f.addr, &ends, flow.family)
+            && address(&f.laddr, &ends[..1], flow)
+            && address(&f.raddr, &ends[1..], flow)
+            && address(&f.addr, &ends, flow)
     }
 
     /// An unknown owner matches no pid and no comm, not even a negated one: nothing is claimed of it.
@@ -106,7 +108,7 @@ impl Wanted {
 }
 
 fn untold(flag: &str) -> anyhow::Error {
-    let why = "without which a socket's namespace, cgroup and user are not known";
+    let why = "without which a socket's namespace, cgroup, user and link are not known";
     let kernel = super::this_kernel();
     Usage(format!("{flag}: {kernel}, {why}")).into()
 }
@@ -139,12 +141,14 @@ fn comm(list: &comm_list, comm: &[u8; 16]) -> bool {
     list.n == 0 || found != (list.negate != 0)
 }
 
-fn address(list: &cidr_list, ends: &[&[u8; 16]], family: u8) -> bool {
+fn address(list: &cidr_list, ends: &[&[u8; 16]], flow: &flow) -> bool {
     let within = |end: &&[u8; 16]| {
         let [hi, lo] = words(end);
-        list.cidr[..list.n as usize]
-            .iter()
-            .any(|c| c.family == u32::from(family) && [hi & c.mask[0], lo & c.mask[1]] == c.addr)
+        list.cidr[..list.n as usize].iter().any(|c| {
+            c.family == u32::from(flow.family)
+                && [hi & c.mask[0], lo & c.mask[1]] == c.addr
+                && [0, flow.ifindex].contains(&c.ifindex)
+        })
     };
     list.n == 0 || ends.iter().any(within) != (list.negate != 0)
 }

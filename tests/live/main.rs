@@ -10,7 +10,9 @@
 mod agent;
 mod cgroups;
 mod config;
+mod formats;
 mod front;
+mod links;
 mod missing;
 mod namespaces;
 mod net;
@@ -75,7 +77,9 @@ fn main() -> ExitCode {
     }
     let mut trials = [
         config::tests(),
+        formats::tests(),
         front::tests(),
+        links::tests(),
         namespaces::tests(),
         opens::tests(),
         owners::tests(),

@@ -404,8 +404,9 @@ fn columns() -> Result<()> {
     let [csv, json, table] = tools.map(|tool| tool.stop());
     let port = at.rsplit_once(':').context("a port")?.1;
     let lines = csv?.lines;
-    ensure!(lines[0] == "RPORT,ACKED,BUSY", "{lines:?}");
-    ensure!(lines[1].starts_with(&format!("{port},2.00,")), "{lines:?}");
+    ensure!(lines[0] == format!("tool,event,ts,{list}"), "{lines:?}");
+    let cells = format!("Z,{port},2048,");
+    ensure!(lines[1].contains(&cells), "{lines:?}");
     let rows = json?.rows()?;
     let keys: Vec<_> = rows[0].as_object().context("an object")?.keys().collect();
     ensure!(keys.len() == 6, "{keys:?}");

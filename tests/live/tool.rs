@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::{
     missing,
+    net::Netns,
     scratch::Scratch,
     unseen,
     wait::{self, PATIENCE},
@@ -60,6 +61,13 @@ impl Tool {
     /// Starts it, collects what it prints, and returns when it is ready: every probe attached, every socket seeded.
     pub fn start(name: &str, args: &[&str]) -> Result<Self> {
         Self::with_stdout(name, args, Stdio::piped())?.collecting()
+    }
+
+    /// As `start`, in a network namespace.
+    pub fn start_in(ns: &Netns, name: &str, args: &[&str]) -> Result<Self> {
+        let mut command = Command::new(path(name));
+        ns.enter(&mut command)?;
+        Self::launch(command, name, args, Stdio::piped())?.collecting()
     }
 
     /// As `start`, but without this capability, as a root that a container lacks it to.

@@ -45,7 +45,7 @@ impl Changes {
         Ok(Self {
             old_states: args.old.map_or(u32::MAX, States::mask),
             new_states: args.new.map_or(u32::MAX, States::mask),
-            min_ns: args.min_ms.unwrap_or(0),
+            min_ns: args.min_ms.map_or(0, |time| time.as_nanos() as u64),
             skaddr: args.skaddr,
         })
     }

@@ -11,6 +11,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use tcptools::clock::boot_ns;
 use tcptools::holders::Holders;
 use tcptools::names::tcp_state;
+use tcptools::output::schema::Kind;
 use tcptools::output::{Column, Format, Row, Rows, Shown, Style};
 use tcptools::session::{Figures, Handler, Printer};
 use tcptools::types::{Record, head};
@@ -237,7 +238,7 @@ fn columns() -> Vec<Column<State>> {
         })
         .shown(Shown::DETAIL),
         oldest!("oldest_laddr", "LADDR", (15, 39), |o| Value::Addr(
-            o.head().flow.local()
+            o.head().local()
         ))
         .shown(Shown::DETAIL),
         oldest!("oldest_lport", "LPORT", (5, 5), |o| Value::Int(
@@ -245,7 +246,7 @@ fn columns() -> Vec<Column<State>> {
         ))
         .shown(Shown::DETAIL),
         oldest!("oldest_raddr", "RADDR", (15, 39), |o| Value::Addr(
-            o.head().flow.remote()
+            o.head().remote()
         ))
         .shown(Shown::DETAIL),
         oldest!("oldest_rport", "RPORT", (5, 5), |o| Value::Int(
@@ -270,6 +271,11 @@ fn columns() -> Vec<Column<State>> {
         }
     })
     .collect()
+}
+
+/// What `--describe-columns` says of its rows.
+pub fn kind() -> Kind {
+    Kind::aggregate("state_summary", &columns())
 }
 
 /// Prints the table at the end, or at an interval.

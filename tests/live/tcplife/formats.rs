@@ -115,9 +115,9 @@ fn csv() -> Result<()> {
         };
         let comm = header
             .iter()
-            .position(|name| name == "COMM")
-            .context("no COMM")?;
-        let fits = |row: &Vec<String>| row.len() == header.len() && row[comm] == "a,\"b\",c";
+            .position(|name| name == "comm")
+            .context("no comm")?;
+        let fits = |row: &Vec<String>| row.len() == header.len() && row[comm] == r#"a\x2c"b"\x2cc"#;
         ensure!(
             rows.len() == 2 && rows.iter().all(fits),
             "{args:?}: {:?}",

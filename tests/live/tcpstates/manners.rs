@@ -24,12 +24,14 @@ fn layouts() -> Result<()> {
         ),
         (
             &["-s"],
-            "COOKIE,PID,COMM,IP,LADDR,LPORT,RADDR,RPORT,OLDSTATE,NEWSTATE,MS",
+            "tool,event,ts,boot_ns,netns,cookie,family,laddr,lport,raddr,rport,ifindex,ifname,pid,comm,uid,pid_source,\
+             old_state,new_state,in_state_us",
             None,
         ),
         (
             &["-s", "-t", "--skaddr"],
-            "TIME(s),SKADDR,COOKIE,PID,COMM,IP,LADDR,LPORT,RADDR,RPORT,OLDSTATE,NEWSTATE,MS",
+            "tool,event,ts,elapsed_s,boot_ns,netns,cookie,family,laddr,lport,raddr,rport,ifindex,ifname,pid,comm,uid,\
+             pid_source,skaddr,old_state,new_state,in_state_us",
             None,
         ),
         (

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the user chose about the output.
+
+use super::Shown;
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// JSON Lines: one object per row, documented in docs/json.md.
+    Json,
+    /// Comma-separated values (RFC 4180): the fields and values of JSON, below a header.
+    Csv,
+}
+
+/// What the user chose about the output.
+#[derive(Clone, Debug, Default)]
+pub struct Style {
+    /// Table, JSON or CSV.
+    pub format: Format,
+    /// More and wider columns.
+    pub wide: bool,
+    /// A column with the time of day.
+    pub time: bool,
+    /// A column with the seconds since the first row.
+    pub timestamp: bool,
+    /// Whether a header line comes first.
+    pub header: bool,
+}
+
+impl Style {
+    pub(super) fn layout(&self) -> Shown {
+        match (self.format, self.wide) {
+            (Format::Json | Format::Csv, _) => Shown::JSON,
+            (Format::Table, false) => Shown::NARROW,
+            (Format::Table, true) => Shown::WIDE,
+        }
+    }
+}
