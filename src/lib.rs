@@ -38,6 +38,7 @@ pub mod files;
 pub mod filter;
 pub mod flow;
 pub mod hist;
+pub mod holders;
 pub mod host;
 pub mod interval;
 pub mod iter;

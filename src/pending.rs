@@ -10,8 +10,8 @@ use anyhow::Result;
 use libbpf_rs::MapMut;
 
 use crate::clock::boot_ns;
+use crate::holders::Holders;
 use crate::interval::Interval;
-use crate::iter::Visit;
 use crate::table::Table;
 
 /// `SLOTS` of tcpconnect.bpf.c.
@@ -30,7 +30,7 @@ pub fn slot_shift(after: Duration) -> u32 {
 
 /// Walks over the sockets when opens have become old.
 pub struct Pending {
-    sockets: Visit,
+    sockets: Holders,
     opens: Table,
     after: Duration,
     /// How many of each slot need not be looked for again.
@@ -46,7 +46,7 @@ impl Pending {
     ///
     /// # Errors
     /// See [`Table::new`].
-    pub fn new(sockets: Visit, opens: &MapMut<'_>, after: Duration) -> Result<Self> {
+    pub fn new(sockets: Holders, opens: &MapMut<'_>, after: Duration) -> Result<Self> {
         Ok(Self {
             sockets,
             opens: Table::new(opens)?,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Parser;
 use libbpf_rs::skel::Skel;
+use listeners::Listeners;
 use tcptools::cli::{self, Common, PinnedMaps, duration};
 use tcptools::clock::boot_ns;
 use tcptools::interval::Interval;
@@ -21,7 +22,7 @@ use tcptools::output::{
 };
 use tcptools::session::{EachRow, Figures, Handler, Printer, Session};
 use tcptools::table::Table;
-use tcptools::types::Record;
+use tcptools::types::{Record, head};
 use tcptools::value::Value;
 
 #[path = "tcpaccept/record.rs"]
@@ -30,7 +31,12 @@ mod record;
 tcptools::skeleton!("tcpaccept");
 use bpf::types::{accept, listener_stats};
 tcptools::record!(accept, bpf::types::head);
-tcptools::record!(listener_stats, bpf::types::head);
+
+// SAFETY: generated from C, a `repr(C)` struct of integers without padding: every bit pattern is a value.
+unsafe impl plain::Plain for listener_stats {}
+
+#[path = "tcpaccept/listeners.rs"]
+mod listeners;
 
 /// Show passive TCP opens (accept): the listener's process, the two ends, and the listener's accept queue.
 ///
@@ -101,7 +107,7 @@ fn columns() -> Vec<Column<accept>> {
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Listener {
-    head: tcptools::types::head,
+    head: head,
     accepts: u64,
     interval_us: u64,
     /// Longest accept queue; `UNKNOWN` when it could not be read.
@@ -143,6 +149,7 @@ fn per_second(count: u64, interval_us: u64) -> f64 {
 /// Shows what the kernel half has added up per listener.
 struct Summary {
     table: Table,
+    listeners: Listeners,
     interval: Table,
     rows: Rows<Listener>,
     every: Interval,
@@ -157,16 +164,24 @@ impl Summary {
         let before = self.epoch;
         // New opens belong to the next interval; then this one can be read in peace.
         let result = self.interval.write(&(before + 1).to_ne_bytes());
-        match result.and_then(|()| self.table.read()) {
-            Ok(entries) => {
+        let entries = result.and_then(|()| self.table.read());
+        // After the numbers: of each there is a head then.
+        match entries.and_then(|entries| Ok((entries, self.listeners.heads()?))) {
+            Ok((entries, heads)) => {
                 self.epoch += 1;
-                self.show(entries, before, out);
+                self.show(entries, &heads, before, out);
             }
             Err(error) => tcptools::message!("tcpaccept: listeners are not shown: {error:#}"),
         }
     }
 
-    fn show(&mut self, entries: Vec<(Vec<u8>, Vec<u8>)>, epoch: u64, out: &mut Printer) {
+    fn show(
+        &mut self,
+        entries: Vec<(Vec<u8>, Vec<u8>)>,
+        heads: &HashMap<Vec<u8>, head>,
+        epoch: u64,
+        out: &mut Printer,
+    ) {
         let interval_us = self.since.elapsed().as_micros() as u64;
         self.since = Instant::now();
         let now = boot_ns();
@@ -176,10 +191,13 @@ impl Summary {
             if plain::copy_from_bytes(&mut stats, &value).is_err() {
                 continue;
             }
+            let Some(&head) = heads.get(&key) else {
+                continue;
+            };
             let accepts = stats.accepts - self.shown.insert(key, stats.accepts).unwrap_or(0);
             let high = longest(&stats, epoch);
             let mut row = Listener {
-                head: *stats.head(),
+                head,
                 accepts,
                 interval_us,
                 high,
@@ -266,6 +284,8 @@ fn run(args: Args) -> Result<()> {
     }
     if args.summary.is_some() {
         open.maps.listeners.set_max_entries(MAX_LISTENERS)?;
+        open.maps.listener_heads.set_max_entries(MAX_LISTENERS)?;
+        session.enable(&mut open, "listeners_now");
     }
     // A row comes before anybody reads.
     open.progs.note_reader.set_autoload(false);
@@ -275,9 +295,11 @@ fn run(args: Args) -> Result<()> {
         let event = |_: &accept| "accept";
         return session.run(skel.object_mut(), &mut EachRow { rows, event });
     };
+    let now = session.each_socket(skel.object_mut(), "listeners_now")?;
     style.time |= interval.is_some() && style.format == Format::Table;
     let mut summary = Summary {
         table: Table::new(&skel.maps.listeners)?,
+        listeners: Listeners::new(Table::new(&skel.maps.listener_heads)?, now),
         interval: Table::new(&skel.maps.data_interval)?,
         rows: Rows::new("tcpaccept", style, summary_columns()),
         every: Interval::new(interval),

@@ -12,8 +12,8 @@ use anyhow::Result;
 use clap::Parser;
 use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, duration};
+use tcptools::holders::Holders;
 use tcptools::interval::Interval;
-use tcptools::iter::Visit;
 use tcptools::names::tcp_state;
 use tcptools::output::schema::{self, Kind};
 use tcptools::output::{
@@ -179,7 +179,7 @@ fn known(value: u32, unknown: u32) -> Option<u64> {
 }
 
 /// The iterator over open sessions, and when it is due.
-type Active = (Visit, Interval);
+type Active = (Holders, Interval);
 
 struct Life {
     rows: Rows<session>,

@@ -12,7 +12,7 @@ use clap::Parser;
 use libbpf_rs::skel::Skel;
 use tcptools::choice::Choice;
 use tcptools::cli::{self, Common, Usage};
-use tcptools::iter::Visit;
+use tcptools::holders::Holders;
 use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Rows, Shown, comm, laddr, lport, pid, raddr, rport};
 use tcptools::sample::Sampling;
@@ -201,7 +201,7 @@ fn window_rate(body: &adjust) -> Option<u64> {
 struct RcvSpace {
     rows: Rows<adjust>,
     /// The iterator over sockets that are still open.
-    open: Option<Visit>,
+    open: Option<Holders>,
 }
 
 impl RcvSpace {

@@ -14,7 +14,7 @@ use libbpf_rs::skel::Skel;
 use tcptools::cli::{self, Common, duration, whole};
 use tcptools::clock::jiffy_us;
 use tcptools::count::{self, Counted, Counts, MAX_FLOWS};
-use tcptools::iter::Visit;
+use tcptools::holders::Holders;
 use tcptools::names::tcp_state;
 use tcptools::output::schema::{self, Kind};
 use tcptools::output::{Column, Format, Row, Rows, Shown, Style, comm, family, pid};
@@ -382,7 +382,7 @@ impl Handler for PerFlow {
 /// Totals: of closed sockets from their records, of open ones from an iterator, of SYN/ACKs one by one.
 struct Totals {
     talkers: Talkers,
-    open: Visit,
+    open: Holders,
 }
 
 impl Totals {

@@ -257,27 +257,13 @@ static __always_inline __u8 ca_state_of(struct tcp_sock *tp)
 	return BPF_CORE_READ_BITFIELD(icsk, icsk_ca_state);
 }
 
-/* bpf_task_from_pid(): since 6.2. Before it a remembered process cannot be told from one that has gone. */
-extern struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
-extern void bpf_task_release(struct task_struct *task) __ksym __weak;
-
-/* Tells this process from a later one with the same id; 0 where that cannot be asked. */
-static __always_inline __u64 birth_of(struct task_struct *task)
+/* The address of the MPTCP socket that a subflow belongs to, which a file has; 0 of any other socket. Since 5.6. */
+static __always_inline __u64 mptcp_of_subflow(struct tcp_sock *tp)
 {
-	return bpf_ksym_exists(bpf_task_from_pid) ? task_leader(task)->start_boottime : 0;
-}
-
-/* `birth`: what birth_of() said of it. */
-static __always_inline bool process_lives(__s32 pid, __u64 birth)
-{
-	if (!bpf_ksym_exists(bpf_task_from_pid) || !birth)
-		return true;
-	struct task_struct *task = bpf_task_from_pid(pid);
-	if (!task)
-		return false;
-	bool same = task->start_boottime == birth;
-	bpf_task_release(task);
-	return same;
+	if (!bpf_core_type_exists(struct mptcp_subflow_context) || !is_mptcp_subflow(tp))
+		return 0;
+	struct mptcp_subflow_context *subflow = (void *)BPF_CORE_READ(tp, inet_conn.icsk_ulp_data);
+	return (__u64)BPF_CORE_READ(subflow, conn);
 }
 
 /* Whether everything that was written is acknowledged, and so the DATA_FIN, which bytes_acked counts as one. */

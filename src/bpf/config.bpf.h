@@ -97,6 +97,8 @@ struct config {
 	__u32 pid_ns;     /* inode number of the pid namespace whose ids are meant and shown; 0: the initial one */
 	__u32 zero;       /* the key of a map of one element: on the stack it would touch one more page */
 	__u32 stats;      /* --stats: count what the filters turn away */
+	__u32 reader;     /* process id of the command itself, in pid_ns: it owns none of the sockets that it visits */
+	__u32 pad;
 	struct filter filter;
 };
 const volatile struct config config SEC(".rodata.config") __attribute__((aligned(64))) = {};

@@ -20,7 +20,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 struct counters {
 	__u64 lost;      /* events for which the ring buffer had no room */
-	__u64 untracked; /* sockets for which no state could be kept: no memory, or a full table where that is needed */
+	__u64 untracked; /* events of sockets for which no state could be kept: no memory, or a full table */
 	__u64 uncounted; /* occurrences that a full table of counts or histograms had no room for */
 	__u64 filtered;  /* events that a filter turned away; only with config.stats */
 };
@@ -31,7 +31,8 @@ enum { PID_UNKNOWN, PID_SOCKET, PID_LISTENER, PID_SEED };
 struct owner {
 	__u32 pid; /* thread group id; 0: a process that is not in the pid namespace of config */
 	__u8 source;
-	__u8 pad[3];
+	__u8 version; /* of what is kept with a socket: another one after each change */
+	__u8 pad[2];
 	__u8 comm[16]; /* of the thread group's leader, as `ps -p` shows it */
 };
 

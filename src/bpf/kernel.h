@@ -269,6 +269,7 @@ struct inet_connection_sock {
 	__u32 icsk_rto;		/* jiffies */
 	__u32 icsk_pmtu_cookie; /* bytes */
 	const struct tcp_congestion_ops *icsk_ca_ops;
+	void *icsk_ulp_data; /* of whatever lies above it */
 	__u8 icsk_ca_state : 5; /* enum tcp_ca_state of include/uapi/linux/tcp.h; its width differs */
 	__u8 icsk_backoff;
 	struct {
@@ -366,6 +367,11 @@ struct mptcp_sock {
 	__u64 bytes_acked;
 };
 
+/* Of a subflow: inet_connection_sock.icsk_ulp_data */
+struct mptcp_subflow_context {
+	struct sock *conn; /* the MPTCP socket */
+};
+
 /* include/linux/netdevice.h */
 struct net_device {
 	possible_net_t nd_net;
@@ -421,17 +427,19 @@ struct pid {
 enum pid_type { PIDTYPE_PID, PIDTYPE_TGID, PIDTYPE_MAX };
 
 struct signal_struct {
+	atomic_t live; /* threads that have not ended */
 	struct pid *pids[PIDTYPE_MAX];
 };
 
 /* include/linux/sched.h */
 struct task_struct {
 	unsigned int flags;
+	int exit_state; /* not 0: it has ended, and may wait for its parent */
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
 	struct signal_struct *signal;
-	__u64 start_boottime; /* ns; since 5.5, so only beside what is younger */
+	__u64 start_boottime; /* ns */
 	char comm[16];
 };
 
@@ -455,6 +463,7 @@ struct file {
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
+	__u64 session_id; /* of this iteration; grows */
 };
 
 struct bpf_iter__task_file {

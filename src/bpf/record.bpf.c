@@ -331,6 +331,7 @@ static __always_inline void task_note(struct seen *e)
 		if (!event)                                                                                \
 			return 0;                                                                          \
 		*event = e;                                                                                \
+		((struct seen *)event)->lost = counters.lost;                                              \
 		event_submit(event, sizeof(e));                                                            \
 		return 0;                                                                                  \
 	}                                                                                                  \
@@ -344,6 +345,7 @@ static __always_inline void task_note(struct seen *e)
 			return 0;                                                                          \
 		task_note((struct seen *)&e);                                                              \
 		sock_note((struct seen *)&e);                                                              \
+		((struct seen *)&e)->lost = counters.lost;                                                 \
 		if (bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, &e, sizeof(e)))                 \
 			__sync_fetch_and_add(&counters.lost, 1);                                           \
 		return 0;                                                                                  \

@@ -185,6 +185,8 @@ struct seen {
 	__u32 uid;   /* the same; ~0: not known */
 	__u8 in_cgroups; /* the same: what config.filter.cgroup says of it, if that is set */
 	__u8 pad[3];
+	__u32 lost; /* events that were lost before this one, lower half */
+	__u32 pad2;
 };
 
 /* What a connection counts of its bytes (struct tcp_sock); src/bytes.rs tells the application's. */

@@ -72,11 +72,11 @@ static __always_inline bool any_flow_wanted(const struct flow *flow)
  * too, receive in softirq without it, whoever holds it: there only what was seen before counts, or a look at the files
  * of every process.
  */
-static __always_inline struct sock_state *owner_of(struct sock *sk)
+static __always_inline struct sock_state *state_of(struct sock *sk)
 {
 	struct sock_state *s = state_make(sk);
 	if (s && protocol_of(sk) == IPPROTO_TCP)
-		owner_note(&s->owner, sk);
+		owner_note(s, sk);
 	return s;
 }
 
@@ -109,11 +109,13 @@ static __always_inline struct overflow *overflow_begin(struct sock *sk, __u32 ev
 		turn_away();
 		return NULL;
 	}
-	struct sock_state *s = owner_of(sk);
+	struct sock_state *s = state_of(sk);
 	if (!s)
 		return NULL;
-	bool unknown = s->owner.source == PID_UNKNOWN;
-	bool wanted = owner_wanted(&s->owner);
+	struct owner owner;
+	owner_find(&owner, s, sk);
+	bool unknown = owner.source == PID_UNKNOWN;
+	bool wanted = owner_wanted(&owner);
 	if (!wanted && !(unknown && lookup)) {
 		turn_away();
 		return NULL;
@@ -121,7 +123,7 @@ static __always_inline struct overflow *overflow_begin(struct sock *sk, __u32 ev
 	struct overflow *e = event_reserve(sizeof(*e));
 	if (!e)
 		return NULL;
-	head_fill(&e->head, sk, &flow, &s->owner, event);
+	head_fill(&e->head, sk, &flow, &owner, event);
 	overflow_fill(e, sk);
 	e->key = key_of(sk);
 	e->undecided = !wanted;
@@ -212,7 +214,7 @@ static __always_inline bool may_overflow(struct sock *sk)
 	return family != AF_UNIX && family != AF_NETLINK;
 }
 
-static __always_inline void answer(struct bpf_iter__task_file *ctx, struct sock *sk, struct sock_state *s)
+static __always_inline void answer(struct seq_file *seq, struct sock *sk, struct sock_state *s)
 {
 	struct head head = {};
 
@@ -220,11 +222,11 @@ static __always_inline void answer(struct bpf_iter__task_file *ctx, struct sock 
 		return;
 	s->tool.asked = false;
 	head.cookie = key_of(sk); /* that of struct overflow */
-	head.owner = s->owner;
-	head.event = owner_wanted(&s->owner);
-	bpf_seq_write(ctx->meta->seq, &head, sizeof(head));
+	owner_find(&head.owner, s, sk);
+	head.event = owner_wanted(&head.owner);
+	bpf_seq_write(seq, &head, sizeof(head));
 }
 
 #define SOCK_OWNED(sk) may_overflow(sk)
-#define SOCK_SEED(sk, tp, s) answer(ctx, sk, s)
+#define SOCK_SEED(sk, tp, s) answer(ctx->meta->seq, sk, s)
 #include "owner.bpf.h"

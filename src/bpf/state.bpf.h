@@ -9,8 +9,20 @@
 #ifndef TCPTOOLS_STATE_BPF_H
 #define TCPTOOLS_STATE_BPF_H
 
+#include "process.bpf.h"
+
+/* Who was found with the socket open, in which look at all files; see whose.bpf.h. */
+struct seed {
+	struct process process;
+	__u32 number;
+	__u32 pad;
+};
+
 struct sock_state {
-	struct owner owner;
+	struct owner owner;     /* who acted last */
+	struct process process; /* the same process */
+	struct seed seed;
+	__u32 held;   /* in this look at all files, or since, `owner` had it open */
 	__u32 change; /* the last change of state that was handled; see change_taken() */
 #ifdef TOOL_STATE
 	TOOL_STATE tool;

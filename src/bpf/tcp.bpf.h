@@ -17,6 +17,7 @@
 #include "filter.bpf.h"
 
 #include "state.bpf.h"
+#include "whose.bpf.h"
 
 /* ---------------------------------------------------------------- flow */
 
@@ -78,94 +79,6 @@ static __always_inline void flow_of(struct flow *flow, struct sock *sk, struct t
 		flow->ifindex = sk->__sk_common.skc_bound_dev_if;
 }
 
-/* ---------------------------------------------------------------- owner */
-
-/*
- * A kernel thread is an owner only of the kernel's own sockets. MPTCP closes its subflows from a worker, and a
- * file that a kernel thread drops is closed by one: neither says whose socket it was.
- */
-static __always_inline bool may_own(struct task_struct *task, struct sock *sk)
-{
-	if (!(task_flags(task) & PF_KTHREAD))
-		return true;
-	if (!BPF_CORE_READ_BITFIELD(sk, sk_kern_sock))
-		return false;
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-	return !tp || !is_mptcp_subflow(tp);
-}
-
-enum { MAX_PID_NS_LEVEL = 32 }; /* include/linux/pid_namespace.h */
-
-/* The id of a process in one of the pid namespaces that it is in; 0 if it is in another (kernel/pid.c: pid_nr_ns). */
-static __always_inline __u32 id_in_namespace(struct task_struct *task, __u32 inum)
-{
-	struct pid *pid = BPF_CORE_READ(task, signal, pids[PIDTYPE_TGID]);
-	__u32 level = BPF_CORE_READ(pid, level);
-
-	for (__u32 i = 1; i < MAX_PID_NS_LEVEL && i <= level; i++) {
-		struct upid *id = (void *)__builtin_preserve_access_index(&pid->numbers) +
-				  i * bpf_core_type_size(struct upid);
-		if (BPF_CORE_READ(id, ns, ns.inum) == inum)
-			return BPF_CORE_READ(id, nr);
-	}
-	return 0;
-}
-
-/* The id by which the user knows a process. */
-static __always_inline __u32 process_id(struct task_struct *task)
-{
-	return config.pid_ns ? id_in_namespace(task, config.pid_ns) : task_tgid(task);
-}
-
-static __always_inline void owner_set(struct owner *owner, struct task_struct *task, __u8 source)
-{
-	owner->pid = process_id(task);
-	owner->source = source;
-	task_comm((__u64 *)owner->comm, task);
-	comm_tidy((__u64 *)owner->comm);
-}
-
-/*
- * Remembers the current process as the owner, if it really acts on the socket. With sk_lock.owned set it holds the
- * socket's lock (connect, shutdown, close, its own backlog); without it the event runs in softirq, and whoever is
- * on the CPU is a stranger. The first one stays, because a socket may be handed on only to be closed; its name is
- * read again, because it may have called exec. Not for a listener in lockless paths: accept() may hold its lock.
- */
-static __always_inline void owner_note(struct owner *owner, struct sock *sk)
-{
-	if (!sk->sk_lock.owned)
-		return;
-	struct task_struct *task = current_task();
-	if (owner->source == PID_SOCKET && owner->pid != process_id(task))
-		return;
-	if (may_own(task, sk))
-		owner_set(owner, task, PID_SOCKET);
-}
-
-/* Whether owner_follow() could have anything to do: asked before the state is looked up. */
-static __always_inline bool owner_concerned(struct sock *sk, int old, int new)
-{
-	return sk->sk_lock.owned || new == TCP_SYN_SENT || new == TCP_LISTEN ||
-	       (new == TCP_SYN_RECV && old == TCP_LISTEN);
-}
-
-/*
- * Keeps the owner right over a change of state. A child is cloned from its listener, storage and all, before it
- * reports SYN_RECV. `ss -K` locks a socket that it does not own.
- */
-static __always_inline void owner_follow(struct owner *owner, struct sock *sk, int old, int new)
-{
-	if (new == TCP_SYN_RECV && old == TCP_LISTEN) {
-		if (owner->source != PID_UNKNOWN)
-			owner->source = PID_LISTENER;
-		return;
-	}
-	if (new == TCP_SYN_SENT || new == TCP_LISTEN) /* a new use of the socket */
-		owner->source = PID_UNKNOWN;
-	if (new != TCP_CLOSE || sk->sk_err != ECONNABORTED)
-		owner_note(owner, sk);
-}
-
 /* ---------------------------------------------------------------- filters that look into the socket */
 
 static __always_inline bool sock_wanted(struct sock *sk)
@@ -195,11 +108,15 @@ static __always_inline void turn_away(void)
 		__sync_fetch_and_add(&counters.filtered, 1);
 }
 
-/* wanted(), for an event and not for a socket that is only visited: says what turns it away. */
-static __always_inline bool event_wanted(struct sock *sk, const struct flow *flow, const struct owner *owner)
+/* wanted(), for an event and not for a socket that is only visited: finds the owner, and says what turns it away. */
+static __always_inline bool event_wanted(struct sock *sk, const struct flow *flow, const struct sock_state *s,
+					 struct owner *owner)
 {
-	if (wanted(sk, flow, owner))
-		return true;
+	if (flow_wanted(flow) && sock_wanted(sk)) {
+		owner_find(owner, s, sk);
+		if (owner_wanted(owner))
+			return true;
+	}
 	turn_away();
 	return false;
 }

@@ -6,10 +6,8 @@
 struct listener {
 	__u64 addr; /* of struct sock: only to be read from, and only if what is there proves to be the listener */
 	__u64 cookie;
-	__u64 birth; /* of the owner: see process_lives() */
-	__u32 tgid;  /* of the owner, in the initial pid namespace */
-	__u8 child;  /* this is a child, whose handshake is under way */
-	__u8 pad[3];
+	__u8 child; /* this is a child, whose handshake is under way */
+	__u8 pad[7];
 };
 
 #define TOOL_STATE struct listener
@@ -38,7 +36,6 @@ struct listener_key {
 enum { QUEUES = 64 };
 
 struct listener_stats {
-	struct head head; /* the listener's */
 	__u64 accepts;
 	/* Per CPU, so that none is overwritten, and for this interval and the one that is read: epoch << 32 | longest. */
 	__u64 high[2 * QUEUES];
@@ -56,6 +53,15 @@ struct {
 	__type(value, struct listener_stats);
 } listeners SEC(".maps");
 
+/* Whose and where it is, as of its first open: put here whole, before there are numbers. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct listener_key);
+	__type(value, struct head);
+} listener_heads SEC(".maps");
+
 const volatile bool summarise = false;
 
 /* The number of the interval, which the reader counts up. */
@@ -66,7 +72,7 @@ EXPORT_TYPE(interval);
 
 struct interval interval SEC(".data.interval") = {.epoch = 1};
 
-/* Too large for the stack; filled before the first use of an entry, by whichever CPU is first. */
+/* Too large for the stack. */
 static const struct listener_stats stats_empty = {};
 
 /* ---------------------------------------------------------------- the listener of a child */
@@ -125,27 +131,28 @@ static __always_inline void listener_flow(struct flow *flow, const struct flow *
 
 /* ---------------------------------------------------------------- what is made of a passive open */
 
-static __always_inline void listener_count(struct sock *sk, const struct flow *child, struct sock_state *s)
+static __always_inline void listener_count(struct sock *sk, const struct flow *child, struct sock_state *s,
+					   const struct owner *owner)
 {
 	struct listener_key key = {
 		.cookie = s->tool.cookie, .netns = netns_of(sk), .lport = child->lport};
 	struct queue queue;
-	struct flow flow;
 	bool known = queue_read(&s->tool, &queue);
 	struct listener_stats *stats = bpf_map_lookup_elem(&listeners, &key);
 
 	if (!stats) {
+		struct flow flow;
+		struct head head;
+		listener_flow(&flow, child, &s->tool, known);
+		head_fill(&head, sk, &flow, owner, 0);
+		head.cookie = s->tool.cookie;
+		bpf_map_update_elem(&listener_heads, &key, &head, BPF_NOEXIST);
 		bpf_map_update_elem(&listeners, &key, &stats_empty, BPF_NOEXIST);
 		stats = bpf_map_lookup_elem(&listeners, &key);
 	}
 	if (!stats) {
 		__sync_fetch_and_add(&counters.uncounted, 1);
 		return;
-	}
-	if (!stats->head.boot_ns) {
-		listener_flow(&flow, child, &s->tool, known);
-		head_fill(&stats->head, sk, &flow, &s->owner, 0);
-		stats->head.cookie = s->tool.cookie;
 	}
 	__sync_fetch_and_add(&stats->accepts, 1);
 	if (!known)
@@ -165,21 +172,20 @@ static __always_inline void passive_open(struct sock *sk, struct sock_state *s, 
 {
 	struct tcp_sock *tp = tcp_of(sk);
 	struct queue queue;
+	struct owner owner;
 	struct flow flow;
 
-	if (s->owner.source == PID_LISTENER && !process_lives(s->tool.tgid, s->tool.birth))
-		s->owner.source = PID_UNKNOWN;
 	flow_of(&flow, sk, tp);
-	if (!event_wanted(sk, &flow, &s->owner))
+	if (!event_wanted(sk, &flow, s, &owner))
 		return;
 	if (summarise) {
-		listener_count(sk, &flow, s);
+		listener_count(sk, &flow, s, &owner);
 		return;
 	}
 	struct accept *e = event_reserve(sizeof(*e));
 	if (!e)
 		return;
-	head_fill(&e->head, sk, &flow, &s->owner, 0);
+	head_fill(&e->head, sk, &flow, &owner, 0);
 	queue_read(&s->tool, &queue);
 	e->listener_cookie = s->tool.cookie;
 	e->accept_queue = queue.len;
@@ -191,13 +197,10 @@ static __always_inline void passive_open(struct sock *sk, struct sock_state *s, 
 
 /* ---------------------------------------------------------------- following listeners and their children */
 
-static __always_inline void listener_note(struct listener *listener, struct sock *sk, __u64 address,
-					   struct task_struct *task)
+static __always_inline void listener_note(struct listener *listener, struct sock *sk, __u64 address)
 {
 	listener->addr = address;
 	listener->cookie = cookie_of(sk);
-	listener->birth = birth_of(task);
-	listener->tgid = task_tgid(task);
 	listener->child = 0;
 }
 
@@ -211,9 +214,9 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 		s = state_make(sk);
 		if (!s || change_taken(s, old, new))
 			return;
-		owner_follow(&s->owner, sk, old, new);
+		owner_follow(s, sk, old, new);
 		if (new == TCP_LISTEN)
-			listener_note(&s->tool, sk, (__u64)sk, current_task());
+			listener_note(&s->tool, sk, (__u64)sk);
 		else
 			s->tool.child = 1;
 	} else if (old == TCP_SYN_RECV) {
@@ -221,7 +224,7 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 		if (!s || !s->tool.child)
 			return;
 		s->tool.child = 0;
-		owner_follow(&s->owner, sk, old, new);
+		owner_follow(s, sk, old, new);
 		passive_open(sk, s, new);
 	} else if (old == TCP_LISTEN) {
 		change_pass(sk, old, new);
@@ -237,6 +240,29 @@ SET_STATE_PROGRAMS(set_state, on_set_state)
 #define SOCK_SEED(sk, tp, s)                                                                                               \
 	do {                                                                                                           \
 		if (!s->tool.cookie)                                                                                   \
-			listener_note(&s->tool, sk, address, task);                                                    \
+			listener_note(&s->tool, sk, address);                                                    \
 	} while (0)
 #include "owner.bpf.h"
+
+/* ---------------------------------------------------------------- whose the listeners are when they are shown */
+
+/* Of the head, only the owner. */
+struct listener_now {
+	struct head head;
+	struct listener_key key;
+};
+EXPORT_TYPE(listener_now);
+
+static __always_inline void show_listener(struct seq_file *seq, struct sock *sk, struct tcp_sock *tp,
+					  struct sock_state *s)
+{
+	struct listener_now now = {.key = {.cookie = s->tool.cookie}};
+
+	if (sk->__sk_common.skc_state != TCP_LISTEN)
+		return;
+	now.key.netns = netns_of(sk);
+	now.key.lport = sk->__sk_common.skc_num;
+	owner_now(&now.head.owner, s, sk, tp);
+	bpf_seq_write(seq, &now, sizeof(now));
+}
+EACH_SOCKET(listeners_now, show_listener)

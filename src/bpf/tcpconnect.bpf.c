@@ -64,14 +64,11 @@ EXPORT_TYPE(unanswered);
 
 struct unanswered unanswered SEC(".data.unanswered") = {};
 
-static __always_inline bool open_wanted(struct sock *sk, const struct flow *flow, const struct owner *owner,
-					__u8 outcome, __u64 latency_ns)
+static __always_inline bool outcome_wanted(__u8 outcome, __u64 latency_ns)
 {
 	if (failed_only && outcome == OUTCOME_ESTABLISHED)
 		return false;
-	if (min_ns && (latency_ns == ~0ULL || latency_ns < min_ns))
-		return false;
-	return wanted(sk, flow, owner);
+	return !min_ns || (latency_ns != ~0ULL && latency_ns >= min_ns);
 }
 
 static __always_inline void connect_fill(struct connect *e, struct tcp_sock *tp, __u8 outcome, __u64 latency_ns)
@@ -117,6 +114,7 @@ static __always_inline void open_end(struct sock *sk, int old, int new)
 {
 	struct sock_state *s = state_make(sk);
 	struct tcp_sock *tp = tcp_of(sk);
+	struct owner owner;
 	struct flow flow;
 
 	if (!s || change_taken(s, old, new))
@@ -130,12 +128,14 @@ static __always_inline void open_end(struct sock *sk, int old, int new)
 	s->tool.start_ns = s->tool.seed_ns = 0;
 	if (tp && BPF_CORE_READ_BITFIELD(tp, repair)) /* restored, not made: no packet, and no ActiveOpens */
 		return;
-	owner_follow(&s->owner, sk, old, new);
+	owner_follow(s, sk, old, new);
 	flow_of(&flow, sk, tp);
-	if (!open_wanted(sk, &flow, &s->owner, outcome, latency_ns)) {
+	if (!outcome_wanted(outcome, latency_ns)) {
 		turn_away();
 		return;
 	}
+	if (!event_wanted(sk, &flow, s, &owner))
+		return;
 	if (mode == MODE_COUNT) {
 		count_flow(sk, &flow, by_lport, outcome, 1);
 		return;
@@ -148,7 +148,7 @@ static __always_inline void open_end(struct sock *sk, int old, int new)
 	struct connect *e = event_reserve(sizeof(*e));
 	if (!e)
 		return;
-	head_fill(&e->head, sk, &flow, &s->owner, 0);
+	head_fill(&e->head, sk, &flow, &owner, 0);
 	connect_fill(e, tp, outcome, latency_ns);
 	/* No port: connect() found none (net/ipv4/inet_hashtables.c: __inet_hash_connect), and sk_err does not say so. */
 	e->errno_ = !error && !flow.lport ? EADDRNOTAVAIL : error;
@@ -164,7 +164,7 @@ static __always_inline void open_begin(struct sock *sk, int old)
 
 	if (!s || change_taken(s, old, TCP_SYN_SENT))
 		return;
-	owner_follow(&s->owner, sk, old, TCP_SYN_SENT);
+	owner_follow(s, sk, old, TCP_SYN_SENT);
 	__u64 now = bpf_ktime_get_boot_ns();
 	s->tool.pending = 0;
 	s->tool.seed_ns = 0;
@@ -195,9 +195,10 @@ SET_STATE_PROGRAMS(set_state, on_set_state)
 
 /* ---------------------------------------------------------------- opens that are there already */
 
+/* Files are looked at again before pending opens are shown: the first sight counts. */
 static __always_inline void open_seed(struct opening *opening)
 {
-	if (!opening->start_ns)
+	if (!opening->start_ns && !opening->seed_ns)
 		opening->seed_ns = bpf_ktime_get_boot_ns();
 }
 
@@ -225,9 +226,10 @@ static __always_inline void show_one(struct seq_file *seq, struct sock *sk, stru
 		return;
 	if (s->tool.pending || (tp && !tp->segs_out)) /* Fast Open: the SYN goes with the first write */
 		return;
-	struct owner owner = s->owner;
+	struct owner owner;
+	owner_now(&owner, s, sk, tp);
 	flow_of(&flow, sk, tp);
-	if (!open_wanted(sk, &flow, &owner, OUTCOME_PENDING, latency_ns))
+	if (!outcome_wanted(OUTCOME_PENDING, latency_ns) || !wanted(sk, &flow, &owner))
 		return;
 	struct connect *e = event_reserve(sizeof(*e));
 	if (!e)

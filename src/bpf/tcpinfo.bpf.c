@@ -340,7 +340,7 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 	struct sock_state *s = state_make(sk);
 	if (!s || change_taken(s, old, new))
 		return;
-	owner_follow(&s->owner, sk, old, new);
+	owner_follow(s, sk, old, new);
 	state_changed(sk, s, old, new);
 }
 
@@ -360,19 +360,31 @@ static __always_inline struct info *take_late(struct sock *sk, struct sock_state
 	return take(sk, &s->tool, TCP_CLOSE);
 }
 
+/*
+ * close() of a socket that is CLOSE already changes no state; it holds the lock, as `ss -K` does, which aborts. One that
+ * the peer's last segment has ended was closed before; see proves_owner().
+ */
+static __always_inline void destroyer_note(struct sock_state *s, struct sock *sk)
+{
+	__u32 last = s->change >> 8;
+
+	if (sk->sk_err != ECONNABORTED && last != TCP_LAST_ACK && last != TCP_CLOSING)
+		owner_act(s, sk);
+}
+
 static __always_inline void on_destroy(struct sock *sk)
 {
 	struct sock_state *s = state_make(sk);
 
 	if (!s)
 		return;
-	/* close() of a socket that is CLOSE already changes no state; it holds the lock, as `ss -K` does, which aborts. */
-	if (sk->sk_err != ECONNABORTED)
-		owner_note(&s->owner, sk);
+	destroyer_note(s, sk);
 	struct info *final = s->tool.unwanted ? NULL : final_find(sk);
 	if (!final && !s->tool.unwanted)
 		final = take_late(sk, s);
-	if (s->tool.unwanted || (final && !owner_wanted(&s->owner))) {
+	struct owner owner;
+	owner_find(&owner, s, sk);
+	if (s->tool.unwanted || (final && !owner_wanted(&owner))) {
 		turn_away();
 		return;
 	}
@@ -383,7 +395,7 @@ static __always_inline void on_destroy(struct sock *sk)
 		return;
 	bpf_probe_read_kernel(e, sizeof(*e), final);
 	struct flow flow = final->head.flow;
-	head_fill(&e->head, sk, &flow, &s->owner, s->tool.use);
+	head_fill(&e->head, sk, &flow, &owner, s->tool.use);
 	event_submit(e, sizeof(*e));
 }
 

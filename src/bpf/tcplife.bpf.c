@@ -255,7 +255,7 @@ static __always_inline void on_open(struct sock *sk, int old, int new)
 	s->tool.start_ns = bpf_ktime_get_boot_ns();
 	if (new == TCP_SYN_SENT)
 		s->tool.flags = ACTIVE_OPEN;
-	owner_follow(&s->owner, sk, old, new);
+	owner_follow(s, sk, old, new);
 }
 
 static __always_inline void on_fin_queued(struct sock *sk, int old, int new)
@@ -265,7 +265,7 @@ static __always_inline void on_fin_queued(struct sock *sk, int old, int new)
 
 	if (!s || change_taken(s, old, new))
 		return;
-	owner_follow(&s->owner, sk, old, new);
+	owner_follow(s, sk, old, new);
 	if (tp)
 		s->tool.data_segs_in = tp->data_segs_in;
 }
@@ -274,6 +274,7 @@ static __always_inline void on_close(struct sock *sk, int old)
 {
 	struct sock_state *s = state_of(sk, old);
 	struct tcp_sock *tp = tcp_of(sk);
+	struct owner owner;
 	struct flow flow;
 
 	if (!s || change_taken(s, old, TCP_CLOSE))
@@ -282,14 +283,14 @@ static __always_inline void on_close(struct sock *sk, int old)
 	struct ending end = how_it_ended(sk, tp, old, &s->tool, error);
 	s->tool.flags |= REPORTED;
 	s->tool.reason = end.reason;
-	owner_follow(&s->owner, sk, old, TCP_CLOSE);
+	owner_follow(s, sk, old, TCP_CLOSE);
 	flow_of(&flow, sk, tp);
-	if (!event_wanted(sk, &flow, &s->owner))
+	if (!event_wanted(sk, &flow, s, &owner))
 		return;
 	struct session *e = event_reserve(sizeof(*e));
 	if (!e)
 		return;
-	head_fill(&e->head, sk, &flow, &s->owner, SESSION_CLOSED);
+	head_fill(&e->head, sk, &flow, &owner, SESSION_CLOSED);
 	session_fill(e, sk, tp, old, &s->tool);
 	e->sock = (__u64)sk;
 	e->reason = end.reason;
@@ -370,7 +371,7 @@ int BPF_PROG(send_reset, struct sock *sk)
 	__u8 reason = s->tool.reason;
 	if ((s->tool.flags & REPORTED) && reason_may_change(reason)) {
 		s->tool.reason = REASON_RST_SENT;
-		amend(sk, &s->owner);
+		amend(sk, &blank_state.owner);
 	}
 	return 0;
 }
@@ -397,8 +398,9 @@ static __always_inline void show_open(struct seq_file *seq, struct sock *sk, str
 	int state = sk->__sk_common.skc_state;
 	if (state == TCP_CLOSE || state == TCP_LISTEN || (s->tool.flags & REPORTED))
 		return;
-	struct owner owner = s->owner;
+	struct owner owner;
 	struct life life = s->tool;
+	owner_now(&owner, s, sk, tp);
 	flow_of(&flow, sk, tp);
 	if (!wanted(sk, &flow, &owner))
 		return;

@@ -59,8 +59,6 @@ const volatile __u32 hist_by = HIST_NONE;
 /* Any of --every, --interval, --changes. */
 const volatile bool sampled = false;
 
-static const struct owner nobody = {};
-
 /* ---------------------------------------------------------------- the record */
 
 /* Payload of the segment: skb->data is at its TCP header here, whose 13th byte begins with the header's length. */
@@ -179,6 +177,7 @@ static __always_inline bool is_due(struct sock *sk, struct sock_state *s, struct
 SEC("tp_btf/tcp_probe")
 int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 {
+	struct owner owner;
 	struct flow flow;
 
 	flow_of(&flow, sk, NULL);
@@ -188,10 +187,10 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 	}
 	struct sock_state *s = state_find(sk);
 	/* The lock is held by who processes its own backlog, and by nobody when a segment comes straight in. */
-	if (s && s->owner.source != PID_SOCKET)
-		owner_note(&s->owner, sk);
-	const struct owner *owner = s ? &s->owner : &nobody;
-	if (!owner_wanted(owner)) {
+	if (s)
+		owner_note(s, sk);
+	owner_find(&owner, s, sk);
+	if (!owner_wanted(&owner)) {
 		turn_away();
 		return 0;
 	}
@@ -205,7 +204,7 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 	else if (hist_by)
 		return 0;
 	else if (!sampled || is_due(sk, s, tp))
-		emit(sk, tp, &flow, owner, PROBE_SAMPLE, payload_of(skb));
+		emit(sk, tp, &flow, &owner, PROBE_SAMPLE, payload_of(skb));
 	else
 		turn_away();
 	return 0;
@@ -215,6 +214,7 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 static __always_inline void count_ends(struct sock *sk, struct sock_state *s, int new)
 {
 	struct tcp_sock *tp = tcp_of(sk);
+	struct owner owner;
 	struct flow flow;
 
 	if (!tp)
@@ -224,7 +224,7 @@ static __always_inline void count_ends(struct sock *sk, struct sock_state *s, in
 		s->tool.rtt = none;
 	}
 	flow_of(&flow, sk, tp);
-	if (event_wanted(sk, &flow, &s->owner))
+	if (event_wanted(sk, &flow, s, &owner))
 		count_rtt(&flow, &s->tool.rtt, tp);
 }
 
@@ -238,7 +238,7 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 	struct sock_state *s = state_make(sk);
 	if (!s)
 		return 0;
-	owner_follow(&s->owner, sk, old, new);
+	owner_follow(s, sk, old, new);
 	if (counted)
 		count_ends(sk, s, new);
 	return 0;
@@ -248,15 +248,15 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(retransmit, struct sock *sk)
 {
+	struct owner owner;
 	struct flow flow;
 
 	if (sk->__sk_common.skc_state == TCP_SYN_SENT)
 		return 0;
 	flow_of(&flow, sk, NULL);
 	struct sock_state *s = state_find(sk);
-	const struct owner *owner = s ? &s->owner : &nobody;
 	struct tcp_sock *tp = tcp_of(sk);
-	if (tp && event_wanted(sk, &flow, owner))
-		emit(sk, tp, &flow, owner, PROBE_RETRANSMIT, 0);
+	if (tp && event_wanted(sk, &flow, s, &owner))
+		emit(sk, tp, &flow, &owner, PROBE_RETRANSMIT, 0);
 	return 0;
 }

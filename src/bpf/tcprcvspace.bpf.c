@@ -123,25 +123,25 @@ static __always_inline void tally_fill(struct adjust *e, const struct tally *tal
 	e->max_copied = tally->copied;
 }
 
-/* Reads happen in the reader's context under the lock: owner_note() learns who serves an accepted socket. */
+/* Reads happen in the reader's context under the lock: owner_reads() learns who serves an accepted socket. */
 SEC("tp_btf/tcp_rcv_space_adjust")
 int BPF_PROG(rcv_space_adjust, struct sock *sk)
 {
 	struct tcp_sock *tp = tcp_of(sk);
 	struct sock_state *s;
+	struct owner owner;
 	struct flow flow;
 
 	if (!tp || !protocol_wanted(sk) || !(s = state_make(sk)))
 		return 0;
-	if (s->owner.source != PID_SOCKET)
-		owner_note(&s->owner, sk);
+	owner_reads(s, sk);
 	if (summary) {
 		tally_add(&s->tool.tally, sk, tp);
 		return 0;
 	}
 	s->tool.tally.calls++;
 	flow_of(&flow, sk, tp);
-	if (!event_wanted(sk, &flow, &s->owner))
+	if (!event_wanted(sk, &flow, s, &owner))
 		return 0;
 	/* --changes: the buffer, or what was measured to size it. */
 	__u64 window = (__u64)sk->sk_rcvbuf << 32 | (__u32)tp->rcvq_space.space;
@@ -152,7 +152,7 @@ int BPF_PROG(rcv_space_adjust, struct sock *sk)
 	struct adjust *e = event_reserve(sizeof(*e));
 	if (!e)
 		return 0;
-	head_fill(&e->head, sk, &flow, &s->owner, ADJUST);
+	head_fill(&e->head, sk, &flow, &owner, ADJUST);
 	__builtin_memset(&e->measure_us, 0, sizeof(*e) - sizeof(e->head));
 	adjust_fill(e, sk, tp);
 	e->calls = s->tool.tally.calls;
@@ -165,17 +165,18 @@ int BPF_PROG(rcv_space_adjust, struct sock *sk)
 static __always_inline void on_close(struct sock *sk, struct sock_state *s)
 {
 	struct tcp_sock *tp = tcp_of(sk);
+	struct owner owner;
 	struct flow flow;
 
 	if (!tp || !s->tool.tally.limited)
 		return;
 	flow_of(&flow, sk, tp);
-	if (!event_wanted(sk, &flow, &s->owner))
+	if (!event_wanted(sk, &flow, s, &owner))
 		return;
 	struct adjust *e = event_reserve(sizeof(*e));
 	if (!e)
 		return;
-	head_fill(&e->head, sk, &flow, &s->owner, LIMITED_CLOSED);
+	head_fill(&e->head, sk, &flow, &owner, LIMITED_CLOSED);
 	__builtin_memset(&e->measure_us, 0, sizeof(*e) - sizeof(e->head));
 	adjust_fill(e, sk, tp);
 	tally_fill(e, &s->tool.tally);
@@ -189,7 +190,7 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 
 	if (old == new || !protocol_wanted(sk) || !(s = state_make(sk)))
 		return 0;
-	owner_follow(&s->owner, sk, old, new);
+	owner_follow(s, sk, old, new);
 	if (new == TCP_SYN_SENT || new == TCP_SYN_RECV) {
 		__builtin_memset(&s->tool, 0, sizeof(s->tool));
 	} else if (summary && new == TCP_CLOSE && old != TCP_LISTEN) {
@@ -206,8 +207,9 @@ static __always_inline void show_open(struct seq_file *seq, struct sock *sk, str
 
 	if (!tp || !s->tool.tally.limited)
 		return;
-	struct owner owner = s->owner;
+	struct owner owner;
 	struct tally tally = s->tool.tally;
+	owner_now(&owner, s, sk, tp);
 	flow_of(&flow, sk, tp);
 	if (!wanted(sk, &flow, &owner))
 		return;

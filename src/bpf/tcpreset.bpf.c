@@ -81,7 +81,7 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 		s->tool.close_ns = bpf_ktime_get_boot_ns();
 		s->tool.close_state = old;
 	}
-	owner_follow(&s->owner, sk, old, new);
+	owner_follow(s, sk, old, new);
 	return 0;
 }
 
@@ -148,22 +148,23 @@ int BPF_PROG(receive_reset, struct sock *sk)
 {
 	struct sock_state *s = state_find(sk);
 	struct sock_state unknown = {};
+	struct owner owner;
 	struct flow flow;
 
 	bool doubtful = is_doubtful(sk);
 	if (s) {
-		owner_note(&s->owner, sk);
+		owner_note(s, sk);
 		s->tool.doubtful = doubtful;
 	} else {
 		s = &unknown;
 	}
 	flow_of(&flow, sk, NULL);
-	if (!event_wanted(sk, &flow, &s->owner))
+	if (!event_wanted(sk, &flow, s, &owner))
 		return 0;
 	struct reset *e = reset_reserve();
 	if (!e)
 		return 0;
-	head_fill(&e->head, sk, &flow, &s->owner, RESET_RECEIVED);
+	head_fill(&e->head, sk, &flow, &owner, RESET_RECEIVED);
 	session_fill(e, sk, &s->tool);
 	e->reason = -1;
 	e->doubtful = doubtful;
@@ -225,14 +226,14 @@ static __always_inline void of_socket(void *ctx, struct sock *sk, struct sk_buff
 
 	if (!s)
 		s = &unknown;
-	struct owner owner = s->owner;
+	struct owner owner;
 	bool listener = sk->__sk_common.skc_state == TCP_LISTEN;
-	if (listener && owner.source != PID_UNKNOWN)
-		owner.source = PID_LISTENER;
 	if (!skb || !packet_flow(&flow, &flags, skb) || !listener)
 		flow_of(&flow, sk, NULL);
-	if (!event_wanted(sk, &flow, &owner))
+	if (!event_wanted(sk, &flow, s, &owner))
 		return;
+	if (listener && owner.source != PID_UNKNOWN)
+		owner.source = PID_LISTENER;
 	struct reset *e = reset_reserve();
 	if (!e)
 		return;

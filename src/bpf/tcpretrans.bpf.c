@@ -165,12 +165,13 @@ static __always_inline bool tally_tell(struct sent *sent, struct tally *t, struc
 static __always_inline void total_at_close(struct sock *sk, struct sock_state *s)
 {
 	struct tcp_sock *tp = tcp_of(sk);
+	struct owner owner;
 	struct flow flow;
 
 	if (!tp)
 		return;
 	flow_of(&flow, sk, tp);
-	if (!event_wanted(sk, &flow, &s->owner))
+	if (!event_wanted(sk, &flow, s, &owner))
 		return;
 	struct sent sent;
 	if (!tally_tell(&sent, &s->tool, tp))
@@ -178,7 +179,7 @@ static __always_inline void total_at_close(struct sock *sk, struct sock_state *s
 	struct total *e = event_reserve(sizeof(*e));
 	if (!e)
 		return;
-	head_fill(&e->head, sk, &flow, &s->owner, TOTAL);
+	head_fill(&e->head, sk, &flow, &owner, TOTAL);
 	e->sent = sent;
 	event_submit(e, sizeof(*e));
 }
@@ -198,7 +199,7 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 		s->tool.begun = 1;
 		s->tool.counts_known = new == TCP_SYN_SENT; /* a child begins with those of its SYN/ACK */
 	}
-	owner_follow(&s->owner, sk, old, new);
+	owner_follow(s, sk, old, new);
 	if (totals && old != TCP_LISTEN && new != TCP_LISTEN) {
 		tally_begin(&s->tool, tcp_of(sk));
 		if (new == TCP_CLOSE)
@@ -243,7 +244,7 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 {
 	struct tcp_sock *tp = tcp_of(sk);
 	struct tcp_skb_cb *cb = (void *)__builtin_preserve_access_index(&skb->cb);
-	struct owner owner = {};
+	struct owner owner;
 	struct flow flow;
 
 	if (!tp)
@@ -255,10 +256,8 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	struct sock_state *s = state_make(sk);
 	__u8 kind = kind_of(tp, flags, ca_state, s);
 	bool counted = is_counted(tp, s, err);
-	if (s) {
-		owner_note(&s->owner, sk);
-		owner = s->owner;
-	}
+	if (s)
+		owner_note(s, sk);
 	if (totals) {
 		if (s)
 			tally_begin(&s->tool, tp);
@@ -269,7 +268,7 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	if (!counted && !failed && !(lossprobe && kind == KIND_TLP))
 		return 0;
 	flow_of(&flow, sk, tp);
-	if (!event_wanted(sk, &flow, &owner))
+	if (!event_wanted(sk, &flow, s, &owner))
 		return 0;
 	if (counting) {
 		count_flow(sk, &flow, true, 0, segs);
@@ -320,15 +319,11 @@ SEC("tp_btf/tcp_retransmit_synack")
 int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
 {
 	struct sock_state *s = state_find(sk);
-	struct owner owner = {};
+	struct owner owner;
 	struct flow flow;
 
-	if (s && s->owner.source != PID_UNKNOWN) {
-		owner = s->owner;
-		owner.source = PID_LISTENER;
-	}
 	flow_of(&flow, (struct sock *)req, NULL);
-	if (!event_wanted(sk, &flow, &owner))
+	if (!event_wanted(sk, &flow, s, &owner))
 		return 0;
 	if (counting) {
 		count_flow(sk, &flow, true, 0, 1);
@@ -337,6 +332,8 @@ int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
 	struct retrans *e = event_reserve(SIZE_WITH_STACK(struct retrans));
 	if (!e)
 		return 0;
+	if (owner.source != PID_UNKNOWN)
+		owner.source = PID_LISTENER;
 	head_fill(&e->head, sk, &flow, &owner, RETRANSMITTED);
 	synack_fill(e, sk, req);
 	STACK_TAKE(ctx, e);
@@ -356,7 +353,8 @@ static __always_inline void show_open(struct seq_file *seq, struct sock *sk, str
 		return;
 	if (!tp)
 		return;
-	struct owner owner = s->owner;
+	struct owner owner;
+	owner_now(&owner, s, sk, tp);
 	flow_of(&flow, sk, tp);
 	if (!wanted(sk, &flow, &owner))
 		return;

@@ -154,10 +154,11 @@ static __always_inline void release(struct sock *sk, struct sock_state *s, const
 		.old = s->tool.held_old_state,
 		.new = s->tool.held_new_state,
 	};
+	struct owner owner;
 
 	s->tool.held_ns = 0;
-	if (event_wanted(sk, flow, &s->owner))
-		report(sk, flow, &s->owner, &c);
+	if (event_wanted(sk, flow, s, &owner))
+		report(sk, flow, &owner, &c);
 }
 
 /* ---------------------------------------------------------------- following a socket */
@@ -185,6 +186,7 @@ static __always_inline void change_note(struct change *c, struct stay *stay)
 static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
 	struct change c = {.old = old, .new = new};
+	struct owner owner;
 	struct flow flow;
 
 	/* MPTCP reports changes from a state to itself. */
@@ -196,7 +198,7 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 	/* Even: see struct stay. */
 	c.at_ns = bpf_ktime_get_boot_ns() & ~1ULL;
 	change_note(&c, &s->tool);
-	owner_follow(&s->owner, sk, old, new);
+	owner_follow(s, sk, old, new);
 	flow_of(&flow, sk, tcp_of(sk));
 	if (s->tool.held_ns)
 		release(sk, s, &flow);
@@ -211,8 +213,8 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 		s->tool.held_new_state = new;
 		return;
 	}
-	if (event_wanted(sk, &flow, &s->owner))
-		report(sk, &flow, &s->owner, &c);
+	if (event_wanted(sk, &flow, s, &owner))
+		report(sk, &flow, &owner, &c);
 }
 
 SET_STATE_PROGRAMS(set_state, on_set_state)
@@ -254,7 +256,7 @@ static __always_inline void show_now(struct seq_file *seq, struct sock *sk, stru
 	struct flow flow;
 
 	struct stay stay = s->tool;
-	struct owner owner = s->owner;
+	struct owner owner;
 	__u32 state = state_now(sk, &stay);
 	__u64 now = bpf_ktime_get_boot_ns();
 	/* A change on another CPU may be newer than `now`. */
@@ -263,6 +265,7 @@ static __always_inline void show_now(struct seq_file *seq, struct sock *sk, stru
 	if (!state || !(old_states >> (state & 31) & 1) || in_ns < min_ns)
 		return;
 	flow_of(&flow, sk, tp);
+	owner_now(&owner, s, sk, tp);
 	if (!wanted(sk, &flow, &owner))
 		return;
 	head_fill_at(&e.head, now, sk, &flow, &owner, STATE_NOW);

@@ -120,6 +120,9 @@ pub trait Translate {
         Unseen::default()
     }
 
+    /// Events were lost: what it remembers by the address of a socket may be another socket's.
+    fn forget(&mut self) {}
+
     /// One event. `out` takes records of the command's own.
     fn event(&mut self, event: Event<'_, Self::Tool>, wanted: &Wanted, out: &mut dyn FnMut(&[u8]));
 
@@ -234,6 +237,7 @@ pub fn run(
         monotonic: !ring,
         behind_ns: 0,
         looked_ns: [0; 2],
+        lost: 0,
         translate,
         handler,
         say: Some(&|| session.say(&blank)),
@@ -269,6 +273,8 @@ struct Translated<'h, T: Translate, H> {
     behind_ns: u64,
     /// When the reader looked last, and before that.
     looked_ns: [u64; 2],
+    /// Events that were lost up to now.
+    lost: u32,
     translate: T,
     handler: &'h mut H,
     /// Says what stays blank.
@@ -310,6 +316,11 @@ impl<T: Translate, H: Handler> Handler for Translated<'_, T, H> {
             return;
         };
         event.at_ns = event.at_ns.saturating_add(self.behind_ns);
+        if event.lost.wrapping_sub(self.lost) as i32 > 0 {
+            self.lost = event.lost;
+            self.sockets.forget();
+            self.translate.forget();
+        }
         let handler = &mut *self.handler;
         let mut tell = |record: &[u8]| handler.record(record, out);
         let owner = self.sockets.owner_by_ends(&event);

@@ -69,7 +69,8 @@ impl Processes {
     ///
     /// `None` for the kernel's own threads: MPTCP closes its subflows from a worker, and a file that such a thread
     /// drops is closed by one; neither says whose socket it was.
-    pub fn acting(&mut self, event: &seen) -> Option<owner> {
+    /// Also what tells it from a later one with the same id; 0 if it is gone.
+    pub fn acting(&mut self, event: &seen) -> Option<(owner, u64)> {
         if event.tgid == 0 || !self.ours {
             return None;
         }
@@ -82,7 +83,7 @@ impl Processes {
         }
         // The record has the thread's name. A process that is gone has none any more.
         let leader = event.tid == event.tgid;
-        Some(owner {
+        let owner = owner {
             pid: event.tgid,
             source: pid_source::SOCKET,
             comm: if leader {
@@ -91,7 +92,8 @@ impl Processes {
                 process.comm.unwrap_or_default()
             },
             ..owner::default()
-        })
+        };
+        Some((owner, process.birth))
     }
 }
 
@@ -100,14 +102,16 @@ fn look(pid: u32) -> Process {
     /// include/linux/sched.h
     const PF_KTHREAD: u64 = 0x0020_0000;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name is in parentheses, and may have some itself. State, five numbers, then the flags; the start is 13 later.
+    // The name is in parentheses, and may have some itself. Then the state, and numbers (proc_pid_stat(5)).
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let mut fields = rest.split_whitespace().skip(6);
-    let mut number = |skipped| fields.nth(skipped).and_then(|n| n.parse::<u64>().ok());
-    let (flags, birth) = (number(0), number(12));
+    let fields: Vec<_> = rest.split_whitespace().collect();
+    let number = |index: usize| fields.get(index).and_then(|n| n.parse::<u64>().ok());
+    let (flags, threads, birth) = (number(6), number(17), number(19));
+    // Only the first thread of those that still run may have ended.
+    let ended = matches!(fields.first(), Some(&("Z" | "X"))) && threads.is_none_or(|n| n <= 1);
     Process {
         kernel: flags.is_some_and(|flags| flags & PF_KTHREAD != 0),
-        birth: birth.unwrap_or(0),
+        birth: birth.filter(|_| !ended).unwrap_or(0),
         comm: comm_of(pid),
     }
 }
@@ -128,6 +132,15 @@ pub fn key(flow: &flow) -> Key {
     (flow.laddr, flow.lport, flow.raddr, flow.rport)
 }
 
+/// Who had a socket open.
+#[derive(Clone, Copy, Default)]
+pub struct Seed {
+    /// The process; its source may be [`pid_source::UNKNOWN`].
+    pub owner: owner,
+    /// Of that process: see [`Processes::birth`].
+    pub birth: u64,
+}
+
 /// A listening socket.
 #[derive(Clone, Copy)]
 pub struct Listener {
@@ -145,7 +158,7 @@ pub struct Listener {
 pub struct Seeds {
     /// When everything had been read, by the boot-time clock; 0: nothing was.
     pub taken_ns: u64,
-    connections: HashMap<Key, owner>,
+    connections: HashMap<Key, Seed>,
     listeners: HashMap<u16, Vec<Listener>>,
 }
 
@@ -181,6 +194,7 @@ impl Seeds {
     }
 
     fn read(&mut self, table: &str, owners: &HashMap<u64, u32>) {
+        let mut births = HashMap::<u32, u64>::new();
         for (flow, state, inode) in table.lines().filter_map(line) {
             let pid = owners.get(&inode);
             let owner = pid.map_or_else(owner::default, |&pid| owner {
@@ -189,10 +203,12 @@ impl Seeds {
                 comm: comm_of(pid).unwrap_or_default(),
                 ..owner::default()
             });
+            let birth = *births
+                .entry(owner.pid)
+                .or_insert_with(|| look(owner.pid).birth);
             if state == LISTEN {
                 let laddr = flow.laddr;
                 let at = self.listeners.entry(flow.lport).or_default();
-                let birth = look(owner.pid).birth;
                 at.push(Listener {
                     laddr,
                     owner,
@@ -201,26 +217,31 @@ impl Seeds {
                 continue;
             }
             // The same ends in two namespaces, with two owners: nobody can tell which is which.
-            let known = self.connections.entry(key(&flow)).or_insert(owner);
-            if known.pid != owner.pid {
-                known.source = pid_source::UNKNOWN;
+            let seed = Seed { owner, birth };
+            let known = self.connections.entry(key(&flow)).or_insert(seed);
+            if known.owner.pid != owner.pid {
+                known.owner.source = pid_source::UNKNOWN;
             }
         }
     }
 
     /// A socket that was there before `at_ns`, which it must be said of: its creation was not seen.
-    pub fn find(&self, flow: &flow, at_ns: u64) -> Option<owner> {
+    pub fn find(&self, flow: &flow, at_ns: u64) -> Option<Seed> {
         let since = self.taken_ns != 0 && at_ns >= self.taken_ns;
         since.then(|| self.connections.get(&key(flow)).copied())?
     }
 
     /// The same for a listener: whose all are that listen there.
-    pub fn find_listener(&self, flow: &flow, at_ns: u64) -> Option<owner> {
+    pub fn find_listener(&self, flow: &flow, at_ns: u64) -> Option<Seed> {
         let since = self.taken_ns != 0 && at_ns >= self.taken_ns;
         let here = self.listeners(flow.lport).iter();
-        let mut owners = here.filter(|l| l.laddr == flow.laddr).map(|l| l.owner);
-        let first = owners.next().filter(|_| since)?;
-        owners.all(|owner| owner.pid == first.pid).then_some(first)
+        let mut seeds = here.filter(|l| l.laddr == flow.laddr).map(|l| Seed {
+            owner: l.owner,
+            birth: l.birth,
+        });
+        let first = seeds.next().filter(|_| since)?;
+        let same = |seed: Seed| seed.owner.pid == first.owner.pid;
+        seeds.all(same).then_some(first)
     }
 
     /// The listeners at a port.
@@ -308,95 +329,5 @@ fn end(text: &str) -> Option<([u8; 16], u16)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv6Addr;
-
-    use super::*;
-
-    const TABLE: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 77 1 0 100 0 0 10 0
-   1: 0100007F:1F90 0200007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 78 1 0 20 4 30 10 -1
-   2: 0100007F:1F90 0300007F:C350 06 00000000:00000000 03:00000000 00000000     0        0 0 3 0
-";
-
-    fn flow_to(d: u8) -> flow {
-        let mapped = |d| {
-            std::net::Ipv4Addr::new(127, 0, 0, d)
-                .to_ipv6_mapped()
-                .octets()
-        };
-        flow {
-            laddr: mapped(1),
-            lport: 8080,
-            raddr: mapped(d),
-            rport: 50_000,
-            ..flow::default()
-        }
-    }
-
-    fn seeds(owners: &[(u64, u32)]) -> Seeds {
-        let mut seeds = Seeds::default();
-        seeds.read(TABLE, &owners.iter().copied().collect());
-        seeds.taken_ns = 10;
-        seeds
-    }
-
-    #[test]
-    fn proc_tells_whose_a_socket_is() {
-        let mut seeds = seeds(&[(77, 1), (78, 2)]);
-        let found = seeds.find(&flow_to(2), 10).unwrap();
-        assert_eq!((found.pid, found.source), (2, pid_source::SEED));
-        assert!(seeds.find(&flow_to(2), 9).is_none(), "not at that time");
-        assert!(seeds.find(&flow_to(3), 10).is_none(), "TIME_WAIT");
-        assert_eq!(seeds.listeners(8080)[0].owner.pid, 1);
-        seeds.close(&flow_to(2));
-        assert!(seeds.find(&flow_to(2), 10).is_none());
-        seeds.close_listener(&flow_to(2));
-        assert!(seeds.listeners(8080).is_empty());
-    }
-
-    #[test]
-    fn what_two_namespaces_have_is_nobodys() {
-        let mut seeds = seeds(&[(77, 1), (78, 2)]);
-        seeds.read(TABLE, &HashMap::from([(77, 3), (78, 4)]));
-        assert_eq!(
-            seeds.find(&flow_to(2), 10).unwrap().source,
-            pid_source::UNKNOWN
-        );
-        seeds.close_listener(&flow_to(2));
-        assert_eq!(
-            seeds.listeners(8080).len(),
-            2,
-            "which one it was is not known"
-        );
-    }
-
-    #[test]
-    fn ipv6_addresses_are_four_words() {
-        let (addr, port) = end("B80D0120000000000000000001000000:0050").unwrap();
-        assert_eq!(
-            Ipv6Addr::from(addr),
-            "2001:db8::1".parse::<Ipv6Addr>().unwrap()
-        );
-        assert_eq!(port, 80);
-        assert!(end("xyz:0050").is_none() && end("0050").is_none());
-        crate::noise::damage(TABLE.as_bytes(), 5000, |bytes| {
-            let text = String::from_utf8_lossy(bytes);
-            text.lines().for_each(|row| {
-                line(row);
-            });
-            end(&text);
-        });
-    }
-
-    #[test]
-    fn this_process_is_no_thread_of_the_kernels() {
-        let own = look(std::process::id());
-        assert!(own.birth > 0 && !own.kernel && own.comm == comm_of(std::process::id()));
-        assert!(!look(u32::MAX).kernel);
-        assert!(
-            look(2).kernel
-                || std::fs::read_to_string("/proc/2/comm").ok().as_deref() != Some("kthreadd\n")
-        );
-    }
-}
+#[path = "owners_tests.rs"]
+mod tests;

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::owners::{Key, Listener, Processes, Seeds, acts, key};
+use super::owners::{Key, Listener, Processes, Seed, Seeds, acts, key};
+use crate::clock::boot_ns;
 use crate::names::state::{
-    CLOSE, ESTABLISHED, LISTEN, NEW_SYN_RECV, SYN_RECV, SYN_SENT, TIME_WAIT,
+    CLOSE, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, NEW_SYN_RECV, SYN_RECV, SYN_SENT, TIME_WAIT,
 };
 use crate::types::{flow, owner, pid_source, seen, seen_kind};
 
@@ -17,11 +18,21 @@ const MOST: usize = 128 * 1024;
 /// was shut down before it was established (net/ipv4/tcp_input.c: tcp_rcv_state_process, `sk_shutdown`).
 const AT_ONCE_NS: u64 = 1_000_000;
 
+/// Who acted on a socket is taken to run for so long after that: records are read up to two turns of the reader late, and
+/// whoever connects and closes at once has gone by then.
+const LIVES_NS: u64 = 100_000_000;
+
 /// One socket.
 #[derive(Clone, Copy, Default)]
 pub struct Socket<T> {
     /// Whose it is.
     pub owner: owner,
+    /// What tells that process from a later one with its id; 0: not known.
+    birth: u64,
+    /// When it was known to run.
+    alive_ns: u64,
+    /// It has closed its end, or shut it down: whose it was is known for good.
+    closed: bool,
     /// It was there at the start, and who had it then was looked up: when that was.
     pub seeded_ns: Option<u64>,
     /// The command's own state of it.
@@ -64,9 +75,20 @@ impl<T: Copy + Default> Sockets<T> {
         self.all.get_mut(&skaddr)
     }
 
-    /// Sockets that there was no room for.
+    /// Events of sockets that there was no room for.
     pub fn untracked(&self) -> u64 {
         self.untracked
+    }
+
+    /// Events were lost: an address may be another socket's by now, and a port another listener's. What comes after is
+    /// known of its own; of all others nothing is claimed any more.
+    pub fn forget(&mut self) {
+        self.all.clear();
+        self.listening.clear();
+        self.seeds = Seeds::default();
+        if let Some(by_flow) = &mut self.by_flow {
+            by_flow.clear();
+        }
     }
 
     /// Once per turn of the reader.
@@ -77,23 +99,50 @@ impl<T: Copy + Default> Sockets<T> {
     /// The socket of an event, after its owner has followed it. `None`: no room, or a record that could be any of
     /// several sockets'.
     pub fn follow(&mut self, event: &seen) -> Option<&mut Socket<T>> {
+        let skaddr = self.find(event)?;
+        self.settle(skaddr, event);
+        self.all.get_mut(&skaddr)
+    }
+
+    /// Its address, once its owner has followed the event.
+    fn find(&mut self, event: &seen) -> Option<u64> {
+        let known = |all: &HashMap<u64, _>| all.contains_key(&event.skaddr).then_some(event.skaddr);
         if event.kind == seen_kind::STATE {
             return self.follow_state(event);
         }
         if event.kind == seen_kind::DESTROY {
-            return self.all.get_mut(&event.skaddr);
+            return known(&self.all);
         }
         // It may be that of a socket that is gone, or in answer to a segment that no full socket takes: then its memory
         // is not followed.
         let passing = [0, TIME_WAIT, CLOSE, NEW_SYN_RECV];
         if event.kind == seen_kind::SEND_RESET && passing.contains(&event.state) {
-            return self.all.get_mut(&event.skaddr);
+            return known(&self.all);
         }
         let skaddr = match event.skaddr {
             0 => self.by_ends(&event.flow)?,
             skaddr => skaddr,
         };
-        self.known(skaddr, event)
+        self.known(skaddr, event).map(|_| skaddr)
+    }
+
+    /// Nobody who has ended has an open socket.
+    fn settle(&mut self, skaddr: u64, event: &seen) {
+        let Some(socket) = self.all.get_mut(&skaddr) else {
+            return;
+        };
+        if socket.closed || socket.owner.source == pid_source::UNKNOWN {
+            return;
+        }
+        if event.tgid == socket.owner.pid {
+            socket.alive_ns = event.at_ns;
+        } else if event.at_ns.saturating_sub(socket.alive_ns) > LIVES_NS {
+            if self.processes.lives(socket.owner.pid, socket.birth) {
+                socket.alive_ns = boot_ns();
+            } else {
+                socket.owner.source = pid_source::UNKNOWN;
+            }
+        }
     }
 
     /// Its memory is another socket's from now on.
@@ -105,7 +154,7 @@ impl<T: Copy + Default> Sockets<T> {
     }
 
     /// Whose an event without an address is, if no change of its socket has been seen: then it was there at the start.
-    pub fn owner_by_ends(&self, event: &seen) -> owner {
+    pub fn owner_by_ends(&mut self, event: &seen) -> owner {
         let seen = self
             .by_flow
             .as_ref()
@@ -113,12 +162,13 @@ impl<T: Copy + Default> Sockets<T> {
         if event.skaddr != 0 || seen {
             return owner::default();
         }
-        self.seeds
-            .find(&event.flow, event.at_ns)
-            .unwrap_or_default()
+        let seed = self.seeds.find(&event.flow, event.at_ns);
+        let lives = |seed: &Seed| self.processes.lives(seed.owner.pid, seed.birth);
+        seed.filter(lives)
+            .map_or_else(owner::default, |seed| seed.owner)
     }
 
-    fn follow_state(&mut self, event: &seen) -> Option<&mut Socket<T>> {
+    fn follow_state(&mut self, event: &seen) -> Option<u64> {
         let (old, new, skaddr) = (event.old_state, event.state, event.skaddr);
         let born = old == LISTEN && new == SYN_RECV;
         let acting = match acts(old, new) {
@@ -126,39 +176,31 @@ impl<T: Copy + Default> Sockets<T> {
             false => None,
         };
         if born {
-            let owner = self.listener(&event.flow);
+            let listener = self.listener(&event.flow);
             self.destroy(skaddr);
-            self.make(
-                skaddr,
-                Socket {
-                    owner,
-                    ..Socket::default()
-                },
-            )?;
+            self.make(skaddr, of_seed(&listener, event.at_ns))?;
         }
         let socket = self.known(skaddr, event)?;
         if new == SYN_SENT || new == LISTEN {
             // A new use of the socket.
             socket.owner.source = pid_source::UNKNOWN;
+            socket.closed = false;
         }
         let at_once = |&(at, tid): &(u64, u32)| {
             tid == event.tid && event.at_ns.saturating_sub(at) < AT_ONCE_NS
         };
         let follows = socket.established.as_ref().is_some_and(at_once);
-        if let Some(acting) = acting.filter(|_| !follows) {
-            let another =
-                socket.owner.source == pid_source::SOCKET && socket.owner.pid != acting.pid;
-            // The first one stays, because a socket may be handed on only to be closed.
-            if !another {
-                socket.owner = acting;
-            }
+        if let Some((acting, birth)) = acting.filter(|_| !follows) {
+            socket.owner = acting;
+            socket.birth = birth;
+            socket.alive_ns = event.at_ns;
+            socket.closed = matches!(new, FIN_WAIT1 | LAST_ACK);
         }
         socket.established =
             (old == SYN_RECV && new == ESTABLISHED).then_some((event.at_ns, event.tid));
-        let owner = socket.owner;
+        let (owner, birth) = (socket.owner, socket.birth);
         if new == LISTEN {
             let laddr = event.flow.laddr;
-            let birth = self.processes.birth(owner.pid);
             self.listening.insert(
                 skaddr,
                 Listener {
@@ -179,14 +221,13 @@ impl<T: Copy + Default> Sockets<T> {
             self.seeds.close(&event.flow);
             self.unlink(skaddr, &event.flow);
         }
-        self.all.get_mut(&skaddr)
+        self.all.contains_key(&skaddr).then_some(skaddr)
     }
 
     /// What is remembered of a socket, or what can be known of one whose creation was not seen.
     fn known(&mut self, skaddr: u64, event: &seen) -> Option<&mut Socket<T>> {
         if !self.all.contains_key(&skaddr) {
             let new = event.kind == seen_kind::STATE && event.old_state == CLOSE;
-            let mut socket = Socket::default();
             let found = match (event.kind, event.old_state) {
                 _ if new => None,
                 (seen_kind::SYNACK, _) => Some(self.listener(&event.flow)),
@@ -196,10 +237,10 @@ impl<T: Copy + Default> Sockets<T> {
                 }
                 _ => self.seeds.find(&event.flow, event.at_ns),
             };
-            if let Some(owner) = found {
-                socket.owner = owner;
-                socket.seeded_ns = Some(self.seeds.taken_ns);
-            }
+            let socket = found.map_or_else(Socket::default, |seed| Socket {
+                seeded_ns: Some(self.seeds.taken_ns),
+                ..of_seed(&seed, 0)
+            });
             self.make(skaddr, socket)?;
         }
         self.all.get_mut(&skaddr)
@@ -248,7 +289,7 @@ impl<T: Copy + Default> Sockets<T> {
     }
 
     /// The owner of a child that is being born: whose all listeners are that it may be of, or nobody.
-    fn listener(&mut self, flow: &flow) -> owner {
+    fn listener(&mut self, flow: &flow) -> Seed {
         let seen = self.listening.iter().filter(|(skaddr, _)| {
             self.all
                 .get(skaddr)
@@ -257,19 +298,32 @@ impl<T: Copy + Default> Sockets<T> {
         let all = seen.map(|(_, l)| l).chain(self.seeds.listeners(flow.lport));
         let mut here = all.filter(|l| l.laddr == flow.laddr || is_any(&l.laddr));
         let Some(first) = here.next().copied() else {
-            return owner::default();
+            return Seed::default();
         };
         let known = |l: &Listener| l.owner.source != pid_source::UNKNOWN;
         let same =
             |l: &Listener| known(l) && (l.owner.pid, l.birth) == (first.owner.pid, first.birth);
         if !known(&first) || !here.all(same) || !self.processes.lives(first.owner.pid, first.birth)
         {
-            return owner::default();
+            return Seed::default();
         }
-        owner {
-            source: pid_source::LISTENER,
-            ..first.owner
+        Seed {
+            owner: owner {
+                source: pid_source::LISTENER,
+                ..first.owner
+            },
+            birth: first.birth,
         }
+    }
+}
+
+/// A socket whose owner was known to run then.
+fn of_seed<T: Default>(seed: &Seed, alive_ns: u64) -> Socket<T> {
+    Socket {
+        owner: seed.owner,
+        birth: seed.birth,
+        alive_ns,
+        ..Socket::default()
     }
 }
 
@@ -278,3 +332,7 @@ fn is_any(addr: &[u8; 16]) -> bool {
     let v6 = std::net::Ipv6Addr::from(*addr);
     v6.is_unspecified() || v6.to_ipv4_mapped().is_some_and(|v4| v4.is_unspecified())
 }
+
+#[cfg(test)]
+#[path = "sockets_tests.rs"]
+mod tests;

@@ -24,7 +24,7 @@ pub trait Handler {
     fn record(&mut self, record: &[u8], out: &mut Printer);
     /// When every probe is attached, before the first record and while there still are privileges.
     fn attached(&mut self) {}
-    /// Sockets that no state was kept for on this side.
+    /// Events of sockets that no state was kept for on this side.
     fn untracked(&self) -> u64 {
         0
     }

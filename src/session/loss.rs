@@ -94,12 +94,14 @@ impl Lost {
             );
         }
         if self.untracked.is_due(now.untracked, last) {
-            let sockets = now.untracked;
+            let events = now.untracked;
             let reason = match self.table {
                 true => "this kernel needs a table for their state, and it is full",
                 false => "the kernel had no memory for their state",
             };
-            crate::message!("{tool}: {sockets} sockets not tracked{so_far}: {reason}");
+            crate::message!(
+                "{tool}: {events} events of sockets that are not tracked{so_far}: {reason}"
+            );
         }
         if self.uncounted.is_due(now.uncounted, last) {
             let uncounted = now.uncounted;

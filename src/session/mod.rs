@@ -31,6 +31,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::cli::Run;
 use crate::files::Place;
 use crate::filter::Filter;
+use crate::holders::Holders;
 use crate::iter::Visit;
 pub use crate::output::Figures;
 use crate::types::{config, lacks};
@@ -151,6 +152,7 @@ impl<'a> Session<'a> {
         if !self.run.no_seed {
             let by_address = if self.table() { "_by_address" } else { "" };
             enable(object, &format!("seed_sockets{by_address}"));
+            enable(object, "seed_subflows");
         }
         if self.table() {
             enable(object, "forget_socket");
@@ -173,6 +175,7 @@ impl<'a> Session<'a> {
                 config.wake_bytes = self.buffer_bytes() / 4;
                 config.pid_ns = pids::namespace().number();
                 config.stats = self.run.stats.into();
+                config.reader = std::process::id();
             }
         }
         Ok(open)
@@ -208,11 +211,12 @@ impl<'a> Session<'a> {
         iter::attach(&program.context("no iterator")?, None)
     }
 
-    /// A way to visit all sockets that are followed, with a program that `enable` enabled.
+    /// A way to visit all sockets that are followed, with a program that `enable` enabled, and to know who has them open.
     ///
     /// # Errors
     /// When the kernel has no such iterator (before 5.9).
-    pub fn each_socket(&self, object: &mut Object, name: &str) -> Result<Visit> {
+    pub fn each_socket(&self, object: &mut Object, name: &str) -> Result<Holders> {
+        let files = self.seeds().then(|| self.owners(object)).transpose()?;
         let (program, map) = self.visiting(name);
         let map = map.map(|name| {
             let map = object.maps().find(|m| m.name() == name);
@@ -224,10 +228,11 @@ impl<'a> Session<'a> {
             .find(|p| p.name() == OsStr::new(&program));
         let program = program.context("no iterator")?;
         let link = iter::attach(&program, map.as_ref().map(AsFd::as_fd))?;
-        match map {
-            Some(_) => Ok(Visit::AtOnce(link)),
-            None => Ok(Visit::by_namespace(self.tool, link)),
-        }
+        let sockets = match map {
+            Some(_) => Visit::AtOnce(link),
+            None => Visit::by_namespace(self.tool, link),
+        };
+        Ok(Holders::new(files, sockets))
     }
 
     fn buffer_bytes(&self) -> u32 {

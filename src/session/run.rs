@@ -19,7 +19,7 @@ use super::{Session, is_seed};
 use crate::cost::Meter;
 use crate::skipped::Skipped;
 use crate::source::{BATCH, Source};
-use crate::{iter, limits, message, pids, privileges};
+use crate::{holders, iter, limits, message, pids, privileges};
 
 /// How often the reader looks by itself: the kernel half wakes it only when the buffer fills.
 const TICK: Duration = Duration::from_millis(50);
@@ -125,9 +125,11 @@ impl Session<'_> {
     /// is that of a host where nothing else would work.
     fn seed(&self, object: &mut Object, interrupt: &Interrupt) -> Result<()> {
         let seed = |p: &ProgramMut<'_>| p.autoload() && is_seed(p);
+        let subflows = holders::Subflows::of(object);
         for program in object.progs_mut().filter(seed) {
             interrupt.check()?;
             let run = iter::attach(&program, None).and_then(|link| iter::run(&link));
+            let run = run.and_then(|_| subflows.seed());
             if let Err(error) = run {
                 if limits::exhausted(&error).is_some() {
                     return Err(error);

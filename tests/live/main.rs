@@ -23,6 +23,7 @@ mod missing;
 mod namespaces;
 mod net;
 mod opens;
+mod owners;
 mod pair;
 mod peer;
 mod pids;
@@ -107,6 +108,7 @@ fn main() -> ExitCode {
         namespaces::tests(),
         opens::tests(),
         pids::tests(),
+        owners::tests(),
         records::tests(),
         reset_hints::tests(),
         refusals::tests(),

@@ -97,15 +97,6 @@ fn confidential() -> bool {
     modes.is_ok_and(|modes| modes.contains("[confidentiality]"))
 }
 
-/// A BPF program can ask whether a process still lives.
-pub fn needs_task_from_pid() -> Result<()> {
-    let symbols = std::fs::read_to_string("/proc/kallsyms")?;
-    let found = symbols
-        .lines()
-        .any(|line| line.split(' ').nth(2) == Some("bpf_task_from_pid"));
-    needs("bpf_task_from_pid for tracing programs (since 6.2)", found)
-}
-
 /// An MPTCP connection counts its bytes.
 pub fn needs_mptcp_bytes() -> Result<()> {
     let found = has_field("mptcp_sock", "bytes_acked");

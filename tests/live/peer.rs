@@ -156,6 +156,13 @@ impl Agent {
         Ok(pid)
     }
 
+    /// Forks, and ends: the child obeys from now on, with all descriptors, and nobody waits for the parent yet.
+    pub fn daemonise(&mut self) -> Result<u32> {
+        let pid = self.number("daemonise")? as u32;
+        self.pids = vec![pid];
+        Ok(pid)
+    }
+
     /// Ends the forked child that obeys; its parent is back. All the child's descriptors are closed when this returns.
     pub fn exit_child(&mut self) -> Result<()> {
         self.run("exit")?;

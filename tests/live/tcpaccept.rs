@@ -9,7 +9,6 @@ use nix::libc;
 use serde_json::{Value, json};
 
 use crate::{
-    missing::needs_task_from_pid,
     net::Side,
     peer::Agent,
     scratch::Scratch,
@@ -189,7 +188,6 @@ fn inherited(play: &mut Play, host: &str) -> Result<()> {
 
 /// Who called listen() has exited: no process is named, and least of all the one that has its number now.
 fn orphaned(play: &mut Play, host: &str) -> Result<()> {
-    needs_task_from_pid()?;
     let mailbox = Scratch::path("mailbox");
     play.scene.s.run(&format!("mailbox {}", mailbox.text()))?;
     play.scene.s.fork(&[])?;
@@ -214,7 +212,6 @@ fn socket_activation(play: &mut Play, host: &str) -> Result<()> {
 
 /// As inetd's heirs do: who has listened is gone.
 fn activator_gone(play: &mut Play, host: &str) -> Result<()> {
-    needs_task_from_pid()?;
     activated(play, host, false)
 }
 

@@ -269,6 +269,10 @@ impl Translate for Sessions {
         }
     }
 
+    fn forget(&mut self) {
+        self.gone = Default::default();
+    }
+
     fn tick(
         &mut self,
         _until_ns: u64,

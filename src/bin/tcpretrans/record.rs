@@ -76,7 +76,10 @@ fn of_segment(segment: &seen_segment, kind: u8) -> retrans {
     let attempt = if timed { segment.retransmits } else { 0 };
     retrans {
         seq: segment.seq,
-        len: segment.end_seq.wrapping_sub(segment.seq + numbers),
+        len: segment
+            .end_seq
+            .wrapping_sub(segment.seq)
+            .wrapping_sub(numbers),
         segs: segment.segs,
         rto_jiffies: segment.rto_jiffies,
         srtt_us: segment.srtt_us,
@@ -98,7 +101,7 @@ fn of_request(segment: &seen_segment) -> retrans {
         segs: 1,
         tcp_flags: FLAG_SYN | 0x10,
         kind: SYNACK,
-        attempt: segment.retransmits + 1,
+        attempt: segment.retransmits.saturating_add(1),
         listener: segment.listener,
         syn_queue: segment.syn_queue,
         accept_queue: segment.accept_queue,

@@ -10,8 +10,8 @@ use anyhow::Result;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use tcptools::buckets;
 use tcptools::clock::boot_ns;
+use tcptools::holders::Holders;
 use tcptools::interval::Interval;
-use tcptools::iter::Visit;
 use tcptools::names::tcp_state;
 use tcptools::output::schema::Kind;
 use tcptools::output::{Column, Format, Row, Rows, Shown, Style};
@@ -261,7 +261,7 @@ pub struct Summary {
     rows: Rows<State>,
     again: bool,
     histograms: MapHandle,
-    sockets: Visit,
+    sockets: Holders,
     before: Vec<Times>,
     every: Interval,
 }
@@ -273,7 +273,7 @@ impl Summary {
     /// When the map of histograms cannot be used.
     pub fn new(
         skel: &TcpstatesSkel<'_>,
-        sockets: Visit,
+        sockets: Holders,
         style: Style,
         interval: Option<Duration>,
     ) -> Result<Self> {

@@ -34,6 +34,7 @@ pub fn execute(state: &mut State, verb: &str, args: &[&str]) -> Option<Result<St
         "comm" => rename(args).map(|()| String::new()),
         "thread" => in_thread(state, args),
         "fork" => fork(args),
+        "daemonise" => daemonise(),
         "exec" => exec(args),
         "uid" => become_user(args),
         "cgroup" => join_cgroup(args),
@@ -80,6 +81,17 @@ fn fork(args: &[&str]) -> Result<String> {
     drop(parent_alive);
     waitpid(Pid::from_raw(child), None)?;
     Ok(String::from("back"))
+}
+
+/// `daemonise`: the child takes over the channel for good; the parent has ended when it answers. It ends with the channel.
+fn daemonise() -> Result<String> {
+    let (ended, alive) = unistd::pipe()?;
+    if sys::fork()?.is_some() {
+        std::process::exit(0);
+    }
+    drop(alive);
+    unistd::read(&ended, &mut [0])?;
+    Ok(std::process::id().to_string())
 }
 
 /// `exec NAME FD...`: this process starts anew under another name, with the descriptors kept. Answers from there.

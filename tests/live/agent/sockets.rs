@@ -98,6 +98,8 @@ fn act(verb: &str, fd: RawFd, args: &[&str]) -> Result<()> {
         "listen" => socket::listen(&borrow(fd), Backlog::new(number::<i32>(args, 1)?)?),
         "connect" => socket::connect(fd, &address(args)?),
         "disconnect" => sys::disconnect(fd),
+        // Waits for something to read, or the end, and leaves it there.
+        "peek" => socket::recv(fd, &mut [0], MsgFlags::MSG_PEEK).map(drop),
         "shutdown" => socket::shutdown(fd, how(args)?),
         "close" => unistd::close(fd),
         "nonblock" => fcntl(borrow(fd), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop),

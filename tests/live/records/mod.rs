@@ -7,6 +7,7 @@ mod btf;
 mod bytes;
 mod clocks;
 mod lockdown;
+mod losses;
 mod opens;
 mod scene;
 mod sockbuf;
@@ -35,6 +36,7 @@ pub fn tests() -> Vec<Trial> {
         bytes::tests(),
         clocks::tests(),
         lockdown::tests(),
+        losses::tests(),
         opens::tests(),
         sockbuf::tests(),
         statistics::tests(),
