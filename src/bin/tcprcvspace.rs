@@ -252,7 +252,7 @@ impl Handler for RcvSpace {
 
     fn unseen(&self) -> Unseen {
         Unseen {
-            unvisited: self.open.as_ref().map_or(0, Visit::unvisited),
+            unvisited: self.open.as_ref().map_or(0, Holders::unvisited),
             ..Unseen::default()
         }
     }
