@@ -234,7 +234,7 @@ mod tests {
             (&["-o"], "--output <FORMAT> needs a value"),
             (
                 &["-p", "http"],
-                "invalid value 'http' for --pid <LIST>: 'http' is not a number",
+                "invalid value 'http' for --pid <LIST>: 'http' is not a number (0-4294967295)",
             ),
             (&["-4", "-6"], "--ipv4 cannot be used with --ipv6"),
             (&["--json", "--json"], "--json is given more than once"),
