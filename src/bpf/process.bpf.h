@@ -58,10 +58,10 @@ static __always_inline void task_look(struct task_look *look, __u64 address)
 }
 
 /*
- * Whether a thread of it still runs; a zombie does not. The leader's memory may be another task's by now: then the id or
- * the start is another one, and of a task whose memory nobody has taken yet exit_state is not 0 (kernel/exit.c:
- * exit_notify, release_task). A leader may end before other threads; then signal->live, which counts them, is believed
- * only if it still belongs to this process.
+ * Whether a thread of it still runs, or it ends and has not closed its files yet; a zombie does not. The leader's
+ * memory may be another task's by now: then the id or the start is another one, and of a task whose memory nobody has
+ * taken yet exit_state is not 0 (kernel/exit.c: exit_notify, release_task). A leader may end before other threads; then
+ * signal->live, which counts them, is believed only if it still belongs to this process.
  */
 static __always_inline bool process_lives(const struct process *process)
 {
@@ -73,10 +73,12 @@ static __always_inline bool process_lives(const struct process *process)
 	if (process->tgid == bpf_get_current_pid_tgid() >> 32)
 		return true;
 	task_look(&look, process->task);
-	if (look.tgid != process->tgid || look.birth != process->birth || look.threads <= 0)
+	if (look.tgid != process->tgid || look.birth != process->birth)
 		return false;
 	if (!look.exit_state)
 		return true;
+	if (look.threads <= 0)
+		return false;
 	__u32 tgid = BPF_CORE_READ(task, signal, pids[PIDTYPE_TGID], numbers[0].nr);
 	return tgid == process->tgid;
 }

@@ -23,6 +23,7 @@ use crate::{
     scratch::Scratch,
     tool::{self, Tool},
     trial,
+    wait::{PATIENCE, until},
 };
 
 const NOBODY: u32 = 65534;
@@ -110,19 +111,25 @@ fn environment() -> Result<()> {
 /// Once it reads, it has no capability, and no program that it might run could give it one.
 fn none_is_left() -> Result<()> {
     let tool = Tool::start("tcplife", &[])?;
-    let status = fs::read_to_string(format!("/proc/{}/status", tool.child.id()))?;
+    // It says that it is ready before they go.
+    until("capabilities to be dropped", PATIENCE, || {
+        let status = fs::read_to_string(format!("/proc/{}/status", tool.child.id()))?;
+        Ok(has_none(&status)?.then_some(()))
+    })?;
+    tool.stop().map(drop)
+}
+
+/// From `/proc/PID/status`.
+fn has_none(status: &str) -> Result<bool> {
     let value = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key));
         line.unwrap_or_default().trim().to_owned()
     };
-    ensure!(value("NoNewPrivs:") == "1", "{status}");
     // Before Linux 5.19 bpf(2) refuses everything without CAP_BPF.
-    let bpf = u64::from_str_radix(&value("CapPrm:"), 16)? & !(1 << 39 | 1 << 21);
-    ensure!(bpf == 0, "{status}");
-    for set in ["CapBnd:", "CapInh:", "CapAmb:"] {
-        ensure!(value(set) == "0".repeat(16), "{set} {status}");
-    }
-    tool.stop().map(drop)
+    let permitted = u64::from_str_radix(&value("CapPrm:"), 16)? & !(1 << 39 | 1 << 21);
+    let none = "0".repeat(16);
+    let sets = ["CapBnd:", "CapInh:", "CapAmb:"];
+    Ok(permitted == 0 && value("NoNewPrivs:") == "1" && sets.iter().all(|set| value(set) == none))
 }
 
 fn types() -> Result<()> {

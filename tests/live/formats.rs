@@ -180,13 +180,12 @@ fn histograms() -> Result<()> {
     let cells = cells(&tool.stop()?);
     let (header, records) = cells.split_first().context("no header")?;
     ensure!(
-        header.join(",") == "tool,event,ts,time,boot_ns,raddr,lo_us,hi_us,count",
+        header.join(",")
+            == "tool,event,ts,time,boot_ns,raddr,lo_us,hi_us,count,p50_us,p90_us,p99_us,max_us",
         "{header:?}"
     );
-    let count: u64 = records
-        .iter()
-        .filter_map(|r| r.last()?.parse::<u64>().ok())
-        .sum();
+    let counts = records.iter().filter_map(|r| r.get(8)?.parse::<u64>().ok());
+    let count: u64 = counts.sum();
     ensure!(
         count == 2 && records.iter().all(|r| r.len() == header.len()),
         "{cells:?}"

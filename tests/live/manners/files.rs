@@ -98,7 +98,7 @@ fn refuses(features: &str, tool: &str, flag: &str) -> Result<()> {
         (dir.0.display().to_string(), 2, "a directory"),
         (absent.into(), 2, "a device"),
         (dir.path("none/file"), 1, "No such file"),
-        (String::new(), 2, "a value is required"),
+        (String::new(), 2, "needs a value"),
     ] {
         let (status, said) = run(features, tool, &["--duration", "100ms", flag, &path])?;
         ensure!(status == Some(code), "{path}: {status:?} {said}");
