@@ -427,7 +427,7 @@ struct pid {
 enum pid_type { PIDTYPE_PID, PIDTYPE_TGID, PIDTYPE_MAX };
 
 struct signal_struct {
-	atomic_t live; /* threads that have not ended */
+	int nr_threads; /* that are not released; the leader, when its parent has waited for it */
 	struct pid *pids[PIDTYPE_MAX];
 };
 

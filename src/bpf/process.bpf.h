@@ -34,7 +34,7 @@ struct task_look {
 	__u32 tgid;
 	__u32 birth;
 	int exit_state;
-	int threads; /* that have not ended, of its process */
+	int threads; /* of its process, itself too, that have not wholly gone */
 };
 
 static __always_inline void task_look(struct task_look *look, __u64 address)
@@ -47,12 +47,12 @@ static __always_inline void task_look(struct task_look *look, __u64 address)
 		look->tgid = task->tgid;
 		look->exit_state = task->exit_state;
 		look->birth = task->start_boottime;
-		look->threads = task->signal->live.counter;
+		look->threads = task->signal->nr_threads;
 		return;
 	}
 	look->tgid = BPF_CORE_READ(task, tgid);
 	look->exit_state = BPF_CORE_READ(task, exit_state);
-	look->threads = BPF_CORE_READ(task, signal, live.counter);
+	look->threads = BPF_CORE_READ(task, signal, nr_threads);
 	if (bpf_core_field_exists(task->start_boottime))
 		look->birth = BPF_CORE_READ(task, start_boottime);
 }
@@ -60,8 +60,10 @@ static __always_inline void task_look(struct task_look *look, __u64 address)
 /*
  * Whether a thread of it still runs, or it ends and has not closed its files yet; a zombie does not. The leader's
  * memory may be another task's by now: then the id or the start is another one, and of a task whose memory nobody has
- * taken yet exit_state is not 0 (kernel/exit.c: exit_notify, release_task). A leader may end before other threads; then
- * signal->live, which counts them, is believed only if it still belongs to this process.
+ * taken yet exit_state is not 0 (kernel/exit.c: exit_notify, release_task). A leader may end before other threads, also
+ * when all of them are killed, and waits for them as a zombie: signal->nr_threads counts it, too, and a thread until it
+ * has closed the files (signal->live only until it begins to end); it is believed only if it still belongs to this
+ * process.
  */
 static __always_inline bool process_lives(const struct process *process)
 {
@@ -77,7 +79,7 @@ static __always_inline bool process_lives(const struct process *process)
 		return false;
 	if (!look.exit_state)
 		return true;
-	if (look.threads <= 0)
+	if (look.threads <= 1)
 		return false;
 	__u32 tgid = BPF_CORE_READ(task, signal, pids[PIDTYPE_TGID], numbers[0].nr);
 	return tgid == process->tgid;

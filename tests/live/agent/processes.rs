@@ -33,6 +33,8 @@ pub fn execute(state: &mut State, verb: &str, args: &[&str]) -> Option<Result<St
         "pid" => Ok(std::process::id().to_string()),
         "comm" => rename(args).map(|()| String::new()),
         "thread" => in_thread(state, args),
+        "leave" => leave(args),
+        "burden" => burden(args),
         "fork" => fork(args),
         "daemonise" => daemonise(),
         "exec" => exec(args),
@@ -58,6 +60,32 @@ fn in_thread(state: &mut State, args: &[&str]) -> Result<String> {
         execute_any(state, &args[1..])
     };
     thread::scope(|scope| scope.spawn(body).join()).map_err(|_| Errno::EIO)?
+}
+
+/// `leave NAME`: a thread of that name takes over the channel, and the first thread ends; the other's id.
+fn leave(args: &[&str]) -> Result<String> {
+    let name = CString::new(*args.first().ok_or(Errno::EINVAL)?).map_err(|_| Errno::EINVAL)?;
+    thread::spawn(move || {
+        let settle = || {
+            prctl::set_name(&name)?;
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
+            Ok(unistd::gettid().to_string())
+        };
+        super::answer(settle());
+        super::serve(&mut State::default());
+        std::process::exit(0);
+    });
+    sys::end_thread()
+}
+
+/// `burden MIB`: memory in small pages, which it takes time to give back.
+fn burden(args: &[&str]) -> Result<String> {
+    let mut memory = vec![0_u8; number::<usize>(args, 0)? << 20];
+    for page in memory.chunks_mut(4096) {
+        page[0] = 1;
+    }
+    std::mem::forget(std::hint::black_box(memory));
+    Ok(String::new())
 }
 
 /// `fork [FD...]`: the child takes over the channel until `exit`; the parent closes the descriptors at once, as a

@@ -2,6 +2,7 @@
 //! Whose a socket is, in every command: the process that acted last and has it. Nobody who has ended is shown with an
 //! open socket, and a filter by process decides with the owner that the row shows.
 
+mod dying;
 mod handed_on;
 mod listeners;
 
@@ -12,7 +13,7 @@ use serde_json::Value;
 use crate::{net::Net, peer::Agent, tool::Tool, trial};
 
 pub fn tests() -> Vec<Trial> {
-    [handed_on::tests(), listeners::tests()]
+    [dying::tests(), handed_on::tests(), listeners::tests()]
         .into_iter()
         .flatten()
         .collect()

@@ -69,23 +69,23 @@ fn haproxy() -> Result<()> {
     seen.opened(PORT, None, &[(worker, "haproxy", LEAST)])
 }
 
-/// A master, and a worker that has the listeners.
+/// A master, and a worker that has the listeners. A line for which another thread holds the descriptor is dropped
+/// (src/fd.c: fd_write_frag_line), so each thread has a descriptor of its own for its log.
 fn start(stage: &Stage) -> Result<Program> {
     let [v4, v6] = stage.servers();
     let config = format!(
         "global
     maxconn 500
     nbthread 2
-    log stdout format raw local0
 defaults
-    log global
     timeout connect 10s
     timeout client 10s
     timeout server 10s
 frontend tcp_in
     mode tcp
-    bind {v4}:{TCP}
-    bind {v6}:{TCP}
+    log stdout format raw local0
+    bind {v4}:{TCP} thread 1
+    bind {v6}:{TCP} thread 1
     log-format \"tcp %pid %ci %cp %B %U\"
     default_backend tcp_out
 backend tcp_out
@@ -93,8 +93,9 @@ backend tcp_out
     server nginx {v4}:{PORT}
 frontend http_in
     mode http
-    bind {v4}:{HTTP}
-    bind {v6}:{HTTP}
+    log stderr format raw local0
+    bind {v4}:{HTTP} thread 2
+    bind {v6}:{HTTP} thread 2
     log-format \"http %pid %ci %cp %B %U\"
     default_backend http_out
 backend http_out
