@@ -189,6 +189,8 @@ fn keep_two_capabilities() -> Result<()> {
     let kept = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE];
     let may = |&cap: &Capability| caps::has_cap(None, CapSet::Permitted, cap).unwrap_or(false);
     let kept = kept.into_iter().filter(may).collect();
+    // Takes CAP_SETPCAP, and so goes first; not having it is fine.
+    let _ = caps::clear(None, CapSet::Bounding);
     caps::set(None, CapSet::Effective, &kept)?;
     caps::set(None, CapSet::Permitted, &kept)?;
     caps::clear(None, CapSet::Inheritable)?;

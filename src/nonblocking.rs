@@ -12,7 +12,6 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 use std::time::Duration;
 
-use caps::CapSet;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::libc;
@@ -21,6 +20,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nix::unistd::{isatty, write};
+
+use crate::privileges;
 
 /// Up to this size a pipe takes all or nothing (PIPE_BUF in `include/uapi/linux/limits.h`).
 const ATOMIC: usize = 4096;
@@ -196,9 +197,7 @@ impl Waiter {
         let (tell, results) = channel();
         let done = Arc::clone(&event);
         let body = move || {
-            // It needs none to write, and outlives the moment when the main thread gives them up.
-            let _ = caps::clear(None, CapSet::Effective);
-            let _ = caps::clear(None, CapSet::Permitted);
+            privileges::drop_all();
             for bytes in todo {
                 if tell.send(write(&file, &bytes)).is_err() {
                     return;

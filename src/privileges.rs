@@ -5,6 +5,12 @@
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl;
 
+/// Drops all of this thread, for one that outlives those of the main thread and runs no program: capabilities are each
+/// thread's own, and `execve` of root's would give back what its bounding set has.
+pub(crate) fn drop_all() {
+    drop_but(&[], || false);
+}
+
 /// Drops this thread's capabilities; those in `permitted` may be taken up again. Only where bpf(2) refuses everything
 /// without them (kernels before 5.19, unless unprivileged use is allowed), as `refused` finds out when none is effective
 /// any more, CAP_BPF stays, for what reads maps or iterators as it goes.

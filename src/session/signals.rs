@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use std::{fmt, process, thread};
 
 use anyhow::{Context, Result, anyhow};
-use caps::CapSet;
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-use crate::limits;
+use crate::{limits, privileges};
 
 /// A signal that follows so soon is the same wish: `timeout` sends its own to the process and then to its group.
 const SAME: Duration = Duration::from_millis(500);
@@ -73,9 +72,8 @@ impl Interrupt {
         let ignored: Vec<_> = SIGNALS.into_iter().filter(is_ignored).collect();
         let inner = interrupt.clone();
         let handle = move || {
-            // The thread that ctrlc begins has this one's capabilities, and outlives those of the main thread.
-            let _ = caps::clear(None, CapSet::Effective);
-            let _ = caps::clear(None, CapSet::Permitted);
+            // The thread that ctrlc begins has what this one has.
+            privileges::drop_all();
             ctrlc::set_handler(move || inner.signal())
         };
         let thread = thread::Builder::new().spawn(handle);

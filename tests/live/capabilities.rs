@@ -10,7 +10,7 @@ use std::{
         fs::{PermissionsExt, chown, symlink},
         process::CommandExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
@@ -19,26 +19,40 @@ use libtest_mimic::Trial;
 use nix::{errno::Errno, libc};
 
 use crate::{
-    missing::Missing,
+    missing::{self, Missing},
     scratch::Scratch,
     tool::{self, Tool},
     trial,
     wait::{PATIENCE, until},
 };
 
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 const KERNEL: &str = "/sys/kernel/btf/vmlinux";
+
+/// include/uapi/linux/capability.h
+const SYS_PTRACE: u64 = 1 << 19;
+const SYS_ADMIN: u64 = 1 << 21;
+const PERFMON: u64 = 1 << 38;
+const BPF: u64 = 1 << 39;
 
 pub fn tests() -> Vec<Trial> {
     vec![
         trial("capabilities::the_environment_does_not_steer", environment),
         trial("capabilities::types_are_roots", types),
         trial("capabilities::none_is_left", none_is_left),
+        trial("capabilities::two_are_the_visitors", two_are_the_visitors),
     ]
 }
 
 /// Whatever is in it goes, too.
-struct Directory(Scratch);
+pub struct Directory(Scratch);
+
+impl Directory {
+    /// The copy.
+    pub fn tcplife(&self) -> PathBuf {
+        self.0.join("tcplife")
+    }
+}
 
 impl Drop for Directory {
     fn drop(&mut self) {
@@ -46,17 +60,22 @@ impl Drop for Directory {
     }
 }
 
-/// A directory with a copy of tcplife that has CAP_PERFMON and CAP_BPF, as `setcap cap_bpf,cap_perfmon+ep` makes it.
+/// As `setcap cap_bpf,cap_perfmon+ep` makes it.
 fn privileged() -> Result<Directory> {
+    tcplife_with(PERFMON | BPF)
+}
+
+/// A directory with a copy of tcplife that has these capabilities.
+pub fn tcplife_with(permitted: u64) -> Result<Directory> {
     /// include/uapi/linux/capability.h: VFS_CAP_REVISION_2, VFS_CAP_FLAGS_EFFECTIVE.
     const REVISION: u32 = 0x0200_0000 | 1;
-    const PERFMON_AND_BPF: u32 = 1 << (38 - 32) | 1 << (39 - 32);
     let directory = Directory(Scratch::path("capabilities"));
     fs::create_dir(&*directory.0)?;
     fs::set_permissions(&*directory.0, Permissions::from_mode(0o755))?;
-    let file = directory.0.join("tcplife");
+    let file = directory.tcplife();
     fs::copy(tool::path("tcplife"), &file)?;
-    let words = [REVISION, 0, 0, PERFMON_AND_BPF, 0].map(u32::to_le_bytes);
+    let (low, high) = (permitted as u32, (permitted >> 32) as u32);
+    let words = [REVISION, low, 0, high, 0].map(u32::to_le_bytes);
     let value = words.concat();
     let path = CString::new(file.as_os_str().as_bytes())?;
     let name = c"security.capability";
@@ -76,7 +95,7 @@ fn privileged() -> Result<Directory> {
 /// Runs the copy as nobody; a file that was just written may still be open in another test's child.
 fn run(directory: &Directory, args: &[&str], without: &str) -> Result<(Output, String)> {
     let output = loop {
-        let mut command = Command::new(directory.0.join("tcplife"));
+        let mut command = Command::new(directory.tcplife());
         command
             .args(["--duration", "1ms"])
             .args(args)
@@ -108,28 +127,56 @@ fn environment() -> Result<()> {
     Ok(())
 }
 
-/// Once it reads, it has no capability, and no program that it might run could give it one.
+/// Once it reads, none of its threads has a capability, and no program that it might run could give it one.
 fn none_is_left() -> Result<()> {
     let tool = Tool::start("tcplife", &[])?;
-    // It says that it is ready before they go.
-    until("capabilities to be dropped", PATIENCE, || {
-        let status = fs::read_to_string(format!("/proc/{}/status", tool.child.id()))?;
-        Ok(has_none(&status)?.then_some(()))
+    // Before Linux 5.19 bpf(2) refuses everything without CAP_BPF.
+    until_left(tool.child.id(), |permitted| {
+        permitted & !(BPF | SYS_ADMIN) == 0
     })?;
     tool.stop().map(drop)
 }
 
+/// The process that visits namespaces has what that takes, and cannot get more.
+fn two_are_the_visitors() -> Result<()> {
+    missing::needs_programs()?;
+    missing::needs_storage()?;
+    let tool = Tool::start_reduced("map_elements", "tcpconnect", &[])?;
+    let id = tool.child.id();
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+    for child in children.split_whitespace() {
+        until_left(child.parse()?, |permitted| {
+            permitted == SYS_ADMIN | SYS_PTRACE
+        })?;
+    }
+    ensure!(!children.trim().is_empty(), "nobody visits");
+    tool.stop().map(drop)
+}
+
+/// It says that it is ready before they go.
+fn until_left(process: u32, permitted: impl Fn(u64) -> bool) -> Result<()> {
+    until("capabilities to be dropped", PATIENCE, || {
+        for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+            let status = fs::read_to_string(thread?.path().join("status"))?;
+            if !is_left(&status, &permitted)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })
+}
+
 /// From `/proc/PID/status`.
-fn has_none(status: &str) -> Result<bool> {
+fn is_left(status: &str, permitted: impl Fn(u64) -> bool) -> Result<bool> {
     let value = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key));
         line.unwrap_or_default().trim().to_owned()
     };
-    // Before Linux 5.19 bpf(2) refuses everything without CAP_BPF.
-    let permitted = u64::from_str_radix(&value("CapPrm:"), 16)? & !(1 << 39 | 1 << 21);
     let none = "0".repeat(16);
     let sets = ["CapBnd:", "CapInh:", "CapAmb:"];
-    Ok(permitted == 0 && value("NoNewPrivs:") == "1" && sets.iter().all(|set| value(set) == none))
+    Ok(permitted(u64::from_str_radix(&value("CapPrm:"), 16)?)
+        && value("NoNewPrivs:") == "1"
+        && sets.iter().all(|set| value(set) == none))
 }
 
 fn types() -> Result<()> {

@@ -28,6 +28,7 @@ pub fn tests() -> Vec<Trial> {
 
 /// A kernel that refuses to visit the elements of a map is asked before: no command starts twice for that.
 fn starts_once() -> Result<()> {
+    missing::needs_storage()?;
     let btf = Scratch::path("btf");
     fs::write(&*btf, renamed(&["bpf_iter_bpf_sk_storage_map"])?)?;
     let commands = [

@@ -13,6 +13,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
+    missing,
     net::{Net, Netns},
     tool::Tool,
     trial,
@@ -162,6 +163,7 @@ fn more_than_descriptors() -> Result<()> {
 
 /// The summary has their number, and a sentence what would help.
 fn unvisited() -> Result<()> {
+    missing::needs_storage()?;
     let place = Place::new("127.0.0.1")?;
     let args = ["--json", "--active"];
     let tool =

@@ -163,6 +163,7 @@ fn accepted() -> Result<()> {
 
 /// Where there is no socket, the packet tells.
 fn resets() -> Result<()> {
+    missing::needs_reset_reasons()?;
     let mut scene = Scene::new()?;
     let inodes = format!("{},{}", scene.here.inode, scene._there[1].inode);
     let tool = Tool::start("tcpreset", &["--json", "--netns", &inodes])?;

@@ -143,10 +143,25 @@ pub fn stores() -> bool {
     !*LACKS
 }
 
-/// Clocks of a process's own.
+/// As [`stores`].
+pub fn needs_storage() -> Result<()> {
+    needs(
+        "sockets' storage for tracing programs (since 5.11)",
+        stores(),
+    )
+}
+
+/// Clocks of a process's own, and a program that makes them (busybox has none).
 pub fn needs_time_namespaces() -> Result<()> {
     let found = std::path::Path::new("/proc/self/ns/time").exists();
-    needs("time namespaces (since 5.6)", found)
+    needs("time namespaces (since 5.6)", found)?;
+    let help = std::process::Command::new("unshare")
+        .arg("--help")
+        .output()?;
+    match String::from_utf8_lossy(&help.stdout).contains("--boottime") {
+        true => Ok(()),
+        false => Err(Missing::Package("util-linux").into()),
+    }
 }
 
 fn needs(feature: &'static str, present: bool) -> Result<()> {

@@ -2,6 +2,7 @@
 //! Files that the user named: nothing is followed, overwritten or removed but what the run has made, and none is waited
 //! for.
 
+use std::os::unix::process::CommandExt;
 use std::{
     fs::{self, File},
     os::unix::fs::symlink,
@@ -14,7 +15,7 @@ use libtest_mimic::Trial;
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
 use super::{collect, command, kill_at_last};
-use crate::{scratch::Scratch, tools, trial};
+use crate::{capabilities, scratch::Scratch, tools, trial};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -189,16 +190,24 @@ fn btf() -> Result<()> {
 fn as_the_user() -> Result<()> {
     let dir = Directory::new("user")?;
     fs::set_permissions(&dir.0, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let copy = dir.path("tcplife");
-    fs::copy(crate::tool::path("tcplife"), &copy)?;
+    // CAP_DAC_OVERRIDE, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF.
+    let all = [1, 12, 19, 21, 38, 39].map(|bit| 1u64 << bit);
+    let copy = capabilities::tcplife_with(all.into_iter().sum())?;
     // Only root may write there; CAP_DAC_OVERRIDE could.
     let place = dir.path("ready");
-    let script = r#"setcap cap_bpf,cap_perfmon,cap_dac_override,cap_sys_admin,cap_net_admin,cap_sys_ptrace+ep "$1" &&
-        exec setpriv --reuid 65534 --regid 65534 --clear-groups "$1" -d 100ms --ready-file "$2""#;
-    let output = std::process::Command::new("sh")
-        .args(["-c", script, "sh", &copy, &place])
-        .stdin(Stdio::null())
-        .output()?;
+    let mut command = std::process::Command::new(copy.tcplife());
+    command
+        .args(["--duration", "100ms", "--ready-file", &place])
+        .uid(capabilities::NOBODY)
+        .gid(capabilities::NOBODY)
+        .stdin(Stdio::null());
+    // A file that was just written may still be open in another test's child.
+    let output = loop {
+        match command.output() {
+            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => {}
+            output => break output?,
+        }
+    };
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(
         output.status.code() == Some(1)
