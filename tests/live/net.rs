@@ -124,6 +124,11 @@ impl Netns {
         self.until_none("the end of all sessions", |_| true)
     }
 
+    /// Waits until no session with this local port is left.
+    pub fn none_at(&self, port: u64) -> Result<()> {
+        self.until_none("the end of sessions", |(local, _)| local == port)
+    }
+
     /// Waits until the session with these ports is over here.
     pub fn over(&self, local: u64, remote: u64) -> Result<()> {
         self.until_none("the end of a session", |ports| ports == (local, remote))

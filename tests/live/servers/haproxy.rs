@@ -36,6 +36,10 @@ fn haproxy() -> Result<()> {
         http::start_wrk(&stage, "wrk4", &v4, TCP)?,
         http::start_wrk(&stage, "wrk6", &v6, HTTP)?,
     ])?;
+    // What it has not read the end of yet when it is stopped is in no log.
+    for port in [TCP, HTTP] {
+        stage.net.b.none_at(port)?;
+    }
     let text = haproxy.stop()?;
     stage.net.quiet()?;
     let master = nginx.pid();
