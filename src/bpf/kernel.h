@@ -438,6 +438,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
+	struct files_struct *files; /* NULL: it ends, and has closed them, or is about to */
 	struct signal_struct *signal;
 	__u64 start_boottime; /* ns */
 	char comm[16];

@@ -34,6 +34,7 @@ struct task_look {
 	__u32 tgid;
 	__u32 birth;
 	int exit_state;
+	bool has_files;
 	int threads; /* of its process, itself too, that have not wholly gone */
 };
 
@@ -46,24 +47,26 @@ static __always_inline void task_look(struct task_look *look, __u64 address)
 		task = bpf_rdonly_cast(task, bpf_core_type_id_kernel(struct task_struct));
 		look->tgid = task->tgid;
 		look->exit_state = task->exit_state;
+		look->has_files = task->files;
 		look->birth = task->start_boottime;
 		look->threads = task->signal->nr_threads;
 		return;
 	}
 	look->tgid = BPF_CORE_READ(task, tgid);
 	look->exit_state = BPF_CORE_READ(task, exit_state);
+	look->has_files = BPF_CORE_READ(task, files);
 	look->threads = BPF_CORE_READ(task, signal, nr_threads);
 	if (bpf_core_field_exists(task->start_boottime))
 		look->birth = BPF_CORE_READ(task, start_boottime);
 }
 
 /*
- * Whether a thread of it still runs, or it ends and has not closed its files yet; a zombie does not. The leader's
- * memory may be another task's by now: then the id or the start is another one, and of a task whose memory nobody has
- * taken yet exit_state is not 0 (kernel/exit.c: exit_notify, release_task). A leader may end before other threads, also
- * when all of them are killed, and waits for them as a zombie: signal->nr_threads counts it, too, and a thread until it
- * has closed the files (signal->live only until it begins to end); it is believed only if it still belongs to this
- * process.
+ * Whether a thread of it still runs, or it ends and has not closed its files yet (kernel/exit.c: do_exit, exit_files);
+ * a zombie does not. The leader's memory may be another task's by now: then the id or the start is another one, and of
+ * a task whose memory nobody has taken yet exit_state is not 0 (exit_notify, release_task). A leader may end before
+ * other threads, also when all of them are killed, and waits for them as a zombie: signal->nr_threads counts it, too,
+ * and a thread until it has closed the files (signal->live only until it begins to end); it is believed only if it
+ * still belongs to this process.
  */
 static __always_inline bool process_lives(const struct process *process)
 {
@@ -77,7 +80,7 @@ static __always_inline bool process_lives(const struct process *process)
 	task_look(&look, process->task);
 	if (look.tgid != process->tgid || look.birth != process->birth)
 		return false;
-	if (!look.exit_state)
+	if (!look.exit_state && look.has_files)
 		return true;
 	if (look.threads <= 1)
 		return false;
