@@ -15,7 +15,7 @@
 //! | a picture, a sparkline, what they are made of | [`plot`], [`spark`], [`trace`] |
 //! | a time or a number of the command line | [`quantity`] |
 //! | how a command starts, waits, stops | [`session`] |
-//! | how output is written, files are made | [`nonblocking`], [`message`], [`files`] |
+//! | how output is written, files are made | [`nonblocking`], [`mod@message`], [`files`] |
 //! | what a run has cost (`--stats`) | [`cost`] |
 //! | how it runs on a kernel without BTF | [`mod@record`], `bpf/record.bpf.c` |
 //! | a sentence about why it cannot run | [`preflight`], [`limits`] |

@@ -30,7 +30,7 @@ pub fn line(text: Arguments<'_>) {
     write(format_args!("{}\n", escape::text(&text.to_string())));
 }
 
-/// As [`line`], for text that ends its own lines.
+/// As [`line()`], for text that ends its own lines.
 pub fn write(text: Arguments<'_>) {
     let mut writer = WRITER
         .lock()

@@ -57,7 +57,7 @@ impl Pending {
         })
     }
 
-    /// See [`Visit::unvisited`].
+    /// See [`Holders::unvisited`].
     pub fn unvisited(&self) -> u64 {
         self.sockets.unvisited()
     }

@@ -154,7 +154,7 @@ const EXPLAINED: &[Explained] = &[
     ),
 ];
 
-/// What is known of a reset besides its reason: numbers of [`HINTS`], from 1 on.
+/// What is known of a reset besides its reason: numbers of `HINTS`, from 1 on.
 pub mod hint {
     /// `accept_queue_full`
     pub const ACCEPT_QUEUE_FULL: u8 = 1;
