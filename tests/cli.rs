@@ -67,8 +67,8 @@ fn a_bound_is_told_and_nothing_wraps() {
         ("tcpconnect", &["--pending", "0"], "must be at least 1ms"),
         (
             "tcpretrans",
-            &["--summary", "--top", "0"],
-            "must be at least 1",
+            &["--summary", "--top", "4294967296"],
+            "must be at most 4294967295",
         ),
         ("tcpprobe", &["--every", "0"], "must be at least 1"),
         (
