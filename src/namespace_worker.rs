@@ -16,13 +16,14 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
@@ -36,6 +37,9 @@ pub(crate) struct Visited {
     /// Namespaces that could not be visited.
     pub unvisited: u64,
 }
+
+/// How long a visit may take: one that has been stopped must not hold up the command.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The process, as the command sees it.
 pub(crate) struct NamespaceWorker {
@@ -52,6 +56,7 @@ impl NamespaceWorker {
     pub(crate) fn start(link: &impl AsFd) -> Result<Self> {
         let link = link.as_fd().try_clone_to_owned()?;
         let (ours, theirs) = UnixStream::pair()?;
+        ours.set_read_timeout(Some(PATIENCE))?;
         // What is free again would stay with the other process.
         crate::session::give_back_memory();
         // Signals are for the command: the other process leaves them blocked, and ends when the command does.
@@ -95,8 +100,9 @@ impl NamespaceWorker {
 
 impl Drop for NamespaceWorker {
     fn drop(&mut self) {
-        // It ends when nobody can ask it.
+        // It would end by itself when nobody can ask it, but for one that has been stopped, or has a long visit to end.
         self.stream.take();
+        let _ = kill(self.process, Signal::SIGKILL);
         while waitpid(self.process, None) == Err(Errno::EINTR) {}
     }
 }
@@ -244,7 +250,7 @@ mod tests {
         });
         let worker = NamespaceWorker {
             stream: RefCell::new(Some(ours)),
-            process: Pid::from_raw(-1),
+            process: Pid::from_raw(i32::MAX),
         };
         // No such process: there is nothing to wait for.
         let worker = std::mem::ManuallyDrop::new(worker);

@@ -4,12 +4,17 @@
 use std::{
     fs,
     net::{TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
 use caps::Capability;
 use libtest_mimic::Trial;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 use crate::{
@@ -46,6 +51,7 @@ pub fn tests() -> Vec<Trial> {
         trial("foreign::a_later_one_is_visited", later),
         trial("foreign::more_than_descriptors", more_than_descriptors),
         trial("foreign::what_may_not_be_entered_is_counted", unvisited),
+        trial("foreign::who_visits_may_be_stopped", stopped),
     ]
 }
 
@@ -180,5 +186,20 @@ fn unvisited() -> Result<()> {
     let run = tool.stop()?;
     let summary = run.records()?.pop().context("no record")?;
     ensure!(summary["unvisited"] == 0, "{summary}: {}", run.stderr);
+    Ok(())
+}
+
+/// The process that visits them is stopped by somebody: the command ends all the same, and says what it does not show.
+fn stopped() -> Result<()> {
+    missing::needs_storage()?;
+    let tool = Tool::start_reduced(BY_NAMESPACE, "tcplife", &["--active"])?;
+    let id = tool.child.id();
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+    let visitor = children.trim().parse().context("one child")?;
+    kill(Pid::from_raw(visitor), Signal::SIGSTOP)?;
+    let run = tool.stop()?;
+    ensure!(run.status.success(), "{}", run.stderr);
+    ensure!(run.stderr.contains("are not shown"), "{}", run.stderr);
+    ensure!(!Path::new(&format!("/proc/{visitor}")).exists());
     Ok(())
 }
