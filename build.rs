@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Compiles every `src/bpf/<stem>.bpf.c` into `$OUT_DIR/<stem>.skel.rs`; there is no list to edit.
+//! Compiles every `src/bpf/<stem>.bpf.c`, and those of `src/bpf/support/`, into `$OUT_DIR/<stem>.skel.rs`; there is no list to edit.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -15,7 +15,8 @@ fn main() -> Result<()> {
     // The directory: a change in any header rebuilds every object that may include it.
     println!("cargo:rerun-if-changed=src/bpf");
     println!("cargo:rerun-if-env-changed=CLANG");
-    for entry in fs::read_dir("src/bpf")? {
+    let commands = fs::read_dir("src/bpf")?;
+    for entry in commands.chain(fs::read_dir("src/bpf/support")?) {
         let source = entry?.path();
         let Some(stem) = source
             .file_name()
@@ -28,7 +29,13 @@ fn main() -> Result<()> {
         SkeletonBuilder::new()
             .source(&source)
             .obj(&object)
-            .clang_args(["-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"])
+            .clang_args([
+                "-Wall",
+                "-Wextra",
+                "-Wno-unused-parameter",
+                "-Werror",
+                "-Isrc/bpf/common",
+            ])
             .build()
             .with_context(|| format!("{} does not compile", source.display()))?;
         if lean {
@@ -63,7 +70,7 @@ fn without_lines(object: &Path, dir: &Path) -> Result<PathBuf> {
     Ok(lean)
 }
 
-/// Makes a skeleton take its object from a compressed copy, `Packed` of src/packed.rs.
+/// Makes a skeleton take its object from a compressed copy, `Packed` of src/abi/packed.rs.
 fn pack(skeleton: &Path, object: &Path) -> Result<()> {
     let packed = object.with_extension("z");
     fs::write(&packed, compress_to_vec_zlib(&fs::read(object)?, 9))?;

@@ -16,8 +16,8 @@ root=${DESTDIR:-}$prefix
 bin=${BIN:-${CARGO_TARGET_DIR:-target}/release}
 commands=
 
-for source in src/bin/*.rs src/bin/*/main.rs; do
-	name=$(basename "${source%/main.rs}" .rs)
+for source in src/bin/*.rs; do
+	name=$(basename "$source" .rs)
 	[ -x "$bin/$name" ] || {
 		echo "$bin/$name is missing: cargo build --release --locked" >&2
 		exit 1

@@ -1,84 +1,46 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the commands of tcptools share. A command is one `src/bpf/<tool>.bpf.c` and one `src/bin/<tool>.rs`.
+//! What the commands of tcptools are made of. Each room below uses only those above it in this list:
+//!
+//! | room | what it is |
+//! | --- | --- |
+//! | [`suite`], [`error`] | the table of commands; what ends a run |
+//! | [`abi`] | what the kernel half and this half share: records, flows, TCP's states, the skeletons |
+//! | [`kernel`] | what the running kernel is, and answers: features, BTF, tracepoints, netlink, namespaces, clocks |
+//! | [`output`] | values, columns, rows, formats; the one way of writing to stderr |
+//! | [`cli`] | the flags that all commands share, and how a command ends |
+//! | [`session`] | the life of a run: open, load, attach, scan, read, drain; buffers, losses, signals, intervals |
+//! | [`aggregate`], [`fallback`] | counts, histograms, totals; kernels without BTF or without a ring buffer |
+//! | [`commands`] | one folder per command |
 //!
 //! Where does a thing go?
 //!
 //! | a change | goes to |
 //! | --- | --- |
-//! | a filter for every command | `bpf/tcp.bpf.h` (`struct filter` and its test), [`filter`] (its flag) |
+//! | a new command | `bpf/<tool>.bpf.c`, [`commands`], `bin/<tool>.rs`, `docs/<tool>.md`, a line in [`suite`] |
+//! | a filter for every command | [`cli::filter`] (its flag), `bpf/common/config.bpf.h` (its test): a line each |
 //! | a column | the record in that tool's `.bpf.c`, a line in its `columns()`, its page in `docs/` |
-//! | counting or a histogram in the kernel | `bpf/count.bpf.h`, `bpf/hist.bpf.h` ([`count`], [`hist`]) |
-//! | a sum, its bound and its limit | [`bounded`], [`buckets`], [`top`] |
-//! | an output format, a kind of value | [`output`], [`value`] |
-//! | a difference between kernels | `bpf/compat.bpf.h` |
-//! | a link-local address and its link | [`link`] |
-//! | a picture, a sparkline, what they are made of | [`plot`], [`spark`], [`trace`] |
-//! | a time or a number of the command line | [`quantity`] |
+//! | a number of a C enum, and its name | `EXPORT_ENUM`, [`abi::enums`] |
+//! | a reason, a state, an error name | [`abi::names`] (ABI), [`kernel::enums`] (named by the running kernel) |
+//! | a difference between kernels | `bpf/common/kernel/compat.bpf.h`; what is found by trying: [`kernel::features`] |
+//! | counting or a histogram in the kernel | `bpf/common/count.bpf.h`, `bpf/common/hist.bpf.h` ([`aggregate`]) |
+//! | an output format, a kind of value | [`output`], [`output::value`] |
+//! | a time or a number of the command line | [`cli::quantity`] |
 //! | how a command starts, waits, stops | [`session`] |
-//! | how output is written, files are made | [`nonblocking`], [`mod@message`], [`files`] |
-//! | what a run has cost (`--stats`) | [`cost`] |
-//! | how it runs on a kernel without BTF | [`mod@record`], `bpf/record.bpf.c` |
-//! | a sentence about why it cannot run | [`preflight`], [`limits`] |
-//! | a check of the host | [`host`] |
-//! | what a user of fewer rights may choose, and which files are believed | [`trust`] |
-//! | a new command | a line in [`suite`], for `tcptools list`, `tplist` and the tests |
+//! | how output is written, files are made | [`output::nonblocking`], [`mod@output::message`], [`kernel::files`] |
+//! | what a run has cost (`--stats`) | [`session::stats`] |
+//! | how it runs on a kernel without BTF | [`fallback`], `bpf/support/fallback.bpf.c` |
+//! | a sentence about why it cannot run | [`kernel::diagnose`], [`kernel::limits`] |
+//! | what a user of fewer rights may choose, and which files are believed | [`kernel::trust`] |
 
 #![warn(missing_docs)]
 
-pub mod bounded;
-pub mod buckets;
-pub mod bytes;
-pub mod choice;
+pub mod abi;
+pub mod aggregate;
 pub mod cli;
-pub mod clock;
-pub mod cost;
-pub mod count;
-pub mod diag;
-pub mod files;
-pub mod filter;
-pub mod flow;
-pub mod hist;
-pub mod holders;
-pub mod host;
-pub mod interval;
-pub mod iter;
-pub mod journal;
-pub mod lacks;
-pub mod limits;
-pub mod link;
-pub mod message;
-pub mod names;
-mod namespace_worker;
-mod namespaces;
-#[cfg(test)]
-mod noise;
-pub mod nonblocking;
+pub mod commands;
+pub mod error;
+pub mod fallback;
+pub mod kernel;
 pub mod output;
-pub mod packed;
-pub mod pending;
-pub mod pids;
-pub mod plot;
-pub mod preflight;
-mod privileges;
-pub mod quantity;
-pub mod record;
-pub mod resets;
-pub mod resolve;
-pub mod sample;
 pub mod session;
-pub mod sink;
-pub mod skipped;
-pub mod source;
-pub mod spark;
-pub mod stack;
 pub mod suite;
-pub mod table;
-pub mod talkers;
-pub mod top;
-pub mod trace;
-pub mod tracepoint;
-pub mod tracepoints;
-pub mod trust;
-pub mod types;
-mod usage;
-pub mod value;

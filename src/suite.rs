@@ -8,13 +8,15 @@ pub struct Tool {
     pub name: &'static str,
     /// What one row of it is.
     pub row: &'static str,
+    /// What it traces, for the line that a terminal gets.
+    pub traced: &'static str,
     /// The tracepoints that its rows are made of, as `category:event`.
     pub rows: &'static [&'static str],
     /// The tracepoints that it attaches to besides, to know owners and endings; some only with certain flags.
     pub also: &'static [&'static str],
 }
 
-/// What `src/bpf/owner.bpf.h` attaches to.
+/// What `src/bpf/common/owner/owner.bpf.h` attaches to.
 const OWNER: &[&str] = &["sock:inet_sock_set_state", "tcp:tcp_rcv_space_adjust"];
 /// [`OWNER`], and how a session was reset.
 const RESET: &[&str] = &[
@@ -32,12 +34,14 @@ const RETRANS: &[&str] = &[
 const fn tool(
     name: &'static str,
     row: &'static str,
+    traced: &'static str,
     rows: &'static [&'static str],
     also: &'static [&'static str],
 ) -> Tool {
     Tool {
         name,
         row,
+        traced,
         rows,
         also,
     }
@@ -46,16 +50,17 @@ const fn tool(
 /// Every command that traces. A live test compares the tracepoints with what running commands are attached to.
 #[rustfmt::skip] // one line per command
 pub const TOOLS: &[Tool] = &[
-    tool("tcplife", "a TCP session when it ends, and how it ended", &["sock:inet_sock_set_state"], RESET),
-    tool("tcpstates", "a change of state, and the time in the old one", &["sock:inet_sock_set_state"], RETRANS),
-    tool("tcpconnect", "an active open, its outcome and latency", &["sock:inet_sock_set_state"], &[]),
-    tool("tcpaccept", "a passive open", &["sock:inet_sock_set_state"], &[]),
-    tool("tcpretrans", "a retransmission of a segment or a SYN/ACK", &["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"], OWNER),
-    tool("tcpreset", "an RST sent or received, and why", &["tcp:tcp_send_reset", "tcp:tcp_receive_reset"], OWNER),
-    tool("tcpprobe", "a sample of the congestion window", &["tcp:tcp_probe"], RETRANS),
-    tool("tcpinfo", "a socket's final TCP statistics", &["tcp:tcp_destroy_sock"], OWNER),
-    tool("tcprcvspace", "a step of receive-buffer autotuning", &["tcp:tcp_rcv_space_adjust"], OWNER),
-    tool("sockbuf", "a socket buffer that overflowed or met its limit", &["sock:sock_rcvqueue_full", "sock:sock_exceed_buf_limit", "udp:udp_fail_queue_rcv_skb"], OWNER),
+    tool("tcplife", "a TCP session when it ends, and how it ended", "TCP sessions as they end", &["sock:inet_sock_set_state"], RESET),
+    tool("tcpstates", "a change of state, and the time in the old one", "changes of TCP state", &["sock:inet_sock_set_state"], RETRANS),
+    tool("tcpconnect", "an active open, its outcome and latency", "active opens", &["sock:inet_sock_set_state"], &[]),
+    tool("tcpaccept", "a passive open", "passive opens", &["sock:inet_sock_set_state"], &[]),
+    tool("tcpretrans", "a retransmission of a segment or a SYN/ACK", "retransmissions", &["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"], OWNER),
+    tool("tcpreset", "an RST sent or received, and why", "RSTs sent and received", &["tcp:tcp_send_reset", "tcp:tcp_receive_reset"], OWNER),
+    tool("tcpprobe", "a sample of the congestion window", "congestion windows", &["tcp:tcp_probe"], RETRANS),
+    tool("tcpinfo", "a socket's final TCP statistics", "TCP sockets as they are destroyed", &["tcp:tcp_destroy_sock"], OWNER),
+    tool("tcptop", "a connection, its rates, or why it does not move", "TCP connections", &["sock:inet_sock_set_state"], &["tcp:tcp_rcv_space_adjust"]),
+    tool("tcprcvspace", "a step of receive-buffer autotuning", "receive-buffer autotuning", &["tcp:tcp_rcv_space_adjust"], OWNER),
+    tool("sockbuf", "a socket buffer that overflowed or met its limit", "socket buffers that overflow or meet a limit", &["sock:sock_rcvqueue_full", "sock:sock_exceed_buf_limit", "udp:udp_fail_queue_rcv_skb"], OWNER),
 ];
 
 /// The commands that do not trace: name, and what they do.
@@ -66,19 +71,8 @@ pub const OTHERS: &[(&str, &str)] = &[
 
 /// What a command that traces is looking for, as the line on a terminal says it.
 pub fn traced(name: &str) -> &'static str {
-    match name {
-        "tcplife" => "TCP sessions as they end",
-        "tcpstates" => "changes of TCP state",
-        "tcpconnect" => "active opens",
-        "tcpaccept" => "passive opens",
-        "tcpretrans" => "retransmissions",
-        "tcpreset" => "RSTs sent and received",
-        "tcpprobe" => "congestion windows",
-        "tcpinfo" => "TCP sockets as they are destroyed",
-        "tcprcvspace" => "receive-buffer autotuning",
-        "sockbuf" => "socket buffers that overflow or meet a limit",
-        _ => "TCP",
-    }
+    let tool = TOOLS.iter().find(|tool| tool.name == name);
+    tool.map_or("TCP", |tool| tool.traced)
 }
 
 /// Whether the suite has this command, the front command itself not counted.

@@ -57,7 +57,7 @@ impl Installed {
         assert_eq!(output.status.code(), Some(1), "{said}: {error}");
         assert!(output.stdout.is_empty(), "{said}: it ran");
         assert_eq!(error.lines().count(), 1, "{error}");
-        let begins = "tcptools: will not run tcplife: ";
+        let begins = "tcptools: refusing to run tcplife: ";
         assert!(error.starts_with(begins) && error.contains(said), "{error}");
         let what = what.display().to_string();
         assert!(error.contains(what.trim_end_matches('/')), "{error}");
@@ -66,7 +66,7 @@ impl Installed {
         let line = check.lines().find(|line| line.contains("\"tcplife\""));
         let line = line.unwrap_or_default();
         assert!(
-            line.contains("\"runs\":false") && line.contains("will not run"),
+            line.contains("\"runs\":false") && line.contains("refusing to run"),
             "{line}"
         );
     }
@@ -91,12 +91,12 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_others_can_write_is_not_run() {
+fn writable_by_others_is_not_run() {
     let installed = Installed::new();
     installed.runs();
     for part in ["", "libexec", "libexec/tcptools", COMMAND] {
         installed.mode(part, 0o777);
-        installed.refuses(&installed.0.join(part), "others can write");
+        installed.refuses(&installed.0.join(part), "is writable by others");
         installed.mode(part, 0o755);
     }
     // As in /tmp, nobody can replace what is another's.
@@ -105,7 +105,7 @@ fn what_others_can_write_is_not_run() {
 }
 
 #[test]
-fn what_a_stranger_owns_is_not_run() {
+fn owned_by_others_is_not_run() {
     if !Uid::current().is_root() {
         return;
     }
@@ -113,7 +113,7 @@ fn what_a_stranger_owns_is_not_run() {
     for part in ["", "libexec", "libexec/tcptools", COMMAND] {
         let path = installed.0.join(part);
         chown(&path, Some(65534), None).unwrap();
-        installed.refuses(&path, "belongs to user 65534");
+        installed.refuses(&path, "is owned by user 65534");
         chown(&path, Some(0), None).unwrap();
     }
     installed.runs();

@@ -27,7 +27,7 @@ fn help_and_version_go_to_stdout() {
 
 /// What the user typed, or a script was given, is told without moving the cursor or turning the line round.
 #[test]
-fn a_wrong_argument_is_told_with_escapes() {
+fn wrong_argument_is_escaped() {
     let hidden = "a\u{1b}[31m\u{202e}b\nc\u{200b}";
     for tool in tools::every() {
         for args in [
@@ -52,7 +52,7 @@ fn a_wrong_argument_is_told_with_escapes() {
 }
 
 #[test]
-fn a_bound_is_told_and_nothing_wraps() {
+fn bounds_are_reported() {
     for (tool, args, bound) in [
         (
             "tcpconnect",
@@ -73,8 +73,8 @@ fn a_bound_is_told_and_nothing_wraps() {
         ("tcpprobe", &["--every", "0"], "must be at least 1"),
         (
             "tcprcvspace",
-            &["--interval", "4294967296"],
-            "must be at most 4294967295",
+            &["--interval", "2147483649"],
+            "must be at most 2147483648s",
         ),
         (
             "tcplife",
@@ -92,7 +92,7 @@ fn a_bound_is_told_and_nothing_wraps() {
 }
 
 #[test]
-fn a_wrong_argument_is_one_line_on_stderr_and_exit_code_2() {
+fn wrong_argument_is_one_line_and_exit_2() {
     for tool in tools::ALL {
         for args in [
             &["--no-such-flag"][..],
@@ -106,5 +106,44 @@ fn a_wrong_argument_is_one_line_on_stderr_and_exit_code_2() {
             assert_eq!(said.lines().count(), 1, "{tool} {args:?}: {said}");
             assert!(said.starts_with(&format!("{tool}: ")), "{said}");
         }
+    }
+}
+
+/// Before anything is asked of the kernel, and without a right.
+#[test]
+fn unknown_column_is_one_line_and_exit_2() {
+    for tool in tools::ALL {
+        for list in ["nonsense", "+nonsense", "-nonsense", "pid,,comm", "--json"] {
+            let output = run(tool, &["--columns", list]);
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{tool} {list}: {said}");
+            assert_eq!(said.lines().count(), 1, "{tool} {list}: {said}");
+        }
+    }
+}
+
+#[test]
+fn sums_have_their_flags_and_rows_do_not() {
+    for (tool, args, of) in [
+        ("tcpconnect", &["--by", "comm"][..], "--count"),
+        ("tcpconnect", &["--sort", "comm"], "--count"),
+        ("tcpretrans", &["--by", "comm"], "--count or --summary"),
+        ("tcpretrans", &["--sort", "-pid"], "--count or --summary"),
+        ("tcpreset", &["--by", "comm"], "--summary"),
+        ("tcplife", &["--sort", "pid"], "--active"),
+        ("tcpaccept", &["--sort", "pid"], "--listeners or --summary"),
+        ("tcprcvspace", &["--sort", "pid"], "--summary"),
+        (
+            "tcpconnect",
+            &["-c", "--by", "comm,nonsense"],
+            "comm, uid, cgroup",
+        ),
+        ("tcpreset", &["--summary", "--by", "reason,reason"], "twice"),
+    ] {
+        let output = run(tool, args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{tool} {args:?}: {said}");
+        assert!(said.contains(of), "{tool} {args:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{tool} {args:?}: {said}");
     }
 }

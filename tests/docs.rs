@@ -83,16 +83,21 @@ fn every_flag_is_documented() {
 struct Row {
     event: String,
     keys: Vec<String>,
+    /// Of the tables' own columns, and of those that a table has on request, too.
     headings: BTreeSet<String>,
+    all_headings: BTreeSet<String>,
 }
 
-fn rows(tool: &str) -> Vec<Row> {
+fn describe(tool: &str) -> Vec<serde_json::Value> {
     let output = std::process::Command::new(tools::binary(tool))
         .arg("--describe-columns")
         .output()
         .unwrap();
-    let kinds: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let kinds = kinds.as_array().unwrap().iter();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn rows(tool: &str) -> Vec<Row> {
+    let kinds = describe(tool);
     let row = |kind: &serde_json::Value| {
         let columns = kind["columns"].as_array().unwrap();
         let names = |name: &str, layouts: &[&str]| {
@@ -106,13 +111,15 @@ fn rows(tool: &str) -> Vec<Row> {
             let all = columns.iter().filter(has).map(text);
             all.filter(|name| !name.is_empty()).collect::<Vec<_>>()
         };
+        let heading = |column: &serde_json::Value| column["heading"].as_str().unwrap().to_owned();
         Row {
             event: kind["event"].as_str().unwrap().to_owned(),
             keys: names("key", &["json"]),
             headings: names("heading", &["table", "wide"]).into_iter().collect(),
+            all_headings: columns.iter().map(heading).collect(),
         }
     };
-    kinds.map(row).collect()
+    kinds.iter().map(row).collect()
 }
 
 /// What is written as code in a text.
@@ -149,7 +156,7 @@ fn cells<'a>(text: &'a str, titles: &[&str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn every_record_begins_with_the_documented_fields() {
+fn records_start_with_documented_fields() {
     let page = read("docs/json.md");
     let (first, _) = page.split_once("The last record").unwrap();
     let documented: Vec<String> = cells(first, &["key"])
@@ -164,7 +171,7 @@ fn every_record_begins_with_the_documented_fields() {
 }
 
 #[test]
-fn every_column_is_documented_and_every_documented_one_exists() {
+fn columns_and_documentation_agree() {
     let common = code(&read("docs/json.md"));
     let mut wrong = Vec::new();
     for tool in tools::ALL {
@@ -181,7 +188,7 @@ fn every_column_is_documented_and_every_documented_one_exists() {
             );
         }
         let is_key = |key: &String| rows.iter().any(|row| row.keys.contains(key));
-        let is_heading = |text: &String| rows.iter().any(|row| row.headings.contains(text));
+        let is_heading = |text: &String| rows.iter().any(|row| row.all_headings.contains(text));
         let keys = keys.into_iter().flat_map(code).filter(|key| !is_key(key));
         wrong.extend(keys.map(|key| format!("{tool}: no row has the key {key}")));
         let headings = headings
@@ -193,6 +200,116 @@ fn every_column_is_documented_and_every_documented_one_exists() {
     wrong.sort();
     wrong.dedup();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Columns that a flag asks for, which are in `--describe-columns`.
+const ON_REQUEST: [(&str, &str); 4] = [
+    ("tcpconnect", "raddr_name"),
+    ("tcpretrans", "error"),
+    ("tcpstates", "skaddr"),
+    ("tcpretrans", "stack"),
+];
+
+/// The columns of a table from left to right, with a blank between them. The table of tcpretrans always has the time.
+fn width(tool: &str, kind: &serde_json::Value, layout: &str) -> u64 {
+    let at = usize::from(layout == "wide");
+    let columns = kind["columns"].as_array().unwrap().iter();
+    let shown = columns.filter(|column| {
+        let key = column["key"].as_str().unwrap();
+        let stack = key.is_empty() && column["heading"] == "";
+        let layouts = column["layouts"].as_array().unwrap();
+        let shown = layouts.iter().any(|name| name == layout);
+        shown && !stack && !ON_REQUEST.contains(&(tool, key))
+    });
+    let widths = shown.map(|column| column["widths"][at].as_u64().unwrap() + 1);
+    let time = u64::from(tool == "tcpretrans" && kind["event"] == "retransmit") * 9;
+    (widths.sum::<u64>() + time).saturating_sub(1)
+}
+
+#[test]
+fn tables_fit_80_and_200_columns() {
+    let mut wrong = Vec::new();
+    for tool in tools::ALL {
+        for kind in describe(tool) {
+            for (layout, most) in [("table", 80), ("wide", 200)] {
+                let width = width(tool, &kind, layout);
+                let event = &kind["event"];
+                assert!(width > 10 || event == "histogram", "{tool}: {event}");
+                if width > most {
+                    let keys = kind["columns"].as_array().unwrap().iter();
+                    let keys: Vec<_> = keys.map(|column| column["key"].as_str()).collect();
+                    wrong.push(format!("{tool}: {event}, {layout}: {width}, {keys:?}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The rows of common-flags.md's table of what is not known in every row, by command, as the commands themselves tell it.
+fn unknown_rows(tool: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for mode in ["btf", "inet_diag", "records"] {
+        let mut unknown = Vec::new();
+        for kind in describe(tool) {
+            let columns = kind["columns"].as_array().unwrap();
+            let has = |column: &serde_json::Value| {
+                let known = column["known"].as_array();
+                known.is_some_and(|known| known.iter().any(|name| name == mode))
+            };
+            if columns.iter().any(has) {
+                let keys = columns.iter().filter(|column| !has(column));
+                let keys = keys.filter_map(|c| c["key"].as_str().filter(|key| !key.is_empty()));
+                let keys = BTreeSet::from_iter(keys.map(|key| format!("`{key}`")));
+                unknown.push((kind["event"].as_str().unwrap().to_owned(), keys));
+            }
+        }
+        let alike = unknown.iter().all(|(_, keys)| *keys == unknown[0].1);
+        unknown.truncate(if alike { 1 } else { unknown.len() });
+        for (event, keys) in unknown {
+            let of = if alike {
+                String::new()
+            } else {
+                format!(" `{event}`")
+            };
+            let keys = match keys.is_empty() {
+                true => "none".to_owned(),
+                false => Vec::from_iter(keys).join(", "),
+            };
+            lines.push(format!("| `{tool}`{of} | {mode} | {keys} |"));
+        }
+    }
+    lines
+}
+
+#[test]
+fn unknown_without_btf_is_documented() {
+    let page = read("docs/common-flags.md");
+    let said: Vec<_> = page
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .collect();
+    for tool in tools::ALL {
+        let rows = unknown_rows(tool);
+        let records = rows.iter().any(|row| row.contains("| records |"));
+        assert!(records != tools::NEED_BTF.contains(tool), "{tool}");
+        for row in rows {
+            assert!(said.contains(&row.as_str()), "is not in the table: {row}");
+        }
+    }
+    let told = tools::ALL
+        .iter()
+        .flat_map(|tool| unknown_rows(tool))
+        .count();
+    let modes = ["| btf |", "| inet_diag |", "| records |"];
+    let lines = said
+        .iter()
+        .filter(|line| modes.iter().any(|mode| line.contains(mode)));
+    assert_eq!(
+        lines.count(),
+        told,
+        "the table has rows that no command tells"
+    );
 }
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -210,7 +327,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn every_source_names_its_licence() {
+fn every_source_has_a_licence() {
     let mut found = vec![];
     for dir in ["src", "tests", "examples"] {
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut found);

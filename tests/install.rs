@@ -70,7 +70,7 @@ fn run(path: PathBuf, args: &[&str]) -> Output {
 }
 
 #[test]
-fn an_installation_runs_from_where_it_is() {
+fn installation_is_relocatable() {
     if !has("lowdown") {
         return;
     }
@@ -175,7 +175,7 @@ fn completions_complete(usr: &Path) {
 }
 
 #[test]
-fn a_prefix_gives_the_commands_names_of_their_own() {
+fn prefix_renames_commands() {
     if !has("lowdown") {
         return;
     }

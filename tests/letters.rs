@@ -31,7 +31,7 @@ fn letters(tool: &str) -> BTreeMap<char, (String, bool)> {
 
 /// tcplife has every shared letter, and none of its own.
 #[test]
-fn a_letter_of_its_own_is_explained_where_it_is_taken_for_the_shared_one() {
+fn reused_letters_are_explained() {
     let shared = letters("tcplife");
     let mut explained = vec![];
     for tool in tools::ALL {
@@ -52,7 +52,7 @@ fn a_letter_of_its_own_is_explained_where_it_is_taken_for_the_shared_one() {
 
 /// bcc's and libbpf-tools' letters, by our command of that name or that does the same.
 #[test]
-fn every_letter_of_bcc_is_taken_or_answered() {
+fn every_bcc_letter_is_accepted_or_explained() {
     for (tool, theirs) in [
         ("tcplife", "pLDwstT46"),
         ("tcpstates", "TtwsLDY46"),

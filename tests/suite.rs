@@ -17,7 +17,13 @@ fn bpf() -> PathBuf {
 
 /// The events of every `SEC("tp_btf/...")` in a source and in the headers of ours that it includes.
 fn attached(file: &str, events: &mut BTreeSet<String>) {
-    let text = fs::read_to_string(bpf().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let own = bpf().join(file);
+    let path = if own.exists() {
+        own
+    } else {
+        bpf().join("common").join(file)
+    };
+    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{file}: {e}"));
     for line in text.lines() {
         let quoted = line.split('"').nth(1).unwrap_or_default();
         if line.starts_with("SEC(") {
@@ -34,7 +40,7 @@ fn attached(file: &str, events: &mut BTreeSet<String>) {
 
 /// Which of them are attached, the live test `attached` sees.
 #[test]
-fn the_programs_have_the_tracepoints_of_the_table() {
+fn programs_match_tracepoint_table() {
     for tool in TOOLS {
         let source = format!("{}.bpf.c", tool.name);
         if !bpf().join(&source).exists() {
@@ -50,7 +56,7 @@ fn the_programs_have_the_tracepoints_of_the_table() {
 }
 
 #[test]
-fn the_table_has_every_command() {
+fn table_lists_every_command() {
     for entry in fs::read_dir(bpf().join("../bin")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let name = name.trim_end_matches(".rs");
@@ -71,7 +77,7 @@ fn the_table_has_every_command() {
 
 /// The ten tracepoints that the suite exists for.
 #[test]
-fn every_tracepoint_of_the_source_document_has_rows() {
+fn every_documented_tracepoint_has_a_command() {
     let rows: Vec<_> = TOOLS.iter().flat_map(|tool: &Tool| tool.rows).collect();
     let page = fs::read_to_string(bpf().join("../../docs/tracepoints.md")).unwrap();
     for name in [
@@ -104,7 +110,7 @@ fn stdout(output: &Output) -> String {
 }
 
 #[test]
-fn the_list_and_the_help_name_every_command() {
+fn list_and_help_name_every_command() {
     let (list, help) = (run("tcptools", &["list"]), run("tcptools", &["--help"]));
     for text in [stdout(&list), stdout(&help)] {
         for name in TOOLS.iter().map(|t| t.name).chain(["tplist"]) {
@@ -124,7 +130,7 @@ fn the_list_and_the_help_name_every_command() {
 }
 
 #[test]
-fn a_command_runs_under_its_own_name_with_its_own_arguments() {
+fn command_keeps_name_and_arguments() {
     let through = run("tcptools", &["tplist", "--no-such-flag"]);
     assert_eq!(through.status.code(), Some(2));
     let said = String::from_utf8(through.stderr).unwrap();
@@ -139,7 +145,7 @@ fn a_command_runs_under_its_own_name_with_its_own_arguments() {
 }
 
 #[test]
-fn what_it_prints_fits_80_columns() {
+fn output_fits_80_columns() {
     for args in [["list"], ["check"]] {
         for line in stdout(&run("tcptools", &args)).lines() {
             // A word of its own may be longer.
@@ -151,7 +157,7 @@ fn what_it_prints_fits_80_columns() {
 }
 
 #[test]
-fn alone_it_prints_its_help() {
+fn no_arguments_print_help() {
     let help = stdout(&run("tcptools", &["--help"]));
     for args in [&[][..], &["help"]] {
         let output = run("tcptools", args);
@@ -166,13 +172,13 @@ fn alone_it_prints_its_help() {
 }
 
 #[test]
-fn what_cannot_run_is_one_sentence() {
+fn failure_is_one_sentence() {
     for (args, code, said) in [
-        (&["nosuchtool"][..], 2, "no command 'nosuchtool'"),
-        (&["../tcplife"], 2, "no command '../tcplife'"),
+        (&["nosuchtool"][..], 2, "unknown command 'nosuchtool'"),
+        (&["../tcplife"], 2, "unknown command '../tcplife'"),
         (&["tcprtt", "-i", "1"], 2, "use tcpprobe --hist"),
         (&["tcplief"], 2, "did you mean tcplife?"),
-        (&["help", "tcptop"], 2, "tcplife --active"),
+        (&["help", "nettop"], 2, "use tcptop"),
         (&["help", "tcplife", "stray"], 2, "stray"),
         (&["list", "stray"], 2, "stray"),
     ] {
@@ -189,7 +195,7 @@ fn what_cannot_run_is_one_sentence() {
 
 /// Outside an installation the commands are beside this one, and nowhere else: not in PATH.
 #[test]
-fn a_command_that_is_not_there_is_said_to_be_missing() {
+fn missing_command_is_reported() {
     let dir = std::env::temp_dir().join(format!("tcptools-alone-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
     let alone = dir.join("tcptools");
@@ -217,7 +223,7 @@ fn a_command_that_is_not_there_is_said_to_be_missing() {
 }
 
 #[test]
-fn tplist_answers_without_privileges_or_says_why_not() {
+fn tplist_runs_or_explains_unprivileged() {
     let state = run("tplist", &["-v", "inet_sock_set_state"]);
     let text = stdout(&state);
     let mut lines = text.lines();
@@ -252,7 +258,7 @@ fn tplist_answers_without_privileges_or_says_why_not() {
 }
 
 #[test]
-fn tplist_shows_who_uses_what() {
+fn tplist_shows_users() {
     let all = stdout(&run("tplist", &["--json", "tcp:*"]));
     let all: Vec<Value> = all
         .lines()

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::thread;
 use std::time::Instant;
@@ -24,10 +24,18 @@ pub enum Load {
     Reset,
     /// One stream with 1 % of its segments lost.
     Bulk,
+    /// Datagrams to a socket whose buffer is full.
+    Drop,
 }
 
 impl Load {
-    pub const ALL: [Self; 4] = [Self::Storm, Self::Flood, Self::Reset, Self::Bulk];
+    pub const ALL: [Self; 5] = [
+        Self::Storm,
+        Self::Reset,
+        Self::Bulk,
+        Self::Drop,
+        Self::Flood,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -35,6 +43,7 @@ impl Load {
             Self::Flood => "flood",
             Self::Reset => "reset",
             Self::Bulk => "bulk",
+            Self::Drop => "drop",
         }
     }
 
@@ -47,15 +56,40 @@ impl Load {
     pub fn units(self, connections: usize) -> usize {
         match self {
             Self::Flood => connections * 10,
+            Self::Bulk => connections / 4,
+            Self::Drop => connections * 5,
             _ => connections,
         }
     }
 
-    /// What a rate of 1 is.
+    /// What it makes one of.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::Storm | Self::Flood | Self::Reset => "connections/s",
-            Self::Bulk => "MB/s",
+            Self::Storm | Self::Flood => "connection",
+            Self::Reset => "reset",
+            Self::Bulk => "10 KB",
+            Self::Drop => "drop",
+        }
+    }
+
+    /// The same of many.
+    pub fn units_name(self) -> &'static str {
+        match self {
+            Self::Storm | Self::Flood => "connections",
+            Self::Reset => "resets",
+            Self::Bulk => "blocks of 10 KB",
+            Self::Drop => "drops",
+        }
+    }
+
+    /// In words, for the heading.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Storm => "one after the other, each says one word",
+            Self::Flood => "from two pairs of threads per CPU",
+            Self::Reset => "one connection after the other",
+            Self::Bulk => "in one stream, 1 % of its segments lost",
+            Self::Drop => "of datagrams of 1000 bytes, for a full buffer",
         }
     }
 
@@ -65,7 +99,8 @@ impl Load {
             let rules = "table inet loss { chain in { type filter hook input priority 0; iif lo meta l4proto tcp meta length > 1000 numgen random mod 100 < 1 drop; }; }";
             command(&["nft", rules])?;
             // Segments of a real link, not of 64 KiB: otherwise a loss is rare and an acknowledgement rarer.
-            command(&["ip", "link", "set", "lo", "mtu", "1500"])?;
+            let one = ["mtu", "1500", "gso_max_segs", "1"];
+            command(&[&["ip", "link", "set", "lo"][..], &one].concat())?;
         }
         Ok(())
     }
@@ -73,7 +108,8 @@ impl Load {
     pub fn clean_up(self) -> Result<()> {
         if self == Self::Bulk {
             command(&["nft", "delete", "table", "inet", "loss"])?;
-            command(&["ip", "link", "set", "lo", "mtu", "65536"])?;
+            let many = ["mtu", "65536", "gso_max_segs", "65535"];
+            command(&[&["ip", "link", "set", "lo"][..], &many].concat())?;
         }
         Ok(())
     }
@@ -100,6 +136,7 @@ pub fn child(args: &[String]) -> Result<()> {
         Load::Flood => flood(connections)?,
         Load::Reset => connect(connections, true)?,
         Load::Bulk => stream(connections)?,
+        Load::Drop => drop_datagrams(connections)?,
     };
     println!("{rate}");
     Ok(())
@@ -122,6 +159,8 @@ fn connect(connections: usize, reset: bool) -> Result<f64> {
             let (mut accepted, _) = listener.accept()?;
             accepted.read_exact(&mut [0; 5])?;
             if reset {
+                // The client waits for it: otherwise the accept queue overflows, and a SYN is repeated after 1 s.
+                accepted.write_all(b"!")?;
                 // The client's RST ends the wait with an error, as it should.
                 let _ = accepted.read(&mut [0; 1]);
             }
@@ -133,6 +172,7 @@ fn connect(connections: usize, reset: bool) -> Result<f64> {
         let mut client = TcpStream::connect(server)?;
         client.write_all(b"hello")?;
         if reset {
+            client.read_exact(&mut [0; 1])?;
             reset_at_close(&client)?;
         } else {
             client.read_to_end(&mut vec![])?;
@@ -157,7 +197,6 @@ fn stream(connections: usize) -> Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut client = TcpStream::connect(listener.local_addr()?)?;
     let (mut accepted, _) = listener.accept()?;
-    let bytes = connections * 10_000;
     let serve = thread::spawn(move || std::io::copy(&mut accepted, &mut std::io::sink()));
     let chunk = [0; 10_000];
     let begun = Instant::now();
@@ -166,5 +205,17 @@ fn stream(connections: usize) -> Result<f64> {
     }
     drop(client);
     serve.join().expect("the server does not panic")?;
-    Ok(bytes as f64 / 1e6 / begun.elapsed().as_secs_f64())
+    Ok(connections as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// Datagrams that nobody reads; the first few hundred fill the buffer.
+fn drop_datagrams(datagrams: usize) -> Result<f64> {
+    let full = UdpSocket::bind("127.0.0.1:0")?;
+    let sender = UdpSocket::bind("127.0.0.1:0")?;
+    sender.connect(full.local_addr()?)?;
+    let begun = Instant::now();
+    for _ in 0..datagrams {
+        sender.send(&[0; 1000])?;
+    }
+    Ok(datagrams as f64 / begun.elapsed().as_secs_f64())
 }

@@ -1,63 +1,86 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the commands cost, against nothing, against an empty program on the same tracepoint, and against the peers that
-//! are installed. Everything is measured in one run, interleaved, and printed as medians and ratios; nothing is asserted.
+//! What the commands cost, against nothing, against empty programs on the same tracepoints, and against the peers that
+//! are installed. Everything is measured in one run, interleaved, and printed as medians and multiples, with the targets;
+//! nothing is asserted.
 //!
-//! `./bench.sh [--rounds N] [--connections N] [--load NAME] [--only NAME] [--start | --scale SOCKETS]`
+//! `./bench.sh [--rate | --start | --scale SOCKETS] [--rounds N] [--connections N] [--load NAME] [--only NAME]
+//! [--against DIR]`
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // its output is for people, in no pipeline
 
+mod catalog;
+mod fdinfo;
+mod kernel_time;
 mod load;
-mod programs;
+mod process;
+mod rate;
 mod report;
+mod rounds;
 mod scale;
 mod start;
 mod subject;
 
 use std::env;
 use std::fs;
-use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 use load::Load;
-use report::Sample;
-use subject::Subject;
+
+/// What is measured.
+enum Mode {
+    /// The kernel time of each load.
+    KernelTime,
+    /// The rate of each load, statistics off.
+    Rate,
+    /// What starting takes, and idling.
+    Start,
+    /// Up to so many open sockets.
+    Scale(usize),
+}
 
 /// What the command line asks for.
 pub struct Plan {
-    rounds: usize,
-    connections: usize,
+    mode: Mode,
+    /// Each mode has its own number.
+    rounds: Option<usize>,
+    connections: Option<usize>,
     loads: Vec<Load>,
     only: Option<String>,
-    /// Up to so many open sockets, instead of the loads.
-    scale: Option<usize>,
-    /// What starting takes, instead of the loads.
-    start: bool,
+    /// Another build's commands, to be measured beside ours.
+    against: Option<PathBuf>,
 }
 
 impl Plan {
     fn from_args(args: &[String]) -> Result<Self> {
         let mut plan = Self {
-            rounds: 5,
-            connections: 20_000,
-            loads: Load::ALL.to_vec(),
+            mode: Mode::KernelTime,
+            rounds: None,
+            connections: None,
+            loads: vec![Load::Storm, Load::Reset, Load::Bulk, Load::Drop],
             only: None,
-            scale: None,
-            start: false,
+            against: None,
         };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
             match arg.as_str() {
                 "--bench" => {}
-                "--start" => plan.start = true,
-                "--scale" => plan.scale = Some(value()?.parse()?),
-                "--rounds" => plan.rounds = value()?.parse()?,
-                "--connections" => plan.connections = value()?.parse()?,
+                "--rate" => plan.mode = Mode::Rate,
+                "--start" => plan.mode = Mode::Start,
+                "--scale" => plan.mode = Mode::Scale(value()?.parse()?),
+                "--rounds" => plan.rounds = Some(value()?.parse()?),
+                "--connections" => plan.connections = Some(value()?.parse()?),
                 "--load" => plan.loads = vec![Load::by_name(value()?)?],
                 "--only" => plan.only = Some(value()?.clone()),
+                "--against" => {
+                    let folder = value()?.into();
+                    ensure!(Path::new(&folder).is_dir(), "{folder:?} is no directory");
+                    plan.against = Some(fs::canonicalize::<PathBuf>(folder)?);
+                }
                 other => bail!("unknown argument {other}"),
             }
         }
@@ -65,7 +88,8 @@ impl Plan {
     }
 }
 
-/// A network of our own: no other traffic, and sysctls that may be set. And tracefs, which the peers need.
+/// A network of our own: no other traffic, and sysctls that may be set. And tracefs, which the peers need, where only
+/// this process and its children see it.
 fn own_network() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
         .context("the benchmark needs root")?;
@@ -73,83 +97,23 @@ fn own_network() -> Result<()> {
     if !Path::new("/sys/kernel/tracing/events").exists() {
         subject::command(&["mount", "-t", "tracefs", "none", "/sys/kernel/tracing"])?;
     }
+    // bpftrace 0.17 and bcc look for it here.
+    let debugfs = Path::new("/sys/kernel/debug");
+    if debugfs.exists() && !debugfs.join("tracing/events").exists() {
+        subject::command(&["mount", "-t", "debugfs", "none", "/sys/kernel/debug"])?;
+    }
     subject::command(&["ip", "link", "set", "lo", "up"])?;
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
-    fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1")?;
+    // The timers of TIME_WAIT would be the work of a later run.
+    fs::write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "0")?;
     Ok(())
 }
 
-fn measure(plan: &Plan, load: Load) -> Result<()> {
-    let subjects: Vec<_> = subject::all(load)
-        .into_iter()
-        .filter(|s| {
-            plan.only
-                .as_ref()
-                .is_none_or(|only| s.is_baseline() || s.name.contains(only))
-        })
-        .collect();
-    let (nothing, subjects) = subjects.split_first().context("no subject")?;
-    let mut untraced = vec![];
-    let mut samples: Vec<Vec<Sample>> = subjects.iter().map(|_| vec![]).collect();
-    load.prepare()?;
-    for round in 0..plan.rounds {
-        untraced.push(one(nothing, load, plan.connections)?.rate);
-        for (subject, samples) in subjects.iter().zip(&mut samples) {
-            progress(&format!(
-                "{} round {}: {}",
-                load.name(),
-                round + 1,
-                subject.name
-            ));
-            let sample = one(subject, load, plan.connections);
-            // The host's other work comes and goes: each subject is compared with its own neighbours.
-            let before = untraced.last().copied().unwrap_or(f64::NAN);
-            untraced.push(one(nothing, load, plan.connections)?.rate);
-            let after = untraced.last().copied().unwrap_or(f64::NAN);
-            match sample {
-                Ok(mut sample) => {
-                    sample.untraced = (before + after) / 2.0;
-                    samples.push(sample);
-                }
-                Err(error) if round == 0 => {
-                    progress("");
-                    eprintln!("{}: {error:#}", subject.name);
-                }
-                Err(_) => {}
-            }
-        }
-    }
-    progress("");
-    load.clean_up()?;
-    report::print(load, &untraced, subjects, &samples);
+/// Lets commands end by SIGINT, which a shell's background jobs ignore, and their children with them.
+fn heed_interrupts() -> Result<()> {
+    // SAFETY: the default action is no handler.
+    unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }?;
     Ok(())
-}
-
-/// One line on the terminal, written over the last one.
-fn progress(what: &str) {
-    if std::io::stderr().is_terminal() {
-        eprint!("\r{what:<60}{}", if what.is_empty() { "\r" } else { "" });
-    }
-}
-
-/// One subject under one load.
-fn one(subject: &Subject, load: Load, connections: usize) -> Result<Sample> {
-    let connections = load.units(connections);
-    let before = programs::ids();
-    let mut running = subject.start(&before)?;
-    let own = programs::since(&before);
-    let stats = programs::totals(&own);
-    let rate = load.run(connections)?;
-    let spent = programs::totals(&own).minus(stats);
-    let cost = running.stop()?;
-    Ok(Sample {
-        rate,
-        untraced: f64::NAN,
-        units: connections,
-        events: spent.events,
-        ns: spent.ns,
-        cost,
-    })
 }
 
 fn main() -> Result<()> {
@@ -160,14 +124,16 @@ fn main() -> Result<()> {
         _ => {}
     }
     let plan = Plan::from_args(&args)?;
+    // It tells of each program without source lines.
+    libbpf_rs::set_print(None);
+    heed_interrupts()?;
     own_network()?;
     report::host()?;
-    if plan.start {
-        return start::measure(plan.rounds, plan.only.as_deref());
+    let mut loads = plan.loads.iter();
+    match plan.mode {
+        Mode::KernelTime => loads.try_for_each(|&load| kernel_time::measure(&plan, load)),
+        Mode::Rate => loads.try_for_each(|&load| rate::measure(&plan, load)),
+        Mode::Start => start::measure(&plan),
+        Mode::Scale(most) => scale::measure(&plan, most),
     }
-    let _stats = programs::enable_stats()?;
-    if let Some(most) = plan.scale {
-        return scale::measure(most, plan.connections);
-    }
-    plan.loads.iter().try_for_each(|&load| measure(&plan, load))
 }

@@ -1,95 +1,110 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Medians and ratios, as a Markdown table.
+//! What every table shares: the host, medians and quartiles, numbers, whether a target is met.
 
+use std::fmt::Display;
 use std::fs;
+use std::io::IsTerminal;
 
 use anyhow::Result;
 use nix::sys::utsname::uname;
 
-use crate::load::Load;
-use crate::subject::{Cost, Subject};
+/// The middle of some values, and of its halves.
+#[derive(Clone, Copy)]
+pub struct Spread {
+    pub lower: f64,
+    pub median: f64,
+    pub upper: f64,
+}
 
-/// One subject in one round.
-pub struct Sample {
-    pub rate: f64,
-    /// The rate with nothing attached, right before and after.
-    pub untraced: f64,
-    /// Connections made, or blocks of 10 KB sent.
-    pub units: usize,
-    pub events: u64,
-    pub ns: u64,
-    pub cost: Cost,
+impl Spread {
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut values: Vec<_> = values.into_iter().filter(|v| v.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        let [lower, median, upper] = [0.25, 0.5, 0.75].map(|part| {
+            let at = (values.len().max(1) - 1) as f64 * part;
+            let value = |at: f64| values.get(at as usize).copied().unwrap_or(f64::NAN);
+            let (below, above) = (value(at.floor()), value(at.ceil()));
+            below + (above - below) * at.fract()
+        });
+        Self {
+            lower,
+            median,
+            upper,
+        }
+    }
+
+    /// Lower and upper quartile, with so many decimals.
+    pub fn quartiles(self, decimals: usize) -> String {
+        match self.median.is_nan() {
+            true => String::new(),
+            false => format!("{:.decimals$} to {:.decimals$}", self.lower, self.upper),
+        }
+    }
+}
+
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    Spread::of(values).median
+}
+
+/// Empty if there is none.
+pub fn number(value: f64, decimals: usize) -> String {
+    match value.is_finite() {
+        true => format!("{value:.decimals$}"),
+        false => String::new(),
+    }
+}
+
+/// Whether a cost is within its target.
+pub fn at_most(value: f64, target: Option<f64>) -> String {
+    verdict("at most", target, |target| value <= target)
+}
+
+/// Whether a rate reaches its target.
+pub fn at_least(value: f64, target: Option<f64>) -> String {
+    verdict("at least", target, |target| value >= target)
+}
+
+fn verdict(bound: &str, target: Option<f64>, met: impl Fn(f64) -> bool) -> String {
+    let say = |target| {
+        let word = if met(target) { "met" } else { "**missed**" };
+        format!("{bound} {target}: {word}")
+    };
+    target.map(say).unwrap_or_default()
+}
+
+/// A heading, and the head of a table.
+pub fn head(title: &str, columns: &[&str]) {
+    println!("### {title}\n");
+    row(columns);
+    row(&vec!["---"; columns.len()]);
+}
+
+pub fn row<T: Display>(cells: &[T]) {
+    let cells: Vec<_> = cells.iter().map(ToString::to_string).collect();
+    println!("| {} |", cells.join(" | "));
+}
+
+/// One line on the terminal, written over the last one.
+pub fn progress(what: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r{what:<70}{}", if what.is_empty() { "\r" } else { "" });
+    }
 }
 
 /// What the numbers were measured on.
 pub fn host() -> Result<()> {
     let cpu = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
-    let cpus = std::thread::available_parallelism()?;
-    let release = uname()?.release().to_string_lossy().into_owned();
     let model = model
         .unwrap_or_default()
         .trim_start_matches([' ', '\t', ':']);
+    let cpus = std::thread::available_parallelism()?;
+    let release = uname()?.release().to_string_lossy().into_owned();
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or_default();
     println!(
-        "Linux {release}, {cpus} CPUs ({model}), {}\n",
-        chrono::Utc::now().format("%Y-%m-%d")
+        "Linux {release}, {cpus} CPUs ({model}), {}, load average before: {load}\n",
+        chrono::Utc::now().format("%Y-%m-%d %H:%M UTC")
     );
     Ok(())
-}
-
-pub fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// The table of one load.
-pub fn print(load: Load, untraced: &[f64], subjects: &[Subject], samples: &[Vec<Sample>]) {
-    println!("## {} ({})\n", load.name(), load.unit());
-    println!(
-        "| subject | rate | of untraced | ns per event | net of empty | kernel ns per connection or 10 KB | reader ns per row | rows | most lost | ready ms | peak KB | binary KB |"
-    );
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
-    let empty = " |".repeat(11);
-    let rate = median(untraced.iter().copied());
-    println!("| nothing attached | {}{empty}", number(rate));
-    let per_event =
-        |samples: &[Sample]| median(samples.iter().map(|s| s.ns as f64 / s.events as f64));
-    let floor = samples.first().map_or(f64::NAN, |s| per_event(s));
-    for (subject, samples) in subjects.iter().zip(samples) {
-        if samples.is_empty() {
-            println!("| {} | does not run here{empty}", subject.name);
-            continue;
-        }
-        let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value));
-        let event = per_event(samples);
-        let cells = [
-            number(of(|s| s.rate)),
-            format!("{:.0} %", of(|s| s.rate / s.untraced) * 100.0),
-            number(event),
-            number(event - floor),
-            number(of(|s| s.ns as f64 / s.units as f64)),
-            number(of(|s| s.cost.reader_ns as f64 / s.cost.rows as f64)),
-            number(of(|s| s.cost.rows as f64)),
-            samples
-                .iter()
-                .map(|s| s.cost.lost)
-                .max()
-                .unwrap_or(0)
-                .to_string(),
-            number(of(|s| s.cost.startup_ms)),
-            number(of(|s| s.cost.rss_kb as f64)),
-            number(of(|s| s.cost.binary_kb as f64)),
-        ];
-        println!("| {} | {} |", subject.name, cells.join(" | "));
-    }
-    println!();
-}
-
-pub fn number(value: f64) -> String {
-    match value {
-        v if !v.is_finite() || v == 0.0 => String::new(),
-        v if v.abs() < 10.0 => format!("{v:.1}"),
-        v => format!("{v:.0}"),
-    }
 }

@@ -10,9 +10,11 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::Plan;
+use crate::fdinfo::enable_stats;
 use crate::load::Load;
-use crate::subject::Subject;
-use crate::{one, programs, progress};
+use crate::report::{head, median, number, progress, row};
+use crate::subject::{Sample, Subject};
 
 /// Sockets, or files, that one process holds: an unprivileged one may have that many on most hosts.
 const PER_PROCESS: usize = 10_000;
@@ -82,36 +84,100 @@ fn slab() -> Result<u64> {
 }
 
 /// Prints the curves: `most` is their last point.
-pub fn measure(most: usize, connections: usize) -> Result<()> {
-    println!("## open sockets\n");
-    println!(
-        "| open sockets | ready ms | ready ms with --no-seed | ns per event | ns of an empty program | times the empty program |"
+pub fn measure(plan: &Plan, most: usize) -> Result<()> {
+    let tool = plan.only.as_deref().unwrap_or("tcplife");
+    let connections = plan.connections.unwrap_or(20_000);
+    let rounds = plan.rounds.unwrap_or(3);
+    let earlier = plan.against.as_deref();
+    let subject = |line: &str| {
+        let earlier = earlier.map(|folder| Subject::earlier(line, folder));
+        [Subject::own(line)].into_iter().chain(earlier)
+    };
+    let (scanning, not): (Vec<_>, Vec<_>) = (
+        subject(tool).collect(),
+        subject(&format!("{tool} --no-scan")).collect(),
     );
-    println!("| --- | --- | --- | --- | --- | --- |");
+    head(
+        &format!("Open sockets: {rounds} rounds of {connections} connections beside them"),
+        &[
+            "command",
+            "open sockets",
+            "ready ms",
+            "with --no-scan",
+            "ns per connection",
+            "of the empty program",
+            "maps KB",
+            "peak RSS KB",
+        ],
+    );
+    let stats = enable_stats()?;
     curve("sockets", most, |sockets| {
-        let floor = one(&Subject::floor(), Load::Storm, connections)?;
-        let seeded = one(&Subject::own("tcplife"), Load::Storm, connections)?;
-        let unseeded = one(&Subject::own("tcplife --no-seed"), Load::Storm, 100)?;
-        let [ns, floor] = [&seeded, &floor].map(|s| s.ns as f64 / s.events as f64);
-        println!(
-            "| {sockets} | {:.0} | {:.0} | {ns:.0} | {floor:.0} | {:.2} |",
-            seeded.cost.startup_ms,
-            unseeded.cost.startup_ms,
-            ns / floor
-        );
-        Ok(())
+        point(sockets, rounds, connections, &scanning, &not)
     })?;
-    println!("\n## open files that are no sockets\n");
-    println!("| open files | ready ms | ready ms with --no-seed |");
-    println!("| --- | --- | --- |");
+    drop(stats);
+    println!();
+    head(
+        "Open files that are no sockets",
+        &["command", "open files", "ready ms", "with --no-scan"],
+    );
     curve("files", most, |files| {
-        let seeded = one(&Subject::own("tcplife"), Load::Storm, 100)?;
-        let unseeded = one(&Subject::own("tcplife --no-seed"), Load::Storm, 100)?;
-        let (seeded, unseeded) = (seeded.cost.startup_ms, unseeded.cost.startup_ms);
-        println!("| {files} | {seeded:.0} | {unseeded:.0} |");
+        for (scanning, not) in scanning.iter().zip(&not) {
+            let [ready, without] = [ready(scanning, rounds)?, ready(not, rounds)?];
+            let cells = [
+                scanning.name.clone(),
+                files.to_string(),
+                number(ready, 0),
+                number(without, 0),
+            ];
+            row(&cells);
+        }
         Ok(())
     })?;
-    memory(most.clamp(PER_PROCESS, 100_000))
+    memory(&scanning, most.clamp(PER_PROCESS, 100_000))
+}
+
+/// Median ms until it is ready.
+fn ready(subject: &Subject, rounds: usize) -> Result<f64> {
+    let once = || Ok(subject.sample(Load::Storm, 10)?.cost.ready_ms);
+    let all: Result<Vec<_>> = (0..rounds).map(|_| once()).collect();
+    Ok(median(all?))
+}
+
+/// One number of sockets: a row per command.
+fn point(
+    sockets: usize,
+    rounds: usize,
+    connections: usize,
+    scanning: &[Subject],
+    not: &[Subject],
+) -> Result<()> {
+    let empty = Subject::set_state();
+    let mut samples: Vec<Vec<(Sample, f64)>> = scanning.iter().map(|_| vec![]).collect();
+    let per_connection = |s: &Sample| s.spent.ns as f64 / s.units as f64;
+    for round in 1..=rounds {
+        for (subject, samples) in scanning.iter().zip(&mut samples) {
+            progress(&format!("{sockets} sockets, {round}/{rounds}"));
+            let least = per_connection(&empty.sample(Load::Storm, connections)?);
+            let sample = subject.sample(Load::Storm, connections)?;
+            let multiple = per_connection(&sample) / least;
+            samples.push((sample, multiple));
+        }
+    }
+    progress("");
+    for ((subject, not), samples) in scanning.iter().zip(not).zip(&samples) {
+        let of = |value: fn(&Sample) -> f64| median(samples.iter().map(|(s, _)| value(s)));
+        row(&[
+            subject.name.clone(),
+            sockets.to_string(),
+            number(of(|s| s.cost.ready_ms), 0),
+            number(ready(not, rounds)?, 0),
+            number(of(|s| s.spent.ns as f64 / s.units as f64), 0),
+            number(median(samples.iter().map(|(_, multiple)| *multiple)), 2),
+            number(of(|s| s.cost.map_kb as f64), 0),
+            number(of(|s| s.cost.rss_kb as f64), 0),
+        ]);
+    }
+    Ok(())
 }
 
 fn curve(what: &str, most: usize, mut point: impl FnMut(usize) -> Result<()>) -> Result<()> {
@@ -129,27 +195,27 @@ fn curve(what: &str, most: usize, mut point: impl FnMut(usize) -> Result<()>) ->
     Ok(())
 }
 
-/// The kernel's memory per socket, with a command that follows sockets and without.
-fn memory(sockets: usize) -> Result<()> {
-    let per_socket = |subject: Option<Subject>| -> Result<f64> {
-        let mut running = subject.map(|s| s.start(&programs::ids())).transpose()?;
+/// The kernel's memory per socket that is opened under a command, beside the socket itself.
+fn memory(subjects: &[Subject], sockets: usize) -> Result<()> {
+    let per_socket = |subject: &Subject| -> Result<f64> {
+        let mut running = subject.start()?;
         let before = slab()?;
         let holders =
             (0..sockets / PER_PROCESS).map(|serial| Holder::new("sockets", PER_PROCESS, serial));
         let holders = holders.collect::<Result<Vec<_>>>()?;
         let more = slab()?.saturating_sub(before) as f64 / sockets as f64;
         drop(holders);
-        running.as_mut().map(|r| r.stop()).transpose()?;
+        running.stop()?;
         Ok(more)
     };
-    println!("\n## kernel memory per socket\n");
-    println!("| subject | bytes per open socket |");
-    println!("| --- | --- |");
-    let bare = per_socket(None)?;
-    println!("| nothing attached | {bare:.0} |");
-    for tool in ["tcplife", "tcpstates", "tcpconnect", "tcpinfo"] {
-        let more = per_socket(Some(Subject::own(tool)))? - bare;
-        println!("| {tool} | {more:+.0} |");
+    println!();
+    head(
+        "Kernel memory of a socket, opened under a command (memory of the whole host)",
+        &["command", "bytes per socket"],
+    );
+    for subject in [&Subject::nothing()].into_iter().chain(subjects) {
+        row(&[subject.name.clone(), number(per_socket(subject)?, 0)]);
     }
+    println!();
     Ok(())
 }

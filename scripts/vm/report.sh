@@ -23,8 +23,8 @@ title() {
 # few NAME: why only some of the tests run there; fails if all do.
 few() {
 	case $(way_of "$1") in
-	nobtf) echo "all but the tests named \`records\`, which are those of what the commands know then" ;;
-	confidentiality) echo "all but \`records::lockdown\`: every command refuses to run, in one sentence" ;;
+	nobtf) echo "all but the \`records\` tests, which are made for it" ;;
+	confidentiality) echo "all but \`fallback::lockdown\`: every command refuses to run, with one message" ;;
 	*) return 1 ;;
 	esac
 }
@@ -47,7 +47,7 @@ verdict() {
 
 # tests_of FILE: the outcomes, one a line: command, ok or FAILED or ignored, test, reason.
 tests_of() {
-	sed -n 's/^test \(records::[a-z]*\|[a-z]*\)::\([^ ]*\) *\.\.\. \([a-zA-Z]*\)\( (\(.*\))\)\{0,1\}$/\1 \3 \2 \5/p' "$1"
+	sed -n 's/^test \(fallback::[a-z_]*\|[a-z_]*\)::\([^ ]*\) *\.\.\. \([a-zA-Z]*\)\( (\(.*\))\)\{0,1\}$/\1 \3 \2 \5/p' "$1"
 }
 
 # blank_of FILE: the columns that had a value in no row: command and key.
@@ -101,11 +101,14 @@ page() {
 	cat <<-'TEXT'
 		# Kernels
 
-		Every command's live tests (real traffic, rows compared with what the test knows and the kernel counts) were run on
-		these kernels, Debian's signed cloud images, in emulated machines. This page is written by `./kernels.sh --write`,
-		not by hand; `./kernels.sh` alone repeats the run. Cells: tests passed of tests run. `records::` are the tests of what
-		a command knows without BTF or without a ring buffer, run on the same traffic as the command with both; `records::btf`
-		those of sockets read by the types of a file (`--btf`), and by the kernel's own where it has no ring buffer.
+		Results of the live tests on Debian's signed cloud kernels, in emulated machines. The tests make
+		real traffic, and compare rows with what they sent and with the kernel's counters. A cell shows how
+		many tests passed of those that ran. `./kernels.sh` repeats the run, and `./kernels.sh --write`
+		writes this page; do not edit it by hand.
+
+		`fallback::` tests compare a command that runs without BTF or without a ring buffer with the same
+		command that has both, on the same traffic. `fallback::btf` tests read sockets with the types of a
+		file (`--btf`), and with the kernel's own types where it has no ring buffer.
 
 	TEXT
 	row command release "$@"
@@ -113,7 +116,7 @@ page() {
 	for command in $(for name in "$@"; do tests_of "$out/$name/tests"; done | awk '$2 != "ignored" { print $1 }' | sort -u); do
 		row "$command" count "$@"
 	done
-	row "*what is remembered of a socket lies in*" state "$@"
+	row "*where the state of a socket is kept*" state "$@"
 
 	printf '\n## Tests that a kernel cannot run\n\n'
 	for name in "$@"; do
@@ -127,7 +130,7 @@ page() {
 	for name in "$@"; do
 		case $(way_of "$name") in
 		nobtf)
-			echo "- $(title "$out/$name" "$name"): what no record has ([architecture](architecture.md#without-type-information))."
+			echo "- $(title "$out/$name" "$name"): fields that no record has ([architecture](architecture.md#without-type-information))."
 			continue
 			;;
 		confidentiality) continue ;;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* sockbuf: one record per packet or allocation that a socket buffer or a memory limit refused. Any protocol. */
-#include "kernel.h"
+#include "kernel/kernel.h"
 
 struct asked {
-	bool asked; /* a record without an owner has gone out: say the owner when it is found */
+	bool asked; /* a record without an owner was sent: send the owner when found */
 	__u8 pad[3];
 };
 
@@ -12,14 +12,12 @@ struct asked {
 
 /* head.event, and an index into EVENTS of sockbuf.rs: the tracepoints. */
 enum event_kind { RCVQUEUE_FULL, EXCEED_BUF_LIMIT, UDP_FAIL_QUEUE };
-
-/* What refused it: an index into CAUSES of sockbuf.rs. */
-enum cause { CAUSE_RCVBUF, CAUSE_MEM_MAX, CAUSE_PRESSURE, CAUSE_MEMCG };
+EXPORT_ENUM(event_kind);
 
 struct overflow {
 	struct head head;
-	__u64 key;	  /* joins it with the answer about its owner */
-	__s64 allocated; /* pages of the protocol on the whole host; -1: not what it is about */
+	__u64 key;	  /* joins it with the record of its owner */
+	__s64 allocated; /* memory of the protocol on the whole host, in pages << shift */
 	__s64 mem[3];	 /* tcp_mem, udp_mem, ...: pages */
 	__u32 rmem_alloc;
 	__u32 rcvbuf;
@@ -32,17 +30,17 @@ struct overflow {
 	__u16 family;
 	__u16 sock_type;
 	__u16 protocol;
-	__u8 cause;
+	__u8 pressure; /* the protocol is under memory pressure */
+	__u8 shift;
 	__u8 sending;
 	__u8 rcvbuf_locked; /* SO_RCVBUF was set */
-	__u8 undecided;	    /* --pid or --comm cannot tell before the owner is looked up */
-	__u8 bare;	    /* made of a tracepoint's record, on a kernel without type information */
+	__u8 filter_deferred;	    /* --pid or --comm cannot be applied before the owner is looked up */
 	__u8 pad[5];
 	__u8 proto_name[32];
 };
 EXPORT_TYPE(overflow);
 
-/* Whether userspace looks up owners: it cannot with --no-seed. */
+/* Whether userspace looks up owners: it cannot with --no-scan. */
 const volatile bool lookup = false;
 const volatile __u32 page_shift = 12;
 
@@ -59,24 +57,24 @@ static __always_inline void any_flow_of(struct flow *flow, struct sock *sk)
 		flow->lport = flow->rport = 0;
 }
 
-/* A filter on addresses or ports is a filter for sockets that have them. */
-static __always_inline bool any_flow_wanted(const struct flow *flow)
+/* Filters on addresses or ports match only sockets that have them. */
+static __always_inline bool any_flow_matches(const struct flow *flow)
 {
 	if (config.set.flow && !flow->family)
 		return false;
-	return flow_wanted(flow);
+	return flow_matches(flow);
 }
 
 /*
- * TCP charges memory under the socket's lock, so its owner may be seen acting. UDP and the others, MPTCP's connections
- * too, receive in softirq without it, whoever holds it: there only what was seen before counts, or a look at the files
- * of every process.
+ * TCP charges memory under the socket's lock, so the current process may be the owner. UDP and the other protocols,
+ * including MPTCP connections, receive in softirq without the lock: there only the recorded owner or a scan of all
+ * files counts.
  */
 static __always_inline struct sock_state *state_of(struct sock *sk)
 {
 	struct sock_state *s = state_make(sk);
 	if (s && protocol_of(sk) == IPPROTO_TCP)
-		owner_note(s, sk);
+		owner_learn(s, sk);
 	return s;
 }
 
@@ -85,7 +83,6 @@ static __always_inline struct sock_state *state_of(struct sock *sk)
 static __always_inline void overflow_fill(struct overflow *e, struct sock *sk)
 {
 	__builtin_memset(&e->key, 0, sizeof(*e) - sizeof(e->head));
-	e->allocated = -1;
 	e->rmem_alloc = sk->sk_backlog.rmem_alloc.counter;
 	e->rcvbuf = sk->sk_rcvbuf;
 	e->wmem_queued = sk->sk_wmem_queued;
@@ -105,8 +102,8 @@ static __always_inline struct overflow *overflow_begin(struct sock *sk, __u32 ev
 	struct flow flow;
 
 	any_flow_of(&flow, sk);
-	if (!any_flow_wanted(&flow) || !sock_wanted(sk)) {
-		turn_away();
+	if (!any_flow_matches(&flow) || !sock_matches(sk)) {
+		count_filtered();
 		return NULL;
 	}
 	struct sock_state *s = state_of(sk);
@@ -115,9 +112,9 @@ static __always_inline struct overflow *overflow_begin(struct sock *sk, __u32 ev
 	struct owner owner;
 	owner_find(&owner, s, sk);
 	bool unknown = owner.source == PID_UNKNOWN;
-	bool wanted = owner_wanted(&owner);
-	if (!wanted && !(unknown && lookup)) {
-		turn_away();
+	bool matches_owner = owner_matches(&owner);
+	if (!matches_owner && !(unknown && lookup)) {
+		count_filtered();
 		return NULL;
 	}
 	struct overflow *e = event_reserve(sizeof(*e));
@@ -126,7 +123,7 @@ static __always_inline struct overflow *overflow_begin(struct sock *sk, __u32 ev
 	head_fill(&e->head, sk, &flow, &owner, event);
 	overflow_fill(e, sk);
 	e->key = key_of(sk);
-	e->undecided = !wanted;
+	e->filter_deferred = !matches_owner;
 	if (unknown)
 		s->tool.asked = true;
 	return e;
@@ -148,8 +145,8 @@ int BPF_PROG(rcvqueue_full, struct sock *sk, struct sk_buff *skb)
 }
 
 /*
- * __udp_queue_rcv_skb() in net/ipv4/udp.c and its IPv6 twin. -ENOMEM: the socket's buffer is full. Otherwise
- * (-ENOBUFS) the memory of all sockets is, and sock_exceed_buf_limit has told so already.
+ * __udp_queue_rcv_skb() in net/ipv4/udp.c and its IPv6 twin. -ENOMEM: the socket's buffer is full. -ENOBUFS: the memory
+ * of all sockets is exhausted, which sock_exceed_buf_limit has reported already.
  */
 SEC("tp_btf/udp_fail_queue_rcv_skb")
 int BPF_PROG(udp_fail, int rc, struct sock *sk)
@@ -162,18 +159,18 @@ int BPF_PROG(udp_fail, int rc, struct sock *sk)
 	return 0;
 }
 
-/* Why __sk_mem_raise_allocated() refused, from what it compares (net/core/sock.c). */
-static __always_inline __u8 cause_of(struct proto *prot, __s64 allocated, const __s64 *mem)
+/*
+ * Whether the protocol is under memory pressure. UDP has no such flag: above the pressure limit it grants only the
+ * minimum.
+ */
+static __always_inline bool is_under_pressure(struct proto *prot)
 {
-	__u32 shift = memory_shift(page_shift);
 	unsigned long *flag = prot->memory_pressure;
-	unsigned long pressure = 1; /* UDP has no such flag: between the limits it only grants the minimum */
+	unsigned long pressure = 1;
 
-	if (allocated > mem[2] << shift)
-		return CAUSE_MEM_MAX;
 	if (flag)
 		bpf_probe_read_kernel(&pressure, sizeof(pressure), flag);
-	return allocated > mem[0] << shift && pressure ? CAUSE_PRESSURE : CAUSE_MEMCG;
+	return pressure;
 }
 
 /* sk_get_rmem0(), sk_get_wmem0() of include/net/sock.h */
@@ -197,9 +194,10 @@ int BPF_PROG(exceed_buf_limit, struct sock *sk, struct proto *prot, long allocat
 	if (!e)
 		return 0;
 	e->sending = kind == SK_MEM_SEND;
-	e->allocated = allocated >> memory_shift(page_shift);
+	e->allocated = allocated;
+	e->shift = memory_shift(page_shift);
 	bpf_probe_read_kernel(e->mem, sizeof(e->mem), prot->sysctl_mem);
-	e->cause = cause_of(prot, allocated, e->mem);
+	e->pressure = is_under_pressure(prot);
 	e->minimum = minimum_of(sk, prot, e->sending);
 	event_submit(e, sizeof(*e));
 	return 0;
@@ -220,13 +218,15 @@ static __always_inline void answer(struct seq_file *seq, struct sock *sk, struct
 
 	if (!s->tool.asked)
 		return;
-	s->tool.asked = false;
 	head.cookie = key_of(sk); /* that of struct overflow */
+	head.boot_ns = bpf_ktime_get_boot_ns(); /* answers the records before it, also those that are not read yet */
 	owner_find(&head.owner, s, sk);
-	head.event = owner_wanted(&head.owner);
-	bpf_seq_write(seq, &head, sizeof(head));
+	head.event = owner_matches(&head.owner);
+	/* What finds no room is discarded, and the socket is visited again (kernel/bpf/bpf_iter.c: bpf_seq_read). */
+	if (!bpf_seq_write(seq, &head, sizeof(head)))
+		s->tool.asked = false;
 }
 
 #define SOCK_OWNED(sk) may_overflow(sk)
-#define SOCK_SEED(sk, tp, s) answer(ctx->meta->seq, sk, s)
-#include "owner.bpf.h"
+#define SOCK_SCAN(sk, tp, s) answer(ctx->meta->seq, sk, s)
+#include "owner/owner.bpf.h"

@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* tcpaccept: one record per passive open; or, instead of records, numbers per listener. */
-#include "kernel.h"
+#include "kernel/kernel.h"
 
-/* Of a listener: itself. A child inherits it with the storage that it is cloned with, and so knows its listener. */
+/* A listener's reference to itself. A child gets it with the cloned storage, and so knows its listener. */
 struct listener {
-	__u64 addr; /* of struct sock: only to be read from, and only if what is there proves to be the listener */
+	__u64 addr; /* of struct sock: read only, and only if the cookie confirms that it is still the listener */
 	__u64 cookie;
-	__u8 child; /* this is a child, whose handshake is under way */
+	__u8 child; /* a child in its handshake */
 	__u8 pad[7];
 };
 
 #define TOOL_STATE struct listener
 #include "tcp.bpf.h"
-#include "nested.bpf.h"
+#include "owner/nested.bpf.h"
+#include "listener.bpf.h"
 
 struct accept {
 	struct head head;
@@ -26,7 +27,7 @@ EXPORT_TYPE(accept);
 
 /* ---------------------------------------------------------------- numbers per listener */
 
-/* A listener that began before the trace may have no cookie here: its port tells it apart well enough. */
+/* A listener from before the trace may have no cookie; then its port must suffice. */
 struct listener_key {
 	__u64 cookie;
 	__u32 netns;
@@ -44,7 +45,7 @@ struct listener_stats {
 };
 EXPORT_TYPE(listener_stats);
 
-/* One entry until userspace asks for more: a table that is not used takes no memory. */
+/* One entry until user space sets the size: an unused table takes no memory. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -53,7 +54,7 @@ struct {
 	__type(value, struct listener_stats);
 } listeners SEC(".maps");
 
-/* Whose and where it is, as of its first open: put here whole, before there are numbers. */
+/* Owner and address at the first open, written before any numbers. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -63,6 +64,7 @@ struct {
 } listener_heads SEC(".maps");
 
 const volatile bool summarise = false;
+const volatile bool every_listener = false; /* count all opens, and show all listeners that match */
 
 /* The number of the interval, which the reader counts up. */
 struct interval {
@@ -77,10 +79,9 @@ static const struct listener_stats stats_empty = {};
 
 /* ---------------------------------------------------------------- the listener of a child */
 
-static __always_inline bool is_listener(struct sock *sk, __u64 cookie)
+static __always_inline bool is_listener(__u64 address, __u64 cookie)
 {
-	return BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN &&
-	       (__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) == cookie;
+	return state_at(address) == TCP_LISTEN && cookie_at(address) == cookie;
 }
 
 struct queue {
@@ -88,26 +89,27 @@ struct queue {
 };
 
 /*
- * The listener may have gone, and its memory be another socket's: cookies are never used twice, so it is believed only
- * if the cookie is its own before the reading and after it.
+ * The listener may have been freed and its memory reused. Cookies are never reused, so values are used only if the
+ * cookie matches before and after the read.
  */
 static __always_inline bool queue_read(struct listener *listener, struct queue *queue)
 {
-	struct sock *sk = (void *)listener->addr;
+	__u64 address = listener->addr;
 
 	queue->len = queue->max = ~0U;
-	if (!listener->cookie || !is_listener(sk, listener->cookie))
+	if (!listener->cookie || !is_listener(address, listener->cookie))
 		return false;
-	__u32 len = BPF_CORE_READ(sk, sk_ack_backlog);
-	__u32 max = BPF_CORE_READ(sk, sk_max_ack_backlog);
-	if (!is_listener(sk, listener->cookie))
+	__u32 len = READ_AT(address, sock, sk_ack_backlog);
+	__u32 max = READ_AT(address, sock, sk_max_ack_backlog);
+	barrier();
+	if (!is_listener(address, listener->cookie))
 		return false;
 	queue->len = len;
 	queue->max = max;
 	return true;
 }
 
-/* The address that the listener is bound to, where it can be read; else the one that the child was reached at. */
+/* The address the listener is bound to, if it can be read; otherwise the child's local address. */
 static __always_inline void listener_flow(struct flow *flow, const struct flow *child, struct listener *listener,
 					  bool known)
 {
@@ -151,7 +153,7 @@ static __always_inline void listener_count(struct sock *sk, const struct flow *c
 		stats = bpf_map_lookup_elem(&listeners, &key);
 	}
 	if (!stats) {
-		__sync_fetch_and_add(&counters.uncounted, 1);
+		loss_count(&counters.uncounted, 1);
 		return;
 	}
 	__sync_fetch_and_add(&stats->accepts, 1);
@@ -161,7 +163,7 @@ static __always_inline void listener_count(struct sock *sk, const struct flow *c
 	__u64 high = epoch << 32 | queue.len;
 	__u32 cpu = bpf_get_smp_processor_id() & (QUEUES - 1);
 	__u64 slot = (epoch & 1) * QUEUES + cpu;
-	barrier_var(slot); /* or the compiler builds it from parts whose sum older verifiers cannot bound */
+	barrier_var(slot); /* or the compiler splits it into parts whose sum older verifiers cannot bound */
 	__u64 *mine = &stats->high[slot & (2 * QUEUES - 1)];
 	if (high > *mine)
 		*mine = high;
@@ -171,12 +173,17 @@ static __always_inline void listener_count(struct sock *sk, const struct flow *c
 static __always_inline void passive_open(struct sock *sk, struct sock_state *s, int state)
 {
 	struct tcp_sock *tp = tcp_of(sk);
+	struct owner owner = {};
 	struct queue queue;
-	struct owner owner;
 	struct flow flow;
 
 	flow_of(&flow, sk, tp);
-	if (!event_wanted(sk, &flow, s, &owner))
+	if (every_listener) {
+		/* The filters are for listeners, whose owners are found when they are shown. */
+		listener_count(sk, &flow, s, &owner);
+		return;
+	}
+	if (!passes_filters(sk, &flow, s, &owner))
 		return;
 	if (summarise) {
 		listener_count(sk, &flow, s, &owner);
@@ -208,13 +215,19 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
 	struct sock_state *s;
 
-	if (old == new || !protocol_wanted(sk))
+	if (old == new || (new != TCP_LISTEN && old != TCP_LISTEN && old != TCP_SYN_RECV) || !protocol_matches(sk))
 		return;
+	/* Of all listeners, the filters are for listeners: those say which opens count. */
+	if (!every_listener && never_matches(sk, new)) {
+		if (old == TCP_SYN_RECV)
+			count_filtered();
+		return;
+	}
 	if (new == TCP_LISTEN || (old == TCP_LISTEN && new == TCP_SYN_RECV)) {
 		s = state_make(sk);
-		if (!s || change_taken(s, old, new))
+		if (!s || !claim_change(s, old, new))
 			return;
-		owner_follow(s, sk, old, new);
+		owner_on_state_change(s, sk, old, new);
 		if (new == TCP_LISTEN)
 			listener_note(&s->tool, sk, (__u64)sk);
 		else
@@ -224,10 +237,11 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 		if (!s || !s->tool.child)
 			return;
 		s->tool.child = 0;
-		owner_follow(s, sk, old, new);
+		owner_on_state_change(s, sk, old, new);
 		passive_open(sk, s, new);
+		state_done(s);
 	} else if (old == TCP_LISTEN) {
-		change_pass(sk, old, new);
+		mark_change(sk, old, new);
 	}
 }
 
@@ -236,33 +250,71 @@ SET_STATE_PROGRAMS(set_state, on_set_state)
 /* ---------------------------------------------------------------- listeners that are there already */
 
 #define OWN_SET_STATE
-#define SOCK_OWNED(sk) (protocol_wanted(sk) && is_inet(sk) && (sk)->__sk_common.skc_state == TCP_LISTEN)
-#define SOCK_SEED(sk, tp, s)                                                                                               \
+#define SOCK_OWNED(sk) (protocol_matches(sk) && is_inet(sk) && (sk)->__sk_common.skc_state == TCP_LISTEN)
+#define SOCK_SCAN(sk, tp, s)                                                                                               \
 	do {                                                                                                           \
-		if (!s->tool.cookie)                                                                                   \
+		if (!s->tool.addr) /* a cookie that came later would be another key */                                 \
 			listener_note(&s->tool, sk, address);                                                    \
 	} while (0)
-#include "owner.bpf.h"
+#include "owner/owner.bpf.h"
 
-/* ---------------------------------------------------------------- whose the listeners are when they are shown */
+/* ---------------------------------------------------------------- listeners as they are now */
 
-/* Of the head, only the owner. */
+/* The event of the head: the listener itself matches the filters. */
 struct listener_now {
 	struct head head;
 	struct listener_key key;
+	__u64 address; /* distinguishes listeners without a cookie */
+	struct queues queues;
 };
 EXPORT_TYPE(listener_now);
+SEEN_RECORD(listener_now)
 
 static __always_inline void show_listener(struct seq_file *seq, struct sock *sk, struct tcp_sock *tp,
 					  struct sock_state *s)
 {
-	struct listener_now now = {.key = {.cookie = s->tool.cookie}};
+	struct owner owner;
+	struct flow flow;
 
-	if (sk->__sk_common.skc_state != TCP_LISTEN)
+	/* An MPTCP listener's queue is that of its TCP listener. */
+	if (!tp || sk->__sk_common.skc_state != TCP_LISTEN)
 		return;
-	now.key.netns = netns_of(sk);
-	now.key.lport = sk->__sk_common.skc_num;
-	owner_now(&now.head.owner, s, sk, tp);
-	bpf_seq_write(seq, &now, sizeof(now));
+	flow_of(&flow, sk, tp);
+	owner_now(&owner, s, sk, tp);
+	bool matching = matches(sk, &flow, &owner);
+	if (every_listener && !matching)
+		return;
+	struct listener_now *now = listener_now_seen();
+	if (!now)
+		return;
+	__builtin_memset(&now->key, 0, sizeof(now->key));
+	now->key.cookie = s->tool.cookie;
+	head_fill_seen(&now->head, bpf_ktime_get_boot_ns(), sk, &flow, &owner, matching);
+	now->key.netns = now->head.netns;
+	now->key.lport = flow.lport;
+	now->address = s->tool.addr;
+	queues_fill(&now->queues, sk, tp, now->address);
+	seen_write(seq, now, sizeof(*now));
 }
 EACH_SOCKET(listeners_now, show_listener)
+
+/*
+ * Listeners that no process has open: the kernel's own, one that is on its way to another process, and those of
+ * io_uring. In the current network namespace.
+ */
+SEC("?iter/tcp")
+int find_listeners(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *common = ctx->sk_common;
+	struct tcp_sock *tp = common ? bpf_skc_to_tcp_sock(common) : NULL;
+
+	if (!tp)
+		return 0;
+	struct sock *sk = (struct sock *)tp;
+	if (sk->__sk_common.skc_state != TCP_LISTEN)
+		return 0;
+	struct sock_state *s = state_make(sk);
+	if (s && !s->tool.addr)
+		listener_note(&s->tool, sk, (__u64)sk);
+	return 0;
+}

@@ -3,25 +3,29 @@
  * tcpinfo: the statistics of a TCP socket, one record when it is destroyed.
  *
  * tcp_disconnect() clears ports, addresses and counters after a refused connect(), with SO_LINGER 0, and for sessions
- * that nobody accepted, before it destroys the socket: so they are taken at the change to CLOSE, and shown then.
+ * that nobody accepted, before it destroys the socket: so the statistics are taken at the change to CLOSE. A socket that
+ * its process has closed already is destroyed at once, and as it is (net/ipv4/tcp.c: tcp_done).
  */
-#include "kernel.h"
+#include "kernel/kernel.h"
 
 /* What the socket was used for: head.event, and an index into EVENTS of tcpinfo.rs. */
-enum use { USE_NONE, USE_LISTENER, USE_ATTEMPT, USE_CONNECTION };
+enum usage { USE_NONE, USE_LISTENER, USE_ATTEMPT, USE_CONNECTION };
 
-struct use_state {
+struct socket_usage {
 	__u64 start_ns; /* ESTABLISHED, or SYN_SENT until then; 0: before the trace */
 	__u32 uses;	/* connections and attempts so far: a socket may connect again */
 	__u8 use;
-	__u8 unwanted; /* what was taken at CLOSE did not pass the filters */
-	__u8 pad[2];
+	__u8 unwanted; /* rejected by the filters at CLOSE */
+	__u8 taken;    /* it has statistics in `finals` */
+	__u8 pad;
 };
 
-#define TOOL_STATE struct use_state
+#define TOOL_STATE struct socket_usage
+#define NEEDED_UNTIL DESTROYED
 #include "tcp.bpf.h"
-#include "nested.bpf.h"
+#include "owner/nested.bpf.h"
 #include "ending.bpf.h"
+EXPORT_ENUM(usage);
 
 struct info {
 	struct head head;
@@ -35,7 +39,7 @@ struct info {
 	__u64 sndbuf_limited_us;
 	__u64 duration_ns; /* 0: opened before the trace */
 	__u64 close_ns;	   /* the change to CLOSE */
-	__u64 delivery_rate; /* bytes/s, where it was made without this program */
+	__u64 delivery_rate; /* bytes/s, as inet_diag has it; 0: see rate_delivered */
 	__u32 segs_out;
 	__u32 segs_in;
 	__u32 data_segs_out;
@@ -84,12 +88,11 @@ struct info {
 	__u8 snd_wscale;
 	__u8 rcv_wscale;
 	__u8 app_limited;
-	/* 0, unless it was made without this program: then what is known of struct tcp_info, in words, and one more */
-	__u8 bare;
+	__u8 pad;
 };
 EXPORT_TYPE(info);
 
-/* What a socket had when it last became CLOSE: kept from then until it is destroyed or used again, and only then. */
+/* Statistics of a socket at its last change to CLOSE, kept until it is destroyed or used again. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -97,7 +100,7 @@ struct {
 	__type(value, struct info);
 } finals SEC(".maps");
 
-/* The same where a socket has no storage (state.bpf.h). */
+/* Likewise without socket storage (state.bpf.h). */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -112,7 +115,7 @@ static __always_inline struct info *final_find(struct sock *sk)
 {
 	__u64 address = (__u64)sk;
 
-	if (config.lacks.sk_storage)
+	if (config.missing.sk_storage)
 		return bpf_map_lookup_elem(&finals_by_address, &address);
 	return bpf_sk_storage_get(&finals, sk, 0, 0);
 }
@@ -121,7 +124,7 @@ static __always_inline struct info *final_make(struct sock *sk)
 {
 	__u64 address = (__u64)sk;
 
-	if (!config.lacks.sk_storage)
+	if (!config.missing.sk_storage)
 		return bpf_sk_storage_get(&finals, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	bpf_map_update_elem(&finals_by_address, &address, &blank_info, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&finals_by_address, &address);
@@ -131,138 +134,15 @@ static __always_inline void final_forget(struct sock *sk)
 {
 	__u64 address = (__u64)sk;
 
-	if (config.lacks.sk_storage)
+	if (config.missing.sk_storage)
 		bpf_map_delete_elem(&finals_by_address, &address);
 	else
 		bpf_sk_storage_delete(&finals, sk);
 }
 
-const volatile __u32 jiffy_us = 4000; /* USEC_PER_SEC / HZ of the running kernel */
 const volatile bool all = false;
 
-/* ---------------------------------------------------------------- struct tcp_info, as tcp_get_info() fills it */
-
-enum { OPT_TIMESTAMPS = 1, OPT_SACK = 2, OPT_WSCALE = 4, OPT_ECN = 8, OPT_ECN_SEEN = 16, OPT_SYN_DATA = 32, OPT_TFO_CHILD = 128 };
-
-/* include/net/tcp.h: bits of ecn_flags. Bit 4 is accurate ECN, since 6.18, and was free before. */
-enum { ECN_MODE = 1 << 0 | 1 << 4, ECN_SEEN = 1 << 3 };
-
-/* include/linux/tcp.h: enum tcp_chrono */
-enum { CHRONO_BUSY = 1, CHRONO_RWND_LIMITED, CHRONO_SNDBUF_LIMITED };
-
-static __always_inline __u32 options_of(struct tcp_sock *tp)
-{
-	__u32 options = 0;
-
-	if (BPF_CORE_READ_BITFIELD(tp, rx_opt.tstamp_ok))
-		options |= OPT_TIMESTAMPS;
-	if (BPF_CORE_READ_BITFIELD(tp, rx_opt.sack_ok))
-		options |= OPT_SACK;
-	if (BPF_CORE_READ_BITFIELD(tp, rx_opt.wscale_ok))
-		options |= OPT_WSCALE;
-	if (tp->ecn_flags & ECN_MODE)
-		options |= OPT_ECN;
-	if (tp->ecn_flags & ECN_SEEN)
-		options |= OPT_ECN_SEEN;
-	if (BPF_CORE_READ_BITFIELD(tp, syn_data_acked))
-		options |= OPT_SYN_DATA;
-	if (is_fastopen_child(tp))
-		options |= OPT_TFO_CHILD;
-	return options;
-}
-
-static __always_inline __u64 jiffies_us(__u64 jiffies)
-{
-	return jiffies * jiffy_us;
-}
-
-/* tcp_get_info_chrono_stats(): the time that runs now is not yet in the sums. */
-static __always_inline __u64 chrono_us(struct tcp_sock *tp, __u32 type, __u32 now)
-{
-	__u64 jiffies = tp->chrono_stat[type - 1];
-
-	if (chrono_type(tp) == type)
-		jiffies += now - tp->chrono_start;
-	return jiffies_us(jiffies);
-}
-
-static __always_inline void counters_fill(struct info *e, struct tcp_sock *tp)
-{
-	e->bytes_sent = tp->bytes_sent;
-	e->bytes_retrans = tp->bytes_retrans;
-	e->bytes_acked = tp->bytes_acked;
-	e->bytes_received = tp->bytes_received;
-	e->segs_out = tp->segs_out;
-	e->segs_in = tp->segs_in;
-	e->data_segs_out = tp->data_segs_out;
-	e->data_segs_in = tp->data_segs_in;
-	e->total_retrans = tp->total_retrans;
-	e->total_rto = total_rto(tp);
-	e->unacked = tp->packets_out;
-	e->sacked = tp->sacked_out;
-	e->lost = tp->lost_out;
-	e->retrans = tp->retrans_out;
-	e->delivered = tp->delivered;
-	e->delivered_ce = tp->delivered_ce;
-	e->dsack_dups = tp->dsack_dups;
-	e->reord_seen = tp->reord_seen;
-	e->reordering = tp->reordering;
-	e->rcv_ooopack = tp->rcv_ooopack;
-}
-
-static __always_inline void times_fill(struct info *e, struct tcp_sock *tp)
-{
-	__u32 now = bpf_jiffies64();
-
-	e->rwnd_limited_us = chrono_us(tp, CHRONO_RWND_LIMITED, now);
-	e->sndbuf_limited_us = chrono_us(tp, CHRONO_SNDBUF_LIMITED, now);
-	e->busy_us = chrono_us(tp, CHRONO_BUSY, now) + e->rwnd_limited_us + e->sndbuf_limited_us;
-	e->rtt_us = tp->srtt_us >> 3;
-	e->rttvar_us = tp->mdev_us >> 2;
-	e->min_rtt_us = tp->rtt_min.s[0].v;
-	e->rcv_rtt_us = tp->rcv_rtt_est.rtt_us >> 3;
-	e->rto_us = jiffies_us(tp->inet_conn.icsk_rto);
-	e->last_data_sent_ms = jiffies_us(now - tp->lsndtime) / 1000;
-	e->last_data_recv_ms = jiffies_us(now - tp->inet_conn.icsk_ack.lrcvtime) / 1000;
-	e->last_ack_recv_ms = jiffies_us(now - tp->rcv_tstamp) / 1000;
-}
-
-static __always_inline void windows_fill(struct info *e, struct tcp_sock *tp)
-{
-	__s32 notsent = tp->write_seq - tp->snd_nxt;
-
-	e->snd_cwnd = tp->snd_cwnd;
-	e->snd_ssthresh = tp->snd_ssthresh;
-	e->snd_wnd = tp->snd_wnd;
-	e->rcv_wnd = tp->rcv_wnd;
-	e->rcv_ssthresh = tp->rcv_ssthresh;
-	e->rcv_space = tp->rcvq_space.space;
-	e->notsent = notsent > 0 ? notsent : 0;
-	e->snd_mss = tp->mss_cache;
-	e->rcv_mss = tp->inet_conn.icsk_ack.rcv_mss;
-	e->advmss = tp->advmss;
-	e->pmtu = tp->inet_conn.icsk_pmtu_cookie;
-	e->rate_delivered = tp->rate_delivered;
-	e->rate_interval_us = tp->rate_interval_us;
-	e->app_limited = BPF_CORE_READ_BITFIELD(tp, rate_app_limited);
-	e->snd_wscale = BPF_CORE_READ_BITFIELD(tp, rx_opt.snd_wscale);
-	e->rcv_wscale = BPF_CORE_READ_BITFIELD(tp, rx_opt.rcv_wscale);
-}
-
-static __always_inline void info_fill(struct info *e, struct sock *sk, struct tcp_sock *tp, int state)
-{
-	counters_fill(e, tp);
-	times_fill(e, tp);
-	windows_fill(e, tp);
-	e->pacing_rate = sk->sk_pacing_rate;
-	e->error = state == TCP_SYN_SENT ? connect_error(sk, sk->sk_err) : sk->sk_err;
-	e->options = options_of(tp);
-	e->ca_state = BPF_CORE_READ_BITFIELD(tp, inet_conn.icsk_ca_state);
-	e->retransmits = tp->inet_conn.icsk_retransmits;
-	e->backoff = tp->inet_conn.icsk_backoff;
-	e->state = state;
-	bpf_probe_read_kernel(e->ca_name, sizeof(e->ca_name), tp->inet_conn.icsk_ca_ops->name);
-}
+#include "tcpinfo_fill.bpf.h"
 
 /* ---------------------------------------------------------------- from CLOSE to the end */
 
@@ -275,29 +155,41 @@ static __always_inline __u8 use_of(int state)
 	return state == TCP_SYN_SENT || state == TCP_SYN_RECV ? USE_ATTEMPT : USE_CONNECTION;
 }
 
-/* Takes everything now, if the filters that need no owner let it pass. `state`: the one before CLOSE. */
-static __noinline struct info *take(struct sock *sk, struct use_state *use, int state)
+static __always_inline void fill_now(struct info *e, struct sock *sk, struct tcp_sock *tp,
+				     const struct socket_usage *use, int state, __u64 now)
+{
+	info_fill(e, sk, tp, state);
+	e->close_ns = now;
+	e->duration_ns = use->start_ns ? e->close_ns - use->start_ns : 0;
+	e->uses = use->uses;
+	e->delivery_rate = 0;
+	e->pad = 0;
+}
+
+/* Decides whether the filters that need no owner pass, by the flow as it is now. */
+static __always_inline bool is_wanted(struct flow *flow, struct sock *sk, struct tcp_sock *tp, struct socket_usage *use)
+{
+	flow_of(flow, sk, tp);
+	use->unwanted = !flow_matches(flow) || !sock_matches(sk);
+	return !use->unwanted;
+}
+
+/* Takes all statistics now, if the filters that need no owner pass. `state`: before CLOSE. */
+static __noinline void take(struct sock *sk, struct socket_usage *use, int state)
 {
 	struct tcp_sock *tp = tcp_of(sk);
 	struct flow flow;
 
-	if (!tp || !use)
-		return NULL;
-	flow_of(&flow, sk, tp);
-	use->unwanted = !flow_wanted(&flow) || !sock_wanted(sk);
-	if (use->unwanted)
-		return NULL;
+	if (!tp || !use || !is_wanted(&flow, sk, tp, use))
+		return;
 	struct info *e = final_make(sk);
 	if (!e) {
-		__sync_fetch_and_add(&counters.untracked, 1);
-		return NULL;
+		loss_count(&counters.untracked, 1);
+		return;
 	}
-	info_fill(e, sk, tp, state);
+	use->taken = true;
+	fill_now(e, sk, tp, use, state, bpf_ktime_get_boot_ns());
 	e->head.flow = flow;
-	e->close_ns = bpf_ktime_get_boot_ns();
-	e->duration_ns = use->start_ns ? e->close_ns - use->start_ns : 0;
-	e->uses = use->uses;
-	return e;
 }
 
 static __always_inline void begin(struct sock *sk, struct sock_state *s, __u8 use)
@@ -306,7 +198,9 @@ static __always_inline void begin(struct sock *sk, struct sock_state *s, __u8 us
 	s->tool.unwanted = false;
 	s->tool.start_ns = bpf_ktime_get_boot_ns();
 	s->tool.uses += use != USE_LISTENER;
-	final_forget(sk);
+	if (s->tool.taken)
+		final_forget(sk);
+	s->tool.taken = false;
 }
 
 static __always_inline void state_changed(struct sock *sk, struct sock_state *s, int old, int new)
@@ -316,7 +210,8 @@ static __always_inline void state_changed(struct sock *sk, struct sock_state *s,
 	} else if (new == TCP_LISTEN) {
 		begin(sk, s, USE_LISTENER);
 	} else if (new == TCP_SYN_RECV && old == TCP_LISTEN) {
-		s->tool.uses = 0; /* the listener's, cloned */
+		s->tool.uses = 0; /* the listener's, as the next */
+		s->tool.taken = false;
 		begin(sk, s, USE_ATTEMPT);
 	} else if (new == TCP_ESTABLISHED && s->tool.use != USE_CONNECTION) {
 		s->tool.use = USE_CONNECTION;
@@ -326,43 +221,29 @@ static __always_inline void state_changed(struct sock *sk, struct sock_state *s,
 			s->tool.use = use_of(old);
 			s->tool.uses = 1;
 		}
-		if (old != TCP_LISTEN || all)
+		if ((old != TCP_LISTEN || all) && !is_orphan(sk))
 			take(sk, &s->tool, old);
 	}
 }
 
 static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
-	if (old == new || !protocol_wanted(sk))
+	if (old == new || !protocol_matches(sk))
 		return;
-	if (new != TCP_ESTABLISHED && new != TCP_CLOSE && !owner_concerned(sk, old, new))
+	if (new != TCP_ESTABLISHED && new != TCP_CLOSE && !owner_may_change(sk, old, new))
 		return;
 	struct sock_state *s = state_make(sk);
-	if (!s || change_taken(s, old, new))
+	if (!s || !claim_change(s, old, new))
 		return;
-	owner_follow(s, sk, old, new);
+	owner_on_state_change(s, sk, old, new);
 	state_changed(sk, s, old, new);
 }
 
 SET_STATE_PROGRAMS(set_state, on_set_state)
 
-/* A socket that became CLOSE before the trace began, or never was anything else. */
-static __always_inline struct info *take_late(struct sock *sk, struct sock_state *s)
-{
-	struct tcp_sock *tp = tcp_of(sk);
-
-	if (tp && !s->tool.use && (tp->segs_in || tp->segs_out)) {
-		s->tool.use = USE_CONNECTION;
-		s->tool.uses = 1;
-	}
-	if (s->tool.use < USE_ATTEMPT && !all)
-		return NULL;
-	return take(sk, &s->tool, TCP_CLOSE);
-}
-
 /*
- * close() of a socket that is CLOSE already changes no state; it holds the lock, as `ss -K` does, which aborts. One that
- * the peer's last segment has ended was closed before; see proves_owner().
+ * close() of a socket in CLOSE changes no state; it holds the lock, as does `ss -K`. A socket ended by the peer's last
+ * segment was closed before; see proves_owner().
  */
 static __always_inline void destroyer_note(struct sock_state *s, struct sock *sk)
 {
@@ -372,43 +253,67 @@ static __always_inline void destroyer_note(struct sock_state *s, struct sock *sk
 		owner_act(s, sk);
 }
 
-static __always_inline void on_destroy(struct sock *sk)
+/* The state before CLOSE; CLOSE itself if that was before the trace, or the socket never left it. */
+static __always_inline int state_before(const struct sock_state *s)
 {
-	struct sock_state *s = state_make(sk);
+	return (s->change & 0xff) == TCP_CLOSE ? s->change >> 8 : TCP_CLOSE;
+}
 
-	if (!s)
-		return;
-	destroyer_note(s, sk);
-	struct info *final = s->tool.unwanted ? NULL : final_find(sk);
-	if (!final && !s->tool.unwanted)
-		final = take_late(sk, s);
+/* Fills a record with what was taken, or what is there now; false if it is not to be shown, or cannot. */
+static __always_inline bool on_destroy(struct sock *sk, struct sock_state *s)
+{
+	struct tcp_sock *tp = tcp_of(sk);
+	struct info *final = NULL;
 	struct owner owner;
-	owner_find(&owner, s, sk);
-	if (s->tool.unwanted || (final && !owner_wanted(&owner))) {
-		turn_away();
-		return;
+	struct flow flow;
+
+	if (!tp)
+		return true;
+	destroyer_note(s, sk);
+	if (s->tool.taken)
+		final = final_find(sk);
+	if (final) {
+		flow = final->head.flow;
+	} else if (!s->tool.unwanted) {
+		if (!s->tool.use && (tp->segs_in || tp->segs_out)) {
+			s->tool.use = USE_CONNECTION;
+			s->tool.uses = 1;
+		}
+		if (s->tool.use < USE_ATTEMPT && !all)
+			return true;
+		is_wanted(&flow, sk, tp, &s->tool);
 	}
-	if (!final)
-		return;
+	owner_find(&owner, s, sk);
+	if (s->tool.unwanted || !owner_matches(&owner))
+		return false;
 	struct info *e = event_reserve(sizeof(*e));
 	if (!e)
-		return;
-	bpf_probe_read_kernel(e, sizeof(*e), final);
-	struct flow flow = final->head.flow;
-	head_fill(&e->head, sk, &flow, &owner, s->tool.use);
+		return true;
+	__u64 now = bpf_ktime_get_boot_ns();
+	if (final)
+		bpf_probe_read_kernel(e, sizeof(*e), final);
+	else
+		fill_now(e, sk, tp, &s->tool, state_before(s), now);
+	head_fill_at(&e->head, now, sk, &flow, &owner, s->tool.use);
 	event_submit(e, sizeof(*e));
+	return true;
 }
 
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(destroy_sock, struct sock *sk)
 {
-	if (!protocol_wanted(sk))
+	if (!protocol_matches(sk))
 		return 0;
-	on_destroy(sk);
-	if (config.lacks.sk_storage)
+	struct sock_state *s = state_make(sk);
+	if (!s)
+		return 0;
+	if (!on_destroy(sk, s))
+		count_filtered();
+	state_done(s);
+	if (config.missing.sk_storage)
 		final_forget(sk);
 	return 0;
 }
 
 #define OWN_SET_STATE
-#include "owner.bpf.h"
+#include "owner/owner.bpf.h"

@@ -1,39 +1,42 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* tcplife: one record per TCP session, when it ends; and, on request, one per session that is still open. */
-#include "kernel.h"
+#include "kernel/kernel.h"
 
-struct life {
+struct connection {
 	__u64 start_ns;     /* ESTABLISHED, or SYN_SENT until then; the first sight of a session open before the trace */
 	__u32 data_segs_in; /* when our FIN was queued */
 	__u8 flags;
-	__u8 reason; /* the close_reason that was reported */
-	__u8 pad[2];
+	__u8 pad[3];
 };
 
-#define TOOL_STATE struct life
+#define TOOL_STATE struct connection
 #include "tcp.bpf.h"
-#include "nested.bpf.h"
+#include "owner/nested.bpf.h"
 #include "bytes.bpf.h"
 #include "ending.bpf.h"
+#include "idle.bpf.h"
 
-enum { ACTIVE_OPEN = 1, PARTIAL = 2, RST_SENT = 4, RST_RECEIVED = 8, REPORTED = 16 };
+enum { ACTIVE_OPEN = 1, PARTIAL = 2, RST_SENT = 4, RST_RECEIVED = 8, REPORTED = 16, MAY_CHANGE = 32 };
 
 #define BYTES_UNKNOWN (~0ULL)
 
 /* Which record it is: head.event. */
 enum event_kind { SESSION_CLOSED, SESSION_OPEN, SESSION_AMENDED };
+EXPORT_ENUM(event_kind);
 
-enum close_reason {
-	REASON_NONE,
-	REASON_FIN_LOCAL,
-	REASON_FIN_REMOTE,
-	REASON_FIN_BOTH,
-	REASON_RST_SENT,
-	REASON_RST_RECEIVED,
-	REASON_REFUSED,
-	REASON_TIMEOUT,
-	REASON_UNREACHABLE,
-	REASON_ABORTED,
+/* Facts about the end of a session besides its state and error: the bits of src/commands/tcplife/close_reason.rs. */
+enum ended {
+	ENDED_MPTCP = 1,
+	ENDED_RST_SENT = 1 << 1,
+	ENDED_RST_RECEIVED = 1 << 2,
+	ENDED_SOFT_ERROR = 1 << 3,
+	ENDED_FIN_RECEIVED = 1 << 4,
+	ENDED_UNREAD = 1 << 5,
+	ENDED_UNACKED = 1 << 6,
+	ENDED_OWNED = 1 << 7,
+	ENDED_NO_LINGER2 = 1 << 8,
+	ENDED_RCV_SHUTDOWN = 1 << 9,
+	ENDED_REPAIR = 1 << 10,
 };
 
 struct session {
@@ -50,136 +53,60 @@ struct session {
 	__u32 rate_interval_us;
 	__u8 ca_name[16];
 	__u8 state; /* before the close */
-	__u8 reason;
+	__u8 reason; /* as the next one, decided by the reader, by `ended` (src/commands/tcplife/close_reason.rs) */
 	__u8 partial; /* open before the trace: duration is a lower bound */
 	__u8 mptcp;   /* 0 no, 1 subflow, 2 the connection above its subflows */
-	__u8 parked;  /* a reset that follows within microseconds may still change the reason */
+	__u8 deferred;  /* a reset that follows within microseconds may still change the reason */
 	__u8 errno_;
-	__u8 bare; /* made of tracepoints' records (src/bin/tcplife/record.rs): 0: every field is known; 1: none; 2: what inet_diag has; 3: errno_ */
-	__u8 pad;
-	__u32 pad2;
-	__u64 told_rate; /* bytes/s, where `bare` */
-	__u64 sock; /* its address: which record an amendment is of, also where cookies are unknown */
+	__u16 ended; /* enum ended */
+	__u32 idle_jiffies; /* since the last data, in either direction; ~0: not known */
+	__u64 delivery_rate; /* bytes/s, as inet_diag has it; 0: see rate_delivered */
+	__u64 sock; /* its address: identifies the record to amend, also without a cookie */
 };
 EXPORT_TYPE(session);
 
-/* Take the statistics that only wide rows and JSON show. */
+/* Take the statistics for wide rows and JSON. */
 const volatile bool detail = false;
 
 /* ---------------------------------------------------------------- how it ended */
 
-struct ending {
-	__u8 reason;
-	bool parked;
-};
-
-/* A FIN has ended it, or seems to: who sent the first one. */
-static __always_inline __u8 fin_order(int old)
+/* At the change to CLOSE. */
+static __always_inline __u16 ended(struct sock *sk, struct tcp_sock *tp, struct connection *conn, int error)
 {
-	if (old == TCP_CLOSING)
-		return REASON_FIN_BOTH;
-	return old == TCP_LAST_ACK ? REASON_FIN_REMOTE : REASON_FIN_LOCAL;
-}
+	__u16 bits = 0;
 
-/* What sk_err says: set before the change to CLOSE by everything but a FIN, a reset of ours and a local close(). */
-static __always_inline __u8 reason_of_error(int error)
-{
-	if (error == ETIMEDOUT)
-		return REASON_TIMEOUT;
-	if (error == ECONNABORTED) /* tcp_abort(): ss -K, bpf_sock_destroy() */
-		return REASON_ABORTED;
-	if (error == ECONNREFUSED) /* ICMP port unreachable; an RST has been seen before */
-		return REASON_REFUSED;
-	if (error == ECONNRESET || error == EPIPE) /* an RST that came before there was state to note it in */
-		return REASON_RST_RECEIVED;
-	return REASON_UNREACHABLE;
-}
-
-/*
- * Whether sk_err is what ended it. An ICMP error that IP_RECVERR lets the process see ends nothing and may wait there, so
- * neither a close() by the process, nor a FIN that was acknowledged, is due to it. A timeout ends it by the error that
- * is in sk_err_soft, if there is one (net/ipv4/tcp_timer.c: tcp_write_err); IP_RECVERR's is not (tcp_ipv4.c: tcp_v4_err).
- */
-static __always_inline bool ended_by_error(struct sock *sk, struct tcp_sock *tp, int old, struct life *life, int error)
-{
-	if (!error || error == ETIMEDOUT || error == ECONNABORTED || !tp)
-		return error;
-	if (old == TCP_SYN_SENT || old == TCP_SYN_RECV || error == ECONNRESET || error == EPIPE)
-		return true;
-	if (sk->sk_err_soft != error)
-		return false;
-	if (old == TCP_FIN_WAIT2) /* keepalive, which resets first */
-		return life->flags & RST_SENT;
-	return !(old == TCP_LAST_ACK || old == TCP_CLOSING) || tp->snd_una != tp->write_seq;
-}
-
-/* Nothing that was received ended it: a reset of ours is about to leave, or nothing is sent at all. */
-static __always_inline struct ending cut_here(struct tcp_sock *tp, int old, struct life *life)
-{
-	struct ending end = {.reason = REASON_ABORTED};
-
-	if (life->flags & RST_SENT)
-		end.reason = REASON_RST_SENT;
-	else if (tp && BPF_CORE_READ_BITFIELD(tp, repair)) /* TCP_REPAIR: the connection goes on elsewhere */
-		return end;
-	else if (!tp || (!is_closing(old) && old != TCP_SYN_RECV)) /* MPTCP: the subflows send the resets */
-		end.reason = REASON_RST_SENT;
-	else
-		end.parked = true;
-	return end;
-}
-
-/* No error and no reset came before: the first FIN tells, unless it was not even acknowledged. */
-static __always_inline struct ending finished(struct sock *sk, struct tcp_sock *tp, int old, struct life *life)
-{
-	struct ending end = {.reason = fin_order(old)};
-	bool unread = tp && tp->data_segs_in != life->data_segs_in;
-
-	if (life->flags & RST_SENT)
-		end.reason = REASON_RST_SENT;
-	else if (tp && old != TCP_FIN_WAIT2 && tp->snd_una != tp->write_seq)
-		return cut_here(tp, old, life);
-	else if (old == TCP_FIN_WAIT1 || old == TCP_FIN_WAIT2)
-		/* The other end has not finished: a close() with unread data, or data that comes too late, resets. */
-		end.parked = !fin_received(sk) && (unread || sk->sk_lock.owned || (tp && tp->linger2 < 0));
-	return end;
-}
-
-/*
- * The reset that a local close() with unread data, SO_LINGER 0 or a closed listener sends leaves only after the change
- * to CLOSE, so it is told from the states: a session that leaves ESTABLISHED or CLOSE_WAIT straight for CLOSE with no
- * error is one that we reset (net/ipv4/tcp.c: tcp_close, tcp_disconnect). Where that need not be so, the record is
- * parked, and the reset amends it.
- */
-static __always_inline struct ending how_it_ended(struct sock *sk, struct tcp_sock *tp, int old, struct life *life,
-						  int error)
-{
-	struct ending end = {};
-
-	if (error == ETIMEDOUT || error == ECONNABORTED) {
-		end.reason = reason_of_error(error);
-	} else if (life->flags & RST_RECEIVED) {
-		end.reason = old == TCP_SYN_SENT ? REASON_REFUSED : REASON_RST_RECEIVED;
-		/* Data after shutdown also ends in tcp_reset(), with no RST received: then ours follows. */
-		end.parked = is_closing(old) && tp && tp->data_segs_in != life->data_segs_in &&
-			     (sk->sk_shutdown & RCV_SHUTDOWN);
-	} else if (ended_by_error(sk, tp, old, life, error)) {
-		end.reason = reason_of_error(error);
-	} else if (old == TCP_SYN_SENT) {
-		end.reason = REASON_ABORTED;
-	} else {
-		end = is_closing(old) ? finished(sk, tp, old, life) : cut_here(tp, old, life);
-	}
-	return end;
+	if (conn->flags & RST_SENT)
+		bits |= ENDED_RST_SENT;
+	if (conn->flags & RST_RECEIVED)
+		bits |= ENDED_RST_RECEIVED;
+	if (fin_received(sk))
+		bits |= ENDED_FIN_RECEIVED;
+	if (sk->sk_lock.owned)
+		bits |= ENDED_OWNED;
+	if (sk->sk_shutdown & RCV_SHUTDOWN)
+		bits |= ENDED_RCV_SHUTDOWN;
+	if (!tp)
+		return bits | ENDED_MPTCP;
+	if (sk->sk_err_soft == error)
+		bits |= ENDED_SOFT_ERROR;
+	if (tp->data_segs_in != conn->data_segs_in)
+		bits |= ENDED_UNREAD;
+	if (tp->snd_una != tp->write_seq)
+		bits |= ENDED_UNACKED;
+	if (tp->linger2 < 0)
+		bits |= ENDED_NO_LINGER2;
+	if (BPF_CORE_READ_BITFIELD(tp, repair))
+		bits |= ENDED_REPAIR;
+	return bits;
 }
 
 /* ---------------------------------------------------------------- the record */
 
 static __always_inline void bytes_of(struct session *e, struct sock *sk, struct tcp_sock *tp, int state,
-				     struct life *life)
+				     struct connection *conn)
 {
 	if (tp)
-		app_bytes(&e->tx_bytes, &e->rx_bytes, sk, tp, state, life->flags & ACTIVE_OPEN);
+		app_bytes(&e->tx_bytes, &e->rx_bytes, sk, tp, state, conn->flags & ACTIVE_OPEN);
 	else if (!mptcp_bytes(sk, &e->tx_bytes, &e->rx_bytes))
 		e->tx_bytes = e->rx_bytes = BYTES_UNKNOWN;
 	else if (is_closing(state))
@@ -195,18 +122,20 @@ static __always_inline void detail_of(struct session *e, struct tcp_sock *tp)
 	e->mss = tp->mss_cache;
 	e->rate_delivered = tp->rate_delivered;
 	e->rate_interval_us = tp->rate_interval_us;
-	bpf_probe_read_kernel(e->ca_name, sizeof(e->ca_name), tp->inet_conn.icsk_ca_ops->name);
+	ca_name_of(e->ca_name, tp);
+	e->idle_jiffies = idle_jiffies(tp);
 }
 
 static __always_inline void session_fill(struct session *e, struct sock *sk, struct tcp_sock *tp, int state,
-					 struct life *life)
+					 struct connection *conn)
 {
 	__builtin_memset(&e->tx_bytes, 0, sizeof(*e) - sizeof(e->head));
-	bytes_of(e, sk, tp, state, life);
-	e->duration_ns = e->head.boot_ns - life->start_ns;
+	bytes_of(e, sk, tp, state, conn);
+	e->duration_ns = e->head.boot_ns - conn->start_ns;
 	e->state = state;
-	e->partial = !!(life->flags & PARTIAL);
+	e->partial = !!(conn->flags & PARTIAL);
 	e->mptcp = tp ? is_mptcp_subflow(tp) : 2;
+	e->idle_jiffies = IDLE_UNKNOWN;
 	if (detail && tp)
 		detail_of(e, tp);
 }
@@ -214,36 +143,29 @@ static __always_inline void session_fill(struct session *e, struct sock *sk, str
 /* ---------------------------------------------------------------- following a session */
 
 /* A session that was open before the trace. */
-static __always_inline void life_begin_late(struct life *life, struct tcp_sock *tp, int state)
+static __always_inline void connection_begin_late(struct connection *conn, struct tcp_sock *tp, int state)
 {
-	__builtin_memset(life, 0, sizeof(*life));
-	life->start_ns = bpf_ktime_get_boot_ns();
-	life->flags = PARTIAL;
+	__builtin_memset(conn, 0, sizeof(*conn));
+	conn->start_ns = bpf_ktime_get_boot_ns();
+	conn->flags = PARTIAL;
 	if (!tp)
 		return;
-	life->data_segs_in = tp->data_segs_in;
+	conn->data_segs_in = tp->data_segs_in;
 	if (opened_here(tp, state))
-		life->flags |= ACTIVE_OPEN;
+		conn->flags |= ACTIVE_OPEN;
 }
 
 static __always_inline struct sock_state *state_of(struct sock *sk, int old)
 {
-	struct sock_state *s = old == TCP_LISTEN || old == TCP_CLOSE ? NULL : state_find(sk);
+	struct sock_state *s = state_make(sk);
 
-	if (s)
-		return s;
-	s = state_make(sk);
-	if (s && old != TCP_CLOSE && old != TCP_LISTEN)
-		life_begin_late(&s->tool, tcp_of(sk), old);
+	if (s && !s->tool.start_ns && old != TCP_CLOSE && old != TCP_LISTEN)
+		connection_begin_late(&s->tool, tcp_of(sk), old);
 	return s;
 }
 
-static __always_inline void on_open(struct sock *sk, int old, int new)
+static __always_inline void on_open(struct sock_state *s, struct sock *sk, int old, int new)
 {
-	struct sock_state *s = state_of(sk, old);
-
-	if (!s || change_taken(s, old, new))
-		return;
 	if (new == TCP_ESTABLISHED) {
 		s->tool.start_ns = bpf_ktime_get_boot_ns();
 		s->tool.flags &= ~(PARTIAL | RST_SENT);
@@ -255,37 +177,31 @@ static __always_inline void on_open(struct sock *sk, int old, int new)
 	s->tool.start_ns = bpf_ktime_get_boot_ns();
 	if (new == TCP_SYN_SENT)
 		s->tool.flags = ACTIVE_OPEN;
-	owner_follow(s, sk, old, new);
+	owner_on_state_change(s, sk, old, new);
 }
 
-static __always_inline void on_fin_queued(struct sock *sk, int old, int new)
+static __always_inline void on_fin_queued(struct sock_state *s, struct sock *sk, int old, int new)
 {
-	struct sock_state *s = state_of(sk, old);
 	struct tcp_sock *tp = tcp_of(sk);
 
-	if (!s || change_taken(s, old, new))
-		return;
-	owner_follow(s, sk, old, new);
+	owner_on_state_change(s, sk, old, new);
 	if (tp)
 		s->tool.data_segs_in = tp->data_segs_in;
 }
 
-static __always_inline void on_close(struct sock *sk, int old)
+static __always_inline void on_close(struct sock_state *s, struct sock *sk, int old)
 {
-	struct sock_state *s = state_of(sk, old);
 	struct tcp_sock *tp = tcp_of(sk);
 	struct owner owner;
 	struct flow flow;
 
-	if (!s || change_taken(s, old, TCP_CLOSE))
-		return;
 	int error = old == TCP_SYN_SENT ? connect_error(sk, sk->sk_err) : sk->sk_err;
-	struct ending end = how_it_ended(sk, tp, old, &s->tool, error);
 	s->tool.flags |= REPORTED;
-	s->tool.reason = end.reason;
-	owner_follow(s, sk, old, TCP_CLOSE);
+	if (is_closing(old) || old == TCP_SYN_RECV) /* in other states a later reset does not change the reason */
+		s->tool.flags |= MAY_CHANGE;
+	owner_on_state_change(s, sk, old, TCP_CLOSE);
 	flow_of(&flow, sk, tp);
-	if (!event_wanted(sk, &flow, s, &owner))
+	if (!passes_filters(sk, &flow, s, &owner))
 		return;
 	struct session *e = event_reserve(sizeof(*e));
 	if (!e)
@@ -293,27 +209,39 @@ static __always_inline void on_close(struct sock *sk, int old)
 	head_fill(&e->head, sk, &flow, &owner, SESSION_CLOSED);
 	session_fill(e, sk, tp, old, &s->tool);
 	e->sock = (__u64)sk;
-	e->reason = end.reason;
-	e->parked = end.parked;
+	e->ended = ended(sk, tp, &s->tool, error);
 	e->errno_ = error;
 	event_submit(e, sizeof(*e));
 }
 
+/* The others change nothing that is kept. */
+static __always_inline bool is_followed(int old, int new)
+{
+	return new == TCP_CLOSE || new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK || new == TCP_SYN_SENT ||
+	       new == TCP_LISTEN || new == TCP_ESTABLISHED || (new == TCP_SYN_RECV && old == TCP_LISTEN);
+}
+
 static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
-	if (old == new || !protocol_wanted(sk))
+	if (old == new || !is_followed(old, new) || !protocol_matches(sk))
 		return;
-	if (new == TCP_CLOSE) {
-		if (old != TCP_LISTEN)
-			on_close(sk, old);
-		else
-			change_pass(sk, old, new);
-	} else if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK) {
-		on_fin_queued(sk, old, new);
-	} else if (new == TCP_SYN_SENT || new == TCP_LISTEN || new == TCP_ESTABLISHED ||
-		   (new == TCP_SYN_RECV && old == TCP_LISTEN)) {
-		on_open(sk, old, new);
+	if (never_matches(sk, new)) {
+		if (new == TCP_CLOSE && old != TCP_LISTEN)
+			count_filtered();
+		return;
 	}
+	bool unlistened = new == TCP_CLOSE && old == TCP_LISTEN;
+	struct sock_state *s = unlistened ? state_find(sk) : state_of(sk, old);
+	if (!s || !claim_change(s, old, new))
+		return;
+	if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK)
+		on_fin_queued(s, sk, old, new);
+	else if (new != TCP_CLOSE)
+		on_open(s, sk, old, new);
+	else if (!unlistened)
+		on_close(s, sk, old);
+	if (new == TCP_CLOSE)
+		state_end(s, sk);
 }
 
 SET_STATE_PROGRAMS(set_state, on_set_state)
@@ -323,33 +251,28 @@ SET_STATE_PROGRAMS(set_state, on_set_state)
 SEC("tp_btf/tcp_receive_reset")
 int BPF_PROG(receive_reset, struct sock *sk)
 {
-	if (!protocol_wanted(sk))
+	int state = sk->__sk_common.skc_state;
+
+	if (!protocol_matches(sk) || never_matches(sk, state))
 		return 0;
-	struct sock_state *s = state_of(sk, sk->__sk_common.skc_state);
+	struct sock_state *s = state_of(sk, state);
 	if (s)
 		s->tool.flags |= RST_RECEIVED;
 	return 0;
 }
 
-/* The reset came after the record that it explains: tell userspace, which holds such records back for a moment. */
-static __always_inline void amend(struct sock *sk, const struct owner *owner)
+/* The reset follows the record that it explains: notify user space, which defers such records. */
+static __always_inline void amend(struct sock *sk)
 {
 	struct session *e = event_reserve(sizeof(*e));
-	struct flow flow = {};
 
 	if (!e)
 		return;
-	head_fill(&e->head, sk, &flow, owner, SESSION_AMENDED);
-	__builtin_memset(&e->tx_bytes, 0, sizeof(*e) - sizeof(e->head));
+	__builtin_memset(e, 0, sizeof(*e));
+	e->head.boot_ns = bpf_ktime_get_boot_ns();
+	e->head.event = SESSION_AMENDED;
 	e->sock = (__u64)sk;
-	e->reason = REASON_RST_SENT;
 	event_submit(e, sizeof(*e));
-}
-
-/* What an ending that is reported may turn out to be: a reset of ours, whatever it looked like. */
-static __always_inline bool reason_may_change(__u8 reason)
-{
-	return reason <= REASON_FIN_BOTH || reason == REASON_RST_RECEIVED || reason == REASON_ABORTED;
 }
 
 SEC("tp_btf/tcp_send_reset")
@@ -362,33 +285,32 @@ int BPF_PROG(send_reset, struct sock *sk)
 	if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV || state == TCP_LISTEN)
 		return 0;
 	struct sock_state *s = state_find(sk);
-	/* A table has forgotten the socket if it was destroyed first; the reader knows whether it holds a record of it. */
-	if (!s && config.lacks.sk_storage && state == TCP_CLOSE)
-		amend(sk, &blank_state.owner);
+	/* A table may have dropped the socket already; the reader knows whether it has a record of it. */
+	if (!s && state == TCP_CLOSE && (config.missing.sk_storage || !config.missing.socket_table))
+		amend(sk);
 	if (!s)
 		return 0;
-	s->tool.flags |= RST_SENT;
-	__u8 reason = s->tool.reason;
-	if ((s->tool.flags & REPORTED) && reason_may_change(reason)) {
-		s->tool.reason = REASON_RST_SENT;
-		amend(sk, &blank_state.owner);
-	}
+	/* After CLOSE nothing is written: see state_end(). */
+	if (state != TCP_CLOSE)
+		s->tool.flags |= RST_SENT;
+	else if (s->tool.flags & MAY_CHANGE)
+		amend(sk);
 	return 0;
 }
 
 /* ---------------------------------------------------------------- owners and sessions that are there already */
 
-static __always_inline void sock_seed(struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
+static __always_inline void sock_scan(struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
 {
 	int state = sk->__sk_common.skc_state;
 
 	if (!s->tool.start_ns && state != TCP_CLOSE && state != TCP_LISTEN)
-		life_begin_late(&s->tool, tp, state);
+		connection_begin_late(&s->tool, tp, state);
 }
 
 #define OWN_SET_STATE
-#define SOCK_SEED(sk, tp, s) sock_seed(sk, tp, s)
-#include "owner.bpf.h"
+#define SOCK_SCAN(sk, tp, s) sock_scan(sk, tp, s)
+#include "owner/owner.bpf.h"
 
 static __always_inline void show_open(struct seq_file *seq, struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
 {
@@ -399,13 +321,13 @@ static __always_inline void show_open(struct seq_file *seq, struct sock *sk, str
 	if (state == TCP_CLOSE || state == TCP_LISTEN || (s->tool.flags & REPORTED))
 		return;
 	struct owner owner;
-	struct life life = s->tool;
+	struct connection conn = s->tool;
 	owner_now(&owner, s, sk, tp);
 	flow_of(&flow, sk, tp);
-	if (!wanted(sk, &flow, &owner))
+	if (!matches(sk, &flow, &owner))
 		return;
-	head_fill(&e.head, sk, &flow, &owner, SESSION_OPEN);
-	session_fill(&e, sk, tp, state, &life);
-	bpf_seq_write(seq, &e, sizeof(e));
+	head_fill_seen(&e.head, bpf_ktime_get_boot_ns(), sk, &flow, &owner, SESSION_OPEN);
+	session_fill(&e, sk, tp, state, &conn);
+	seen_write(seq, &e, sizeof(e));
 }
 EACH_SOCKET(open_sessions, show_open)

@@ -2,12 +2,12 @@
 /* tcpprobe: one record per segment that an established socket receives, or histograms of round-trip times. */
 #include "sample.bpf.h"
 
-/* What the last segment left behind, from which the sample in the next one's is found: see rtt_sampled(). */
+/* State after the last segment, from which rtt_sampled() derives the next sample. */
 struct rtt {
 	__u32 srtt_us; /* us << 3, as in struct tcp_sock; 0: none measured */
 	__u32 mdev_us;
 	__u32 delivered;
-	__u32 known; /* the rest was read of this connection */
+	__u32 known; /* the other fields belong to this connection */
 };
 
 struct probed {
@@ -19,10 +19,11 @@ struct probed {
 #include "tcp.bpf.h"
 #include "hist.bpf.h"
 #define OWN_SET_STATE
-#include "owner.bpf.h"
+#include "owner/owner.bpf.h"
 
 /* Which record it is: head.event. */
 enum event_kind { PROBE_SAMPLE, PROBE_RETRANSMIT };
+EXPORT_ENUM(event_kind);
 
 struct probe {
 	struct head head;
@@ -47,13 +48,13 @@ struct probe {
 	__u8 ca_state;
 	__u8 retransmits;
 	__u8 app_limited;
-	__u8 bare; /* made of the tracepoint's record, which has nothing after data_len (src/bin/tcpprobe/record.rs) */
-	__u8 pad[4];
+	__u8 pad[5];
 };
 EXPORT_TYPE(probe);
 
-/* Counts round-trip times instead of sending records; by what. */
+/* Histograms of round-trip times instead of records; the key. */
 enum hist_by { HIST_NONE, HIST_ALL, HIST_LADDR, HIST_RADDR, HIST_LPORT, HIST_RPORT };
+EXPORT_ENUM(hist_by);
 const volatile __u32 hist_by = HIST_NONE;
 
 /* Any of --every, --interval, --changes. */
@@ -61,7 +62,7 @@ const volatile bool sampled = false;
 
 /* ---------------------------------------------------------------- the record */
 
-/* Payload of the segment: skb->data is at its TCP header here, whose 13th byte begins with the header's length. */
+/* Payload of the segment: skb->data points to the TCP header here, whose 13th byte starts with the header length. */
 static __always_inline __u32 payload_of(const struct sk_buff *skb)
 {
 	__u8 offset = 0;
@@ -90,11 +91,10 @@ static __always_inline void probe_fill(struct probe *e, struct sock *sk, struct 
 	e->total_retrans = tp->total_retrans;
 	e->rate_delivered = tp->rate_delivered;
 	e->rate_interval_us = tp->rate_interval_us;
-	bpf_probe_read_kernel(e->ca_name, sizeof(e->ca_name), icsk->icsk_ca_ops->name);
+	ca_name_of(e->ca_name, tp);
 	e->ca_state = ca_state_of(tp);
 	e->retransmits = icsk->icsk_retransmits;
 	e->app_limited = BPF_CORE_READ_BITFIELD(tp, rate_app_limited);
-	e->bare = 0;
 	__builtin_memset(e->pad, 0, sizeof(e->pad));
 }
 
@@ -114,13 +114,13 @@ static __always_inline void emit(struct sock *sk, struct tcp_sock *tp, const str
 /* ---------------------------------------------------------------- the histogram */
 
 /*
- * The round-trip time that the kernel has measured since this was last called for the socket; false if none. No field of
- * struct tcp_sock keeps it, but the smoothed one is made of it without any loss (net/ipv4/tcp_input.c:
- * tcp_rtt_estimator): new = old + (sample - old / 8), in units of an eighth of a microsecond. One that is what was
- * expected leaves the average as it is; then the deviation becomes smaller, if it can, and segments were delivered.
+ * The round-trip time measured since the last call for this socket; false if none. struct tcp_sock does not keep it,
+ * but it follows exactly from the smoothed value (net/ipv4/tcp_input.c: tcp_rtt_estimator): new = old + (sample - old /
+ * 8), in eighths of a microsecond. A sample equal to the average leaves it unchanged; then the deviation shrinks, if it
+ * can, and segments were delivered.
  *
- * rack.rtt_us is no substitute: of a segment that was sent twice it has the time since the second, and skips what is
- * shorter than the shortest, where the timestamp option has told the kernel how long the answer really took.
+ * rack.rtt_us is no substitute: for a retransmitted segment it is the time since the second transmission, and it skips
+ * values below the minimum, where the timestamp option has given the kernel the real time.
  */
 static __always_inline bool rtt_sampled(struct rtt *last, struct tcp_sock *tp, __u32 *rtt_us)
 {
@@ -134,13 +134,16 @@ static __always_inline bool rtt_sampled(struct rtt *last, struct tcp_sock *tp, _
 					      (now.mdev_us == before.mdev_us && now.mdev_us >= 4)))
 		return false;
 	__s64 rtt = before.srtt_us ? (__s64)now.srtt_us - before.srtt_us + (before.srtt_us >> 3) : now.srtt_us >> 3;
-	if (rtt < 0 || rtt >> 31) /* a connection that was replaced: not what was before it */
+	if (rtt < 0 || rtt >> 31) /* another connection: ignore the state of the former one */
 		return false;
 	*rtt_us = rtt;
 	return true;
 }
 
-/* The table is keyed by a remote address and a number of ours: a local address goes where the remote one is. */
+/*
+ * The table is keyed by the remote address and a tool-specific number; a local address takes the place of the remote
+ * one.
+ */
 static __always_inline void count_rtt(struct flow *flow, struct rtt *last, struct tcp_sock *tp)
 {
 	__u32 rtt_us;
@@ -160,8 +163,8 @@ static __always_inline void count_rtt(struct flow *flow, struct rtt *last, struc
 /* ---------------------------------------------------------------- the tracepoints */
 
 /*
- * A socket that was there before the trace may have no state: then its owner stays unknown. Only sampling and histograms
- * cannot do without; they make one, once per socket and only for those that pass every filter.
+ * A socket from before the trace may have no state; then its owner stays unknown. Only sampling and histograms need
+ * state; they create it, once per socket that passes every filter.
  */
 static __always_inline bool is_due(struct sock *sk, struct sock_state *s, struct tcp_sock *tp)
 {
@@ -169,7 +172,7 @@ static __always_inline bool is_due(struct sock *sk, struct sock_state *s, struct
 		s = state_make(sk);
 	if (!s)
 		return false;
-	/* A clock costs as much as all the rest; without --interval any time but 0 does. */
+	/* Reading the clock costs as much as everything else; without --interval any time but 0 will do. */
 	return sample_due(&s->tool.sample, sample_interval_ns ? bpf_ktime_get_boot_ns() : 1, tp->snd_cwnd);
 }
 
@@ -181,17 +184,17 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 	struct flow flow;
 
 	flow_of(&flow, sk, NULL);
-	if (!flow_wanted(&flow) || !sock_wanted(sk)) {
-		turn_away();
+	if (!flow_matches(&flow) || !sock_matches(sk)) {
+		count_filtered();
 		return 0;
 	}
 	struct sock_state *s = state_find(sk);
-	/* The lock is held by who processes its own backlog, and by nobody when a segment comes straight in. */
+	/* The lock is held while a process handles the backlog, and not for a segment received directly. */
 	if (s)
-		owner_note(s, sk);
+		owner_learn(s, sk);
 	owner_find(&owner, s, sk);
-	if (!owner_wanted(&owner)) {
-		turn_away();
+	if (!owner_matches(&owner)) {
+		count_filtered();
 		return 0;
 	}
 	struct tcp_sock *tp = tcp_of(sk);
@@ -206,11 +209,11 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 	else if (!sampled || is_due(sk, s, tp))
 		emit(sk, tp, &flow, &owner, PROBE_SAMPLE, payload_of(skb));
 	else
-		turn_away();
+		count_filtered();
 	return 0;
 }
 
-/* The handshake's sample, and that of the last segment, after which no other comes in ESTABLISHED. */
+/* Samples of the handshake and of the last segment in ESTABLISHED. */
 static __always_inline void count_ends(struct sock *sk, struct sock_state *s, int new)
 {
 	struct tcp_sock *tp = tcp_of(sk);
@@ -224,7 +227,7 @@ static __always_inline void count_ends(struct sock *sk, struct sock_state *s, in
 		s->tool.rtt = none;
 	}
 	flow_of(&flow, sk, tp);
-	if (event_wanted(sk, &flow, s, &owner))
+	if (passes_filters(sk, &flow, s, &owner))
 		count_rtt(&flow, &s->tool.rtt, tp);
 }
 
@@ -233,14 +236,16 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 {
 	bool counted = hist_by && (new == TCP_ESTABLISHED || old == TCP_ESTABLISHED);
 
-	if (old == new || !protocol_wanted(sk) || !(counted || owner_concerned(sk, old, new)))
+	if (old == new || !protocol_matches(sk) || never_matches(sk, new))
 		return 0;
-	struct sock_state *s = state_make(sk);
+	struct sock_state *s = counted ? state_make(sk) : state_of_follower(sk, old, new);
 	if (!s)
 		return 0;
-	owner_follow(s, sk, old, new);
+	owner_on_state_change(s, sk, old, new);
 	if (counted)
 		count_ends(sk, s, new);
+	if (new == TCP_CLOSE)
+		state_end(s, sk);
 	return 0;
 }
 
@@ -256,7 +261,7 @@ int BPF_PROG(retransmit, struct sock *sk)
 	flow_of(&flow, sk, NULL);
 	struct sock_state *s = state_find(sk);
 	struct tcp_sock *tp = tcp_of(sk);
-	if (tp && event_wanted(sk, &flow, s, &owner))
+	if (tp && passes_filters(sk, &flow, s, &owner))
 		emit(sk, tp, &flow, &owner, PROBE_RETRANSMIT, 0);
 	return 0;
 }

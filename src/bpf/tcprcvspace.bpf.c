@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * tcprcvspace: receive-buffer autotuning as its function is entered, once per buffer that a read empties; and, on
- * request, one record per socket that its window limited.
+ * tcprcvspace: receive-buffer autotuning at the entry of its function, once per buffer that a read empties; and, on
+ * request, one record per socket limited by its window.
  */
-#include "kernel.h"
+#include "kernel/kernel.h"
 #include "sample.bpf.h"
 
 /* Measurements of a round trip each, as tcp_rcv_space_adjust() makes them (net/ipv4/tcp_input.c). */
-struct tally {
+struct adjust_stats {
 	__u64 since_ns; /* the first call */
 	__u32 calls;
 	__u32 measures;
@@ -17,22 +17,24 @@ struct tally {
 
 struct rcv_state {
 	struct sample sample;
-	struct tally tally;
+	struct adjust_stats stats;
 };
 
 #define TOOL_STATE struct rcv_state
 #include "tcp.bpf.h"
 
-/* head.event, and an index into EVENTS of tcprcvspace.rs */
+/* head.event */
 enum event_kind { ADJUST, LIMITED_CLOSED, LIMITED_OPEN };
+EXPORT_ENUM(event_kind);
 
-/* Whether the buffer can still grow, or why not: an index into GROWTH of tcprcvspace.rs */
+/* Whether the buffer can still grow, or why not. */
 enum growth { GROWTH_OPEN, GROWTH_LOCKED, GROWTH_OFF, GROWTH_MAX };
+EXPORT_ENUM(growth);
 
 struct adjust {
 	struct head head;
 	__u64 measure_us; /* since this measurement began */
-	__u64 tally_ns;	  /* since the socket's first call that was seen */
+	__u64 stats_ns;	  /* since the socket's first call that was seen */
 	__u32 copied;	  /* bytes read since this measurement began */
 	__u32 queued;	  /* bytes that arrived in order and are not read */
 	__s32 space;	  /* bytes that were read in the round trip with the most */
@@ -49,8 +51,7 @@ struct adjust {
 	__u32 max_copied;
 	__u8 growth;
 	__u8 measured; /* this call ends a measurement */
-	__u8 bare;     /* made of a tracepoint's record, on a kernel without type information */
-	__u8 pad[5];
+	__u8 pad[6];
 };
 EXPORT_TYPE(adjust);
 
@@ -58,12 +59,12 @@ const volatile bool summary = false;
 
 static __always_inline int rmem_max_of(struct sock *sk)
 {
-	if (config.lacks.sk_storage) /* no typed pointer, see netns_of() */
+	if (!bpf_ksym_exists(bpf_rdonly_cast)) /* maybe no typed pointer, see netns_of() */
 		return BPF_CORE_READ(sk, __sk_common.skc_net.net, ipv4.sysctl_tcp_rmem[2]);
-	return sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_rmem[2];
+	return READ_ONLY(sk, sock)->__sk_common.skc_net.net->ipv4.sysctl_tcp_rmem[2];
 }
 
-/* What tcp_rcvbuf_grow() asks, before and after 6.17 made it a function of its own. */
+/* The condition of tcp_rcvbuf_grow(), which 6.17 made a function of its own. */
 static __always_inline __u8 growth_of(struct sock *sk)
 {
 	if (userlocks_of(sk) & SOCK_RCVBUF_LOCK)
@@ -93,37 +94,36 @@ static __always_inline void adjust_fill(struct adjust *e, struct sock *sk, struc
 }
 
 /*
- * The kernel wants the window to be twice what is read in a round trip. When that is more than it may offer
- * (rcv_ssthresh) and the buffer cannot grow, the window limits the sender. A reader that lets round trips pass between
- * its reads limits it itself.
+ * The kernel aims for a window of twice the bytes read per round trip. If that exceeds rcv_ssthresh and the buffer
+ * cannot grow, the window limits the sender. A reader that pauses for round trips between reads is itself the limit.
  */
-static __always_inline void tally_add(struct tally *tally, struct sock *sk, struct tcp_sock *tp)
+static __always_inline void stats_add(struct adjust_stats *stats, struct sock *sk, struct tcp_sock *tp)
 {
 	__u32 rtt = tp->rcv_rtt_est.rtt_us >> 3;
 	__u64 us = bpf_ktime_get_ns() / 1000 - tp->rcvq_space.time;
 
-	if (!tally->calls++)
-		tally->since_ns = bpf_ktime_get_boot_ns();
+	if (!stats->calls++)
+		stats->since_ns = bpf_ktime_get_boot_ns();
 	if (!tp->rcv_rtt_est.rtt_us || us < rtt)
 		return;
 	__u32 copied = tp->copied_seq - tp->rcvq_space.seq;
-	tally->measures++;
-	if (copied > tally->copied)
-		tally->copied = copied;
+	stats->measures++;
+	if (copied > stats->copied)
+		stats->copied = copied;
 	if (2 * (__u64)copied * rtt > us * tp->rcv_ssthresh && growth_of(sk) != GROWTH_OPEN)
-		tally->limited++;
+		stats->limited++;
 }
 
-static __always_inline void tally_fill(struct adjust *e, const struct tally *tally)
+static __always_inline void stats_fill(struct adjust *e, const struct adjust_stats *stats)
 {
-	e->tally_ns = tally->since_ns ? e->head.boot_ns - tally->since_ns : 0;
-	e->calls = tally->calls;
-	e->measures = tally->measures;
-	e->limited = tally->limited;
-	e->max_copied = tally->copied;
+	e->stats_ns = stats->since_ns ? e->head.boot_ns - stats->since_ns : 0;
+	e->calls = stats->calls;
+	e->measures = stats->measures;
+	e->limited = stats->limited;
+	e->max_copied = stats->copied;
 }
 
-/* Reads happen in the reader's context under the lock: owner_reads() learns who serves an accepted socket. */
+/* Reads run in the reader's context under the lock: owner_reads() learns the process that serves an accepted socket. */
 SEC("tp_btf/tcp_rcv_space_adjust")
 int BPF_PROG(rcv_space_adjust, struct sock *sk)
 {
@@ -132,21 +132,21 @@ int BPF_PROG(rcv_space_adjust, struct sock *sk)
 	struct owner owner;
 	struct flow flow;
 
-	if (!tp || !protocol_wanted(sk) || !(s = state_make(sk)))
+	if (!tp || !protocol_matches(sk) || !(s = state_make(sk)))
 		return 0;
 	owner_reads(s, sk);
 	if (summary) {
-		tally_add(&s->tool.tally, sk, tp);
+		stats_add(&s->tool.stats, sk, tp);
 		return 0;
 	}
-	s->tool.tally.calls++;
+	s->tool.stats.calls++;
 	flow_of(&flow, sk, tp);
-	if (!event_wanted(sk, &flow, s, &owner))
+	if (!passes_filters(sk, &flow, s, &owner))
 		return 0;
 	/* --changes: the buffer, or what was measured to size it. */
 	__u64 window = (__u64)sk->sk_rcvbuf << 32 | (__u32)tp->rcvq_space.space;
 	if (!sample_due(&s->tool.sample, bpf_ktime_get_boot_ns(), window)) {
-		turn_away();
+		count_filtered();
 		return 0;
 	}
 	struct adjust *e = event_reserve(sizeof(*e));
@@ -155,7 +155,7 @@ int BPF_PROG(rcv_space_adjust, struct sock *sk)
 	head_fill(&e->head, sk, &flow, &owner, ADJUST);
 	__builtin_memset(&e->measure_us, 0, sizeof(*e) - sizeof(e->head));
 	adjust_fill(e, sk, tp);
-	e->calls = s->tool.tally.calls;
+	e->calls = s->tool.stats.calls;
 	event_submit(e, sizeof(*e));
 	return 0;
 }
@@ -168,10 +168,10 @@ static __always_inline void on_close(struct sock *sk, struct sock_state *s)
 	struct owner owner;
 	struct flow flow;
 
-	if (!tp || !s->tool.tally.limited)
+	if (!tp || !s->tool.stats.limited)
 		return;
 	flow_of(&flow, sk, tp);
-	if (!event_wanted(sk, &flow, s, &owner))
+	if (!passes_filters(sk, &flow, s, &owner))
 		return;
 	struct adjust *e = event_reserve(sizeof(*e));
 	if (!e)
@@ -179,7 +179,7 @@ static __always_inline void on_close(struct sock *sk, struct sock_state *s)
 	head_fill(&e->head, sk, &flow, &owner, LIMITED_CLOSED);
 	__builtin_memset(&e->measure_us, 0, sizeof(*e) - sizeof(e->head));
 	adjust_fill(e, sk, tp);
-	tally_fill(e, &s->tool.tally);
+	stats_fill(e, &s->tool.stats);
 	event_submit(e, sizeof(*e));
 }
 
@@ -188,39 +188,46 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 {
 	struct sock_state *s;
 
-	if (old == new || !protocol_wanted(sk) || !(s = state_make(sk)))
+	if (old == new || !protocol_matches(sk) || never_matches(sk, new) || !(s = state_make(sk)))
 		return 0;
-	owner_follow(s, sk, old, new);
+	owner_on_state_change(s, sk, old, new);
 	if (new == TCP_SYN_SENT || new == TCP_SYN_RECV) {
 		__builtin_memset(&s->tool, 0, sizeof(s->tool));
 	} else if (summary && new == TCP_CLOSE && old != TCP_LISTEN) {
 		on_close(sk, s);
 		__builtin_memset(&s->tool, 0, sizeof(s->tool));
 	}
+	if (new == TCP_CLOSE)
+		state_end(s, sk);
 	return 0;
 }
 
+SEEN_RECORD(adjust)
+
 static __always_inline void show_open(struct seq_file *seq, struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
 {
-	struct adjust e = {};
 	struct flow flow;
 
-	if (!tp || !s->tool.tally.limited)
+	if (!tp || !s->tool.stats.limited)
 		return;
 	struct owner owner;
-	struct tally tally = s->tool.tally;
+	struct adjust_stats stats = s->tool.stats;
 	owner_now(&owner, s, sk, tp);
 	flow_of(&flow, sk, tp);
-	if (!wanted(sk, &flow, &owner))
+	if (!matches(sk, &flow, &owner))
 		return;
-	head_fill(&e.head, sk, &flow, &owner, LIMITED_OPEN);
-	adjust_fill(&e, sk, tp);
-	tally_fill(&e, &tally);
-	bpf_seq_write(seq, &e, sizeof(e));
+	struct adjust *e = adjust_seen();
+	if (!e)
+		return;
+	__builtin_memset(e, 0, sizeof(*e));
+	head_fill_seen(&e->head, bpf_ktime_get_boot_ns(), sk, &flow, &owner, LIMITED_OPEN);
+	adjust_fill(e, sk, tp);
+	stats_fill(e, &stats);
+	seen_write(seq, e, sizeof(*e));
 }
 
 EACH_SOCKET(open_sockets, show_open)
 
 #define OWN_SET_STATE
 #define OWN_READER
-#include "owner.bpf.h"
+#include "owner/owner.bpf.h"

@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* tcpreset: one record per RST that was sent or received. */
-#include "kernel.h"
+#include "kernel/kernel.h"
 
-struct life {
-	__u64 start_ns; /* ESTABLISHED, or the first sight of a session that was open before the trace; 0: never */
+struct connection {
+	__u64 start_ns; /* entry into ESTABLISHED, or first sight of a session opened before the trace; 0: never */
 	__u64 close_ns;
 	__u8 active_open;
 	__u8 partial;     /* open before the trace */
 	__u8 close_state; /* the state that it left for CLOSE */
-	__u8 doubtful;    /* tcp_receive_reset fired where it may not have been an RST */
+	__u8 maybe_spurious;    /* tcp_receive_reset may have fired without an RST */
 	__u32 pad;
 };
 
-#define TOOL_STATE struct life
+#define TOOL_STATE struct connection
 #include "tcp.bpf.h"
 #include "bytes.bpf.h"
-#include "packet.bpf.h"
+#include "idle.bpf.h"
+#include "kernel/packet.bpf.h"
 #include "request.bpf.h"
 #include "stack.bpf.h"
 
 /* Which record it is: head.event. */
 enum event_kind { RESET_SENT, RESET_RECEIVED };
+EXPORT_ENUM(event_kind);
 
 struct reset {
 	struct head head;
@@ -28,21 +30,22 @@ struct reset {
 	__u64 close_ns;
 	__u64 tx_bytes;
 	__u64 rx_bytes;
-	__s32 reason; /* enum sk_rst_reason; -1: the kernel does not tell */
+	__s32 reason; /* enum sk_rst_reason; -1: unknown to this kernel */
 	__u8 state;   /* before the close; 0: no socket */
-	__u8 session; /* it was established once: age and bytes mean something */
+	__u8 session; /* was established: age and bytes are valid */
 	__u8 partial;
-	__u8 trigger;  /* the TCP flags of the packet that was answered, 0: none was */
-	__u8 doubtful; /* received: a reset of ours that follows at once says that there was no RST */
-	__u8 disproves; /* sent: the record before this one of the same socket was no RST */
-	__u8 bare; /* made of a tracepoint's record, on a kernel without type information */
+	__u8 trigger;  /* TCP flags of the packet that triggered the RST, 0: none */
+	__u8 maybe_spurious; /* received: retracted if a reset is sent right afterwards */
+	__u8 retracts; /* sent: the previous record of this socket was no RST */
 	__u8 active;   /* the session was opened from here */
 	__u8 listener; /* what the next two, and `aborts`, are of */
 	__u8 aborts;   /* a listener whose accept queue is full resets (net.ipv4.tcp_abort_on_overflow) */
-	__u8 hint;     /* src/bin/tcpreset/hints.rs */
-	__u8 pad;
+	__u8 hint;     /* src/commands/tcpreset/hints.rs */
+	__u8 pad[2];
 	__u32 accept_queue;
 	__u32 accept_queue_max;
+	__u32 idle_jiffies; /* of a session: since the last data, in either direction; ~0: there was none */
+	__u32 pad2;
 	__u64 stack[STACK_DEPTH];
 };
 EXPORT_TYPE(reset);
@@ -51,20 +54,20 @@ const volatile bool has_reason = false; /* tcp_send_reset has its third argument
 
 /* ---------------------------------------------------------------- the session */
 
-static __always_inline void life_begin_late(struct life *life, struct tcp_sock *tp, int state)
+static __always_inline void connection_begin_late(struct connection *conn, struct tcp_sock *tp, int state)
 {
-	if (life->start_ns || !tp || state == TCP_CLOSE || state == TCP_LISTEN || state == TCP_SYN_SENT ||
+	if (conn->start_ns || !tp || state == TCP_CLOSE || state == TCP_LISTEN || state == TCP_SYN_SENT ||
 	    state == TCP_SYN_RECV)
 		return;
-	life->start_ns = bpf_ktime_get_boot_ns();
-	life->partial = 1;
-	life->active_open = opened_here(tp, state);
+	conn->start_ns = bpf_ktime_get_boot_ns();
+	conn->partial = 1;
+	conn->active_open = opened_here(tp, state);
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(set_state, struct sock *sk, int old, int new)
 {
-	if (old == new || !protocol_wanted(sk))
+	if (old == new || !protocol_matches(sk) || never_matches(sk, new))
 		return 0;
 	struct sock_state *s = state_make(sk);
 	if (!s)
@@ -75,19 +78,21 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 	} else if (new == TCP_ESTABLISHED) {
 		s->tool.start_ns = bpf_ktime_get_boot_ns();
 	} else {
-		life_begin_late(&s->tool, tcp_of(sk), old);
+		connection_begin_late(&s->tool, tcp_of(sk), old);
 	}
 	if (new == TCP_CLOSE) {
 		s->tool.close_ns = bpf_ktime_get_boot_ns();
 		s->tool.close_state = old;
 	}
-	owner_follow(s, sk, old, new);
+	owner_on_state_change(s, sk, old, new);
+	if (new == TCP_CLOSE)
+		state_end(s, sk);
 	return 0;
 }
 
 #define OWN_SET_STATE
-#define SOCK_SEED(sk, tp, s) life_begin_late(&(s)->tool, tp, (sk)->__sk_common.skc_state)
-#include "owner.bpf.h"
+#define SOCK_SCAN(sk, tp, s) connection_begin_late(&(s)->tool, tp, (sk)->__sk_common.skc_state)
+#include "owner/owner.bpf.h"
 
 /* ---------------------------------------------------------------- the record */
 
@@ -111,32 +116,33 @@ static __always_inline void listener_fill(struct reset *e, struct sock *sk)
 }
 
 /* Time and bytes, of a socket that has them. */
-static __always_inline void session_fill(struct reset *e, struct sock *sk, struct life *life)
+static __always_inline void session_fill(struct reset *e, struct sock *sk, struct connection *conn)
 {
 	struct tcp_sock *tp = tcp_of(sk);
 	int state = sk->__sk_common.skc_state;
 
-	e->state = state == TCP_CLOSE && life->close_state ? life->close_state : state;
-	e->close_ns = life->close_ns;
+	e->state = state == TCP_CLOSE && conn->close_state ? conn->close_state : state;
+	e->close_ns = conn->close_ns;
 	if (state == TCP_LISTEN)
 		listener_fill(e, sk);
-	if (!tp || !life->start_ns || state == TCP_LISTEN)
+	if (!tp || !conn->start_ns || state == TCP_LISTEN)
 		return;
 	e->session = 1;
-	e->active = life->active_open;
-	e->partial = life->partial;
-	e->age_ns = (life->close_ns ? life->close_ns : e->head.boot_ns) - life->start_ns;
-	app_bytes(&e->tx_bytes, &e->rx_bytes, sk, tp, e->state, life->active_open);
+	e->active = conn->active_open;
+	e->partial = conn->partial;
+	e->age_ns = (conn->close_ns ? conn->close_ns : e->head.boot_ns) - conn->start_ns;
+	e->idle_jiffies = idle_jiffies(tp);
+	app_bytes(&e->tx_bytes, &e->rx_bytes, sk, tp, e->state, conn->active_open);
 }
 
 /* ---------------------------------------------------------------- received */
 
 /*
- * Data that comes after shutdown() or close() ends in tcp_reset() too, with no RST received: then tcp_send_reset of the
- * same socket follows in the same call. After a real RST none can: a reset is never answered, and a closed socket sends
- * none (net/ipv4/tcp_input.c: tcp_rcv_state_process; tcp_ipv4.c: tcp_v4_send_reset; tcp.c: __tcp_close).
+ * Data that arrives after shutdown() or close() also ends in tcp_reset(), without an RST: then tcp_send_reset for the
+ * same socket follows in the same call. It cannot follow a real RST: a reset is never answered, and a closed socket
+ * sends none (net/ipv4/tcp_input.c: tcp_rcv_state_process; tcp_ipv4.c: tcp_v4_send_reset; tcp.c: __tcp_close).
  */
-static __always_inline bool is_doubtful(struct sock *sk)
+static __always_inline bool is_maybe_spurious(struct sock *sk)
 {
 	int state = sk->__sk_common.skc_state;
 
@@ -151,15 +157,15 @@ int BPF_PROG(receive_reset, struct sock *sk)
 	struct owner owner;
 	struct flow flow;
 
-	bool doubtful = is_doubtful(sk);
+	bool maybe_spurious = is_maybe_spurious(sk);
 	if (s) {
-		owner_note(s, sk);
-		s->tool.doubtful = doubtful;
+		owner_learn(s, sk);
+		s->tool.maybe_spurious = maybe_spurious;
 	} else {
 		s = &unknown;
 	}
 	flow_of(&flow, sk, NULL);
-	if (!event_wanted(sk, &flow, s, &owner))
+	if (!passes_filters(sk, &flow, s, &owner))
 		return 0;
 	struct reset *e = reset_reserve();
 	if (!e)
@@ -167,7 +173,7 @@ int BPF_PROG(receive_reset, struct sock *sk)
 	head_fill(&e->head, sk, &flow, &owner, RESET_RECEIVED);
 	session_fill(e, sk, &s->tool);
 	e->reason = -1;
-	e->doubtful = doubtful;
+	e->maybe_spurious = maybe_spurious;
 	STACK_TAKE(ctx, e);
 	event_submit(e, SIZE_WITH_STACK(struct reset));
 	return 0;
@@ -175,25 +181,27 @@ int BPF_PROG(receive_reset, struct sock *sk)
 
 /* ---------------------------------------------------------------- sent */
 
-/* A packet for which there is no socket, or one that only sits out TIME_WAIT: no owner, no user, no cgroup. */
-static __always_inline bool homeless_wanted(const struct flow *flow, __u32 netns)
+/* A packet without a socket, or for a TIME_WAIT socket: no owner, no user, no cgroup. */
+static __always_inline bool homeless_matches(const struct flow *flow, __u32 netns)
 {
-	const volatile struct filter_set *set = &config.set;
+	const volatile struct id_list *list = &config.filter.netns;
 
-	if (set->pid || set->comm || set->uid || set->cgroup)
+#define X(name, type, has) + config.set.name
+	if (0 OWNER_FILTERS(X) SOCK_FILTERS(X) != config.set.netns)
 		return false;
-	return (!set->netns || in_ids(&config.filter.netns, netns)) && flow_wanted(flow);
+#undef X
+	return (!config.set.netns || has_id(list, netns) != !!list->negate) && flow_matches(flow);
 }
 
-static __always_inline void homeless(void *ctx, struct sk_buff *skb, __u32 netns, __u64 cookie, __u8 state, int reason)
+static __always_inline void reset_without_socket(void *ctx, struct sk_buff *skb, __u32 netns, __u64 cookie, __u8 state, int reason)
 {
 	struct flow flow;
 	__u8 flags = 0;
 
 	if (!packet_flow(&flow, &flags, skb))
 		return;
-	if (!homeless_wanted(&flow, netns)) {
-		turn_away();
+	if (!homeless_matches(&flow, netns)) {
+		count_filtered();
 		return;
 	}
 	struct reset *e = reset_reserve();
@@ -206,6 +214,7 @@ static __always_inline void homeless(void *ctx, struct sk_buff *skb, __u32 netns
 	e->head.netns = netns;
 	e->head.uid = ~0U;
 	e->head.event = RESET_SENT;
+	e->head.known = KNOWN_ALL;
 	e->reason = reason;
 	e->state = state;
 	e->trigger = flags;
@@ -214,10 +223,10 @@ static __always_inline void homeless(void *ctx, struct sk_buff *skb, __u32 netns
 }
 
 /*
- * The owner is what is remembered: a listener is not locked here, nor is a child that has just been handed the packet,
- * and `ss -K` holds the lock of a socket that it does not own.
+ * Uses the recorded owner: a listener is not locked here, nor is a child that has just received the packet, and `ss -K`
+ * locks sockets that it does not own.
  */
-static __always_inline void of_socket(void *ctx, struct sock *sk, struct sk_buff *skb, int reason)
+static __always_inline void reset_from_socket(void *ctx, struct sock *sk, struct sk_buff *skb, int reason)
 {
 	struct sock_state *s = state_find(sk);
 	struct sock_state unknown = {};
@@ -230,7 +239,7 @@ static __always_inline void of_socket(void *ctx, struct sock *sk, struct sk_buff
 	bool listener = sk->__sk_common.skc_state == TCP_LISTEN;
 	if (!skb || !packet_flow(&flow, &flags, skb) || !listener)
 		flow_of(&flow, sk, NULL);
-	if (!event_wanted(sk, &flow, s, &owner))
+	if (!passes_filters(sk, &flow, s, &owner))
 		return;
 	if (listener && owner.source != PID_UNKNOWN)
 		owner.source = PID_LISTENER;
@@ -241,8 +250,7 @@ static __always_inline void of_socket(void *ctx, struct sock *sk, struct sk_buff
 	session_fill(e, sk, &s->tool);
 	e->reason = reason;
 	e->trigger = flags;
-	e->disproves = skb && s->tool.doubtful;
-	s->tool.doubtful = 0;
+	e->retracts = skb && s->tool.maybe_spurious;
 	STACK_TAKE(ctx, e);
 	event_submit(e, SIZE_WITH_STACK(struct reset));
 }
@@ -255,13 +263,13 @@ int BPF_PROG(send_reset, struct sock *sk, struct sk_buff *skb)
 	if (!sk) {
 		/* The device is still known here (net/ipv4/tcp_ipv4.c: tcp_v4_rcv clears it only for a socket). */
 		if (skb)
-			homeless(ctx, skb, BPF_CORE_READ(skb, dev, nd_net.net, ns.inum), 0, 0, reason);
+			reset_without_socket(ctx, skb, BPF_CORE_READ(skb, dev, nd_net.net, ns.inum), 0, 0, reason);
 		return 0;
 	}
 	int state = sk->__sk_common.skc_state;
 	if (state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV)
-		of_socket(ctx, sk, skb, reason);
+		reset_from_socket(ctx, sk, skb, reason);
 	else if (skb) /* only sock_common may be read */
-		homeless(ctx, skb, netns_of(sk), cookie_of(sk), state, reason);
+		reset_without_socket(ctx, skb, netns_of(sk), cookie_of(sk), state, reason);
 	return 0;
 }

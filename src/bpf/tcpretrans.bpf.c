@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* tcpretrans: one record per retransmission, or, for totals, one per socket with what it sent and sent again. */
-#include "kernel.h"
+/*
+ * tcpretrans: one record per retransmission, or, for totals, one per socket with the segments it sent and
+ * retransmitted.
+ */
+#include "kernel/kernel.h"
 
-/* Why it was sent again. */
+/* Kind of retransmission. */
 enum kind { KIND_OTHER, KIND_SYN, KIND_SYNACK, KIND_RTO, KIND_FAST, KIND_TLP, KINDS };
 
 struct sent {
@@ -11,24 +14,26 @@ struct sent {
 	__u32 retrans[KINDS]; /* segments */
 };
 
-struct tally {
-	struct sent told; /* what userspace knows, or what was sent before the trace */
+struct send_stats {
+	struct sent reported; /* already reported, or sent before the trace */
 	__u32 retrans[KINDS];
 	__u8 begun;
-	__u8 timed_out; /* the timer has run out since the congestion state became Loss */
+	__u8 timed_out; /* the timer has fired since the congestion state became Loss */
 	__u8 counts_known;
 	__u8 pad;
-	__u32 total_retrans; /* of the socket, when it was last looked at */
+	__u32 total_retrans; /* of the socket, when last read */
 };
 
-#define TOOL_STATE struct tally
+#define TOOL_STATE struct send_stats
 #include "tcp.bpf.h"
 #include "count.bpf.h"
 #include "request.bpf.h"
 #include "stack.bpf.h"
+EXPORT_ENUM(kind);
 
 /* Which record it is: head.event. */
 enum event_kind { RETRANSMITTED, TOTAL };
+EXPORT_ENUM(event_kind);
 
 struct retrans {
 	struct head head;
@@ -47,16 +52,16 @@ struct retrans {
 	__u8 kind;
 	__u8 state;
 	__u8 ca_state;
-	__u8 attempt; /* 0: not counted for this kind */
+	__u8 attempt; /* 0: not counted */
 	__u8 timer;   /* sent by the retransmission timer itself */
 	__u8 listener;
-	__u8 bare; /* made of a tracepoint's record: only head, err, kind and state can be known (src/bin/tcpretrans/record.rs) */
 	__u8 counted; /* in RetransSegs */
 	__u8 hint;    /* enum synack_hint */
-	__u8 pad;
+	__u8 pad[2];
 	__u64 stack[STACK_DEPTH];
 };
 EXPORT_TYPE(retrans);
+EXPORT_ENUM(synack_hint);
 
 struct total {
 	struct head head;
@@ -65,17 +70,17 @@ struct total {
 EXPORT_TYPE(total);
 
 const volatile bool reports_err = false; /* tcp_retransmit_skb has its third argument (6.16) */
-const volatile bool failed = false;      /* show attempts that the kernel does not count */
+const volatile bool failed = false;      /* show failed attempts */
 const volatile bool lossprobe = false;   /* show such loss probes */
-const volatile bool counting = false;    /* per flow, in the kernel */
+const volatile bool counting = false;    /* in the kernel, by count_by */
 const volatile bool totals = false;      /* one record per socket instead */
 
 /* ---------------------------------------------------------------- why */
 
 /*
- * Loss is the state after a timeout, but also of what the kernel sends again without one: after path MTU discovery, and
- * data that went with a SYN and was not taken (net/ipv4/tcp_input.c: tcp_simple_retransmit). That clears undo_marker,
- * as a timeout in state CWR also leaves it; then having seen the timeout decides.
+ * Loss is the state after a timeout, but also of retransmissions without one: after path MTU discovery, and of data
+ * sent with a SYN that was not accepted (net/ipv4/tcp_input.c: tcp_simple_retransmit). Those clear undo_marker, as does
+ * a timeout in state CWR; then the recorded timeout decides.
  */
 static __always_inline bool after_timeout(struct tcp_sock *tp, struct sock_state *s)
 {
@@ -88,9 +93,9 @@ static __always_inline bool after_timeout(struct tcp_sock *tp, struct sock_state
 }
 
 /*
- * A probe is sent when its timer is due. It may be pending for later while something else is sent again: before 5.15 data
- * that went with a SYN and was not taken (net/ipv4/tcp_input.c: tcp_rcv_fastopen_synack). Later kernels are in state
- * Loss then, and the newest have no such field any more.
+ * A probe is sent when its timer is due. It may be pending while something else is retransmitted: before 5.15, data
+ * sent with a SYN that was not accepted (net/ipv4/tcp_input.c: tcp_rcv_fastopen_synack). Later kernels are in state
+ * Loss then, and the newest have no such field.
  */
 static __always_inline bool probe_is_due(struct inet_connection_sock *icsk)
 {
@@ -114,9 +119,9 @@ static __always_inline __u8 kind_of(struct tcp_sock *tp, __u16 flags, __u8 ca_st
 }
 
 /*
- * Whether the kernel counts the attempt in RetransSegs: it does as soon as the segment is made, whatever becomes of it
- * (net/ipv4/tcp_output.c: __tcp_retransmit_skb). The errors of before that may come from below, too, so the socket's own
- * count tells, once it is known.
+ * Whether the kernel counts the attempt in RetransSegs: it does once the segment is built, whatever happens then
+ * (net/ipv4/tcp_output.c: __tcp_retransmit_skb). Lower layers may return the same errors as the steps before, so the
+ * socket's own counter decides, once it is known.
  */
 static __always_inline bool is_counted(struct tcp_sock *tp, struct sock_state *s, int err)
 {
@@ -134,29 +139,29 @@ static __always_inline bool is_counted(struct tcp_sock *tp, struct sock_state *s
 
 /* ---------------------------------------------------------------- totals per socket */
 
-static __always_inline void tally_begin(struct tally *t, struct tcp_sock *tp)
+static __always_inline void stats_begin(struct send_stats *t, struct tcp_sock *tp)
 {
 	if (t->begun || !tp)
 		return;
 	t->begun = 1;
-	t->told.segs_out = tp->segs_out;
-	t->told.data_segs_out = tp->data_segs_out;
+	t->reported.segs_out = tp->segs_out;
+	t->reported.data_segs_out = tp->data_segs_out;
 }
 
-/* What was sent since the last time, and makes it known: false if nothing was. */
-static __always_inline bool tally_tell(struct sent *sent, struct tally *t, struct tcp_sock *tp)
+/* Returns what was sent since the last call, and updates the reported values; false if nothing was sent. */
+static __always_inline bool stats_report(struct sent *sent, struct send_stats *t, struct tcp_sock *tp)
 {
 	__u32 segs_out = tp->segs_out, data_segs_out = tp->data_segs_out;
 
-	sent->segs_out = segs_out - t->told.segs_out;
-	sent->data_segs_out = data_segs_out - t->told.data_segs_out;
-	t->told.segs_out = segs_out;
-	t->told.data_segs_out = data_segs_out;
+	sent->segs_out = segs_out - t->reported.segs_out;
+	sent->data_segs_out = data_segs_out - t->reported.data_segs_out;
+	t->reported.segs_out = segs_out;
+	t->reported.data_segs_out = data_segs_out;
 	__u32 any = sent->segs_out;
 	for (int i = 0; i < KINDS; i++) {
 		__u32 now = t->retrans[i];
-		sent->retrans[i] = now - t->told.retrans[i];
-		t->told.retrans[i] = now;
+		sent->retrans[i] = now - t->reported.retrans[i];
+		t->reported.retrans[i] = now;
 		any |= sent->retrans[i];
 	}
 	return any;
@@ -171,10 +176,10 @@ static __always_inline void total_at_close(struct sock *sk, struct sock_state *s
 	if (!tp)
 		return;
 	flow_of(&flow, sk, tp);
-	if (!event_wanted(sk, &flow, s, &owner))
+	if (!passes_filters(sk, &flow, s, &owner))
 		return;
 	struct sent sent;
-	if (!tally_tell(&sent, &s->tool, tp))
+	if (!stats_report(&sent, &s->tool, tp))
 		return;
 	struct total *e = event_reserve(sizeof(*e));
 	if (!e)
@@ -189,9 +194,9 @@ static __always_inline void total_at_close(struct sock *sk, struct sock_state *s
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(set_state, struct sock *sk, int old, int new)
 {
-	if (old == new || !protocol_wanted(sk) || !(totals || owner_concerned(sk, old, new)))
+	if (old == new || !protocol_matches(sk) || never_matches(sk, new))
 		return 0;
-	struct sock_state *s = state_make(sk);
+	struct sock_state *s = totals ? state_make(sk) : state_of_follower(sk, old, new);
 	if (!s)
 		return 0;
 	if (new == TCP_SYN_SENT || old == TCP_LISTEN) {
@@ -199,24 +204,26 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 		s->tool.begun = 1;
 		s->tool.counts_known = new == TCP_SYN_SENT; /* a child begins with those of its SYN/ACK */
 	}
-	owner_follow(s, sk, old, new);
+	owner_on_state_change(s, sk, old, new);
 	if (totals && old != TCP_LISTEN && new != TCP_LISTEN) {
-		tally_begin(&s->tool, tcp_of(sk));
+		stats_begin(&s->tool, tcp_of(sk));
 		if (new == TCP_CLOSE)
 			total_at_close(sk, s);
 	}
+	if (new == TCP_CLOSE)
+		state_end(s, sk);
 	return 0;
 }
 
-static __always_inline void sock_seed(struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
+static __always_inline void sock_scan(struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
 {
 	if (totals && sk->__sk_common.skc_state != TCP_LISTEN)
-		tally_begin(&s->tool, tp);
+		stats_begin(&s->tool, tp);
 }
 
 #define OWN_SET_STATE
-#define SOCK_SEED(sk, tp, s) sock_seed(sk, tp, s)
-#include "owner.bpf.h"
+#define SOCK_SCAN(sk, tp, s) sock_scan(sk, tp, s)
+#include "owner/owner.bpf.h"
 
 /* ---------------------------------------------------------------- segments */
 
@@ -232,10 +239,11 @@ static __always_inline void segment_fill(struct retrans *e, struct tcp_sock *tp,
 	e->in_flight_bytes = tp->snd_nxt - tp->snd_una;
 	e->syn_queue = e->accept_queue = e->accept_queue_max = 0;
 	e->listener = 0;
-	e->bare = e->hint = e->pad = 0;
+	e->hint = 0;
+	__builtin_memset(e->pad, 0, sizeof(e->pad));
 	bool timed = e->ca_state == TCP_CA_LOSS;
 	e->attempt = timed ? tp->inet_conn.icsk_retransmits : 0;
-	/* Its handler has taken the pending event; a retransmission that an ACK clocks out leaves the timer armed. */
+	/* The timer's handler has cleared the pending event; a retransmission triggered by an ACK leaves it armed. */
 	e->timer = timed && e->attempt && !tp->inet_conn.icsk_pending;
 }
 
@@ -245,7 +253,8 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	struct tcp_sock *tp = tcp_of(sk);
 	struct tcp_skb_cb *cb = (void *)__builtin_preserve_access_index(&skb->cb);
 	struct owner owner;
-	struct flow flow;
+	struct count_key key;
+	struct flow *flow = &key.flow;
 
 	if (!tp)
 		return 0;
@@ -257,27 +266,27 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	__u8 kind = kind_of(tp, flags, ca_state, s);
 	bool counted = is_counted(tp, s, err);
 	if (s)
-		owner_note(s, sk);
+		owner_learn(s, sk);
 	if (totals) {
 		if (s)
-			tally_begin(&s->tool, tp);
+			stats_begin(&s->tool, tp);
 		if (s && counted && kind < KINDS)
 			__sync_fetch_and_add(&s->tool.retrans[kind], segs);
 		return 0;
 	}
 	if (!counted && !failed && !(lossprobe && kind == KIND_TLP))
 		return 0;
-	flow_of(&flow, sk, tp);
-	if (!event_wanted(sk, &flow, s, &owner))
+	flow_of(flow, sk, tp);
+	if (!passes_filters(sk, flow, s, &owner))
 		return 0;
 	if (counting) {
-		count_flow(sk, &flow, true, 0, segs);
+		count_add(&key, sk, &owner, 0, segs);
 		return 0;
 	}
 	struct retrans *e = event_reserve(SIZE_WITH_STACK(struct retrans));
 	if (!e)
 		return 0;
-	head_fill(&e->head, sk, &flow, &owner, RETRANSMITTED);
+	head_fill(&e->head, sk, flow, &owner, RETRANSMITTED);
 	e->segs = segs;
 	e->err = err;
 	e->counted = counted;
@@ -314,19 +323,20 @@ static __always_inline void synack_fill(struct retrans *e, struct sock *sk, stru
 	e->hint = synack_hint(icsk, req, e->accept_queue > e->accept_queue_max);
 }
 
-/* The listener is not locked here, whoever holds its lock may be in accept(): only what is remembered counts. */
+/* The listener is not locked here, and the holder of its lock may be in accept(): use the recorded owner. */
 SEC("tp_btf/tcp_retransmit_synack")
 int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
 {
 	struct sock_state *s = state_find(sk);
 	struct owner owner;
-	struct flow flow;
+	struct count_key key;
+	struct flow *flow = &key.flow;
 
-	flow_of(&flow, (struct sock *)req, NULL);
-	if (!event_wanted(sk, &flow, s, &owner))
+	flow_of(flow, (struct sock *)req, NULL);
+	if (!passes_filters(sk, flow, s, &owner))
 		return 0;
 	if (counting) {
-		count_flow(sk, &flow, true, 0, 1);
+		count_add(&key, sk, &owner, 0, 1);
 		return 0;
 	}
 	struct retrans *e = event_reserve(SIZE_WITH_STACK(struct retrans));
@@ -334,7 +344,7 @@ int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
 		return 0;
 	if (owner.source != PID_UNKNOWN)
 		owner.source = PID_LISTENER;
-	head_fill(&e->head, sk, &flow, &owner, RETRANSMITTED);
+	head_fill(&e->head, sk, flow, &owner, RETRANSMITTED);
 	synack_fill(e, sk, req);
 	STACK_TAKE(ctx, e);
 	event_submit(e, SIZE_WITH_STACK(struct retrans));
@@ -356,12 +366,15 @@ static __always_inline void show_open(struct seq_file *seq, struct sock *sk, str
 	struct owner owner;
 	owner_now(&owner, s, sk, tp);
 	flow_of(&flow, sk, tp);
-	if (!wanted(sk, &flow, &owner))
+	if (!matches(sk, &flow, &owner))
 		return;
-	/* Told here and once more if it closes on another CPU in this very moment; no lock covers both. */
-	if (!tally_tell(&e.sent, &s->tool, tp))
+	struct send_stats stats = s->tool;
+	if (!stats_report(&e.sent, &stats, tp))
 		return;
-	head_fill(&e.head, sk, &flow, &owner, TOTAL);
-	bpf_seq_write(seq, &e, sizeof(e));
+	head_fill_seen(&e.head, bpf_ktime_get_boot_ns(), sk, &flow, &owner, TOTAL);
+	/* Reported twice if the socket closes on another CPU at this moment: no lock covers both. What finds no room is
+	 * discarded, and the socket is visited again (kernel/bpf/bpf_iter.c: bpf_seq_read). */
+	if (!seen_write(seq, &e, sizeof(e)))
+		s->tool.reported = stats.reported;
 }
 EACH_SOCKET(open_totals, show_open)

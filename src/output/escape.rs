@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Text that somebody else chose: process names, arguments, names of files and interfaces. None of it may move a
-//! cursor, turn a line round, hide, or be taken for something else.
+//! Untrusted text: process names, arguments, names of files and interfaces. It must not move the cursor, reverse a
+//! line, hide, or pass for something else.
 
 use std::borrow::Cow;
 use std::io::Write;
+
+use super::digits::append;
 
 /// Whether a character shows as itself: neither a control or format character, a separator other than the blank, nor one
 /// that is not assigned. `first`: nothing is before it that a combining mark could combine with.
@@ -18,7 +20,7 @@ fn is_plain(c: char, first: bool) -> bool {
     shown.next() == Some(c) && !is_invisible(c)
 }
 
-/// Assigned to letters and marks, and yet nothing to see: fillers and selectors of variants (Default_Ignorable_Code_Point).
+/// Letters and marks that do not show: fillers and variation selectors (Default_Ignorable_Code_Point).
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{3164}'
         | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0100}'..='\u{e01ef}')
@@ -58,6 +60,10 @@ fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
 /// Escaped is, beside what does not show, what would be something else in a list (`\`, `,`, a leading `!`, blanks at
 /// the ends) and what makes a spreadsheet's formula of a cell (a leading `=`, `+`, `-` or `@`).
 pub fn name(out: &mut Vec<u8>, bytes: &[u8]) {
+    // Most names are of such characters only.
+    if bytes.iter().all(u8::is_ascii_alphanumeric) {
+        return out.extend_from_slice(bytes);
+    }
     let last = bytes.len().saturating_sub(1);
     write(out, bytes, |at, c| match c {
         '\\' | ',' => true,
@@ -70,7 +76,7 @@ pub fn name(out: &mut Vec<u8>, bytes: &[u8]) {
 /// Names separated by commas, with the escapes `\xNN`, `\\`, `\,` and `\!`; blanks around a name are not part of it.
 ///
 /// # Errors
-/// A sentence about what is wrong.
+/// A message for the user.
 pub fn parse_names(list: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let mut names = Vec::new();
     let mut rest = list;
@@ -121,9 +127,14 @@ fn unescape(raw: &[u8]) -> Result<Vec<u8>, String> {
     Ok(name)
 }
 
-/// Text of the kernel's or of an argument: what does not show is escaped, a backslash is not.
+/// Whether these are printable ASCII characters: nothing is escaped in a text of them.
+fn is_printable(bytes: &[u8]) -> bool {
+    bytes.iter().all(|b| (b' '..=b'~').contains(b))
+}
+
+/// Text from the kernel or from an argument: escapes what does not show, but not the backslash.
 pub fn text(text: &str) -> Cow<'_, str> {
-    if text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+    if is_printable(text.as_bytes()) {
         return Cow::Borrowed(text);
     }
     let mut out = Vec::with_capacity(text.len() + 16);
@@ -131,11 +142,40 @@ pub fn text(text: &str) -> Cow<'_, str> {
     Cow::Owned(String::from_utf8_lossy(&out).into_owned())
 }
 
+/// The bytes that stand for themselves in a JSON string: in a table, as each byte of a row's texts is looked up.
+const IS_BARE: [bool; 256] = {
+    let mut bare = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        bare[byte] = matches!(byte as u8, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~');
+        byte += 1;
+    }
+    bare
+};
+
 /// A JSON string with its quotes; what does not show is `\uXXXX`, which decodes to the same.
 pub fn json(out: &mut Vec<u8>, text: &str) {
+    json_of(out, |out| out.extend_from_slice(text.as_bytes()));
+}
+
+/// The same of the text that `write` adds.
+pub fn json_of(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    append::all(out, b"\"");
+    write(out);
+    let text = out.get(start + 1..).unwrap_or_default();
+    if text.iter().all(|&byte| IS_BARE[usize::from(byte)]) {
+        return append::all(out, b"\"");
+    }
+    let text = String::from_utf8_lossy(text).into_owned();
+    out.truncate(start);
+    json_escaped(out, &text);
+}
+
+fn json_escaped(out: &mut Vec<u8>, text: &str) {
     let start = out.len();
     let _ = serde_json::to_writer(&mut *out, text);
-    if text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+    if is_printable(text.as_bytes()) {
         return;
     }
     let quoted = String::from_utf8_lossy(&out.split_off(start)).into_owned();
@@ -152,7 +192,18 @@ pub fn json(out: &mut Vec<u8>, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn json_strings_round_trip(text: String) {
+            let mut out = vec![];
+            json(&mut out, &text);
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+    }
 
     fn named(bytes: &[u8]) -> String {
         let mut out = vec![];
@@ -177,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_row_shows_is_what_the_filter_takes() {
+    fn shown_names_parse_as_filters() {
         for bytes in names() {
             let shown = named(&bytes);
             assert_eq!(parse_names(shown.as_bytes()), Ok(vec![bytes]), "{shown}");
@@ -188,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_not_seen_is_shown() {
+    fn invisible_characters_are_escaped() {
         let hidden = "\u{7f}\u{85}\u{9b}\u{a0}\u{ad}\u{34f}\u{61c}\u{3164}\u{200b}\u{200d}\u{200e}\u{2028}\u{2029}\
                       \u{202a}\u{202e}\u{2060}\u{2066}\u{3000}\u{fe0f}\u{feff}\u{e000}\u{e0041}\u{e01ef}\u{10ffff}";
         for c in hidden.chars().chain('\0'..' ') {
@@ -209,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_seen_stays() {
+    fn visible_characters_are_kept() {
         for seen in [
             "Сервер",
             "服务",
@@ -233,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn no_cell_is_a_formula() {
+    fn cells_are_no_formulas() {
         for bytes in [&b"=1+1"[..], b"+1", b"-1", b"@SUM(A1)", b"\t=1", b"\r=1"] {
             assert!(named(bytes).starts_with("\\x"), "{bytes:?}");
         }
     }
 
     #[test]
-    fn wrong_escapes_are_told() {
+    fn invalid_escapes_are_rejected() {
         for list in [r"a\b", r"\", r"\x4", r"\x+1", r"a,\xg0"] {
             assert!(
                 parse_names(list.as_bytes()).unwrap_err().contains(r"\xNN"),

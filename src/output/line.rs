@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cells side by side in a table.
 
-use std::borrow::Cow;
-
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::digits::append::blanks;
+
 /// How many columns of a terminal a cell takes: two for a wide character, none for a mark that combines.
-fn width(cell: &str) -> usize {
-    match cell.is_ascii() {
-        true => cell.len(),
-        false => cell.width(),
+fn width(cell: &[u8]) -> usize {
+    if cell.is_ascii() {
+        return cell.len();
     }
+    std::str::from_utf8(cell).map_or(cell.len(), UnicodeWidthStr::width)
 }
 
-/// A name is cut to its column, as bcc does, and ends in `…` then; an escape stays whole. An address or a number never is
-/// cut.
-pub fn cut(cell: &str, columns: usize) -> Cow<'_, str> {
+/// Cuts a name, which begins at `start`, to its column, as bcc does, and marks it with `…`; an escape stays whole.
+/// Addresses and numbers are never cut.
+pub fn cut(out: &mut Vec<u8>, start: usize, columns: usize) {
+    let cell = out.get(start..).unwrap_or_default();
     if width(cell) <= columns {
-        return Cow::Borrowed(cell);
+        return;
     }
     let (mut kept, mut taken) = (0, 1); // the ellipsis
-    let mut rest = cell;
+    let mut rest = std::str::from_utf8(cell).unwrap_or_default();
     while let Some(first) = rest.chars().next() {
         let len = match first {
             '\\' if rest.starts_with("\\x") => 4,
@@ -36,7 +37,8 @@ pub fn cut(cell: &str, columns: usize) -> Cow<'_, str> {
         }
         (kept, rest) = (kept + len, after);
     }
-    Cow::Owned(format!("{}…", cell.get(..kept).unwrap_or_default()))
+    out.truncate(start + kept);
+    out.extend_from_slice("…".as_bytes());
 }
 
 /// Puts cells side by side. The padding of a cell is written before the next one, so no line ends in blanks.
@@ -49,17 +51,32 @@ pub struct Line {
 impl Line {
     /// Adds a cell of so many columns, or more.
     pub fn cell(&mut self, out: &mut Vec<u8>, cell: &str, columns: usize, right: bool) {
-        let blanks = self.pad + usize::from(self.begun);
-        out.resize(out.len() + blanks, b' ');
+        self.cell_of(out, columns, right, false, |out| {
+            out.extend_from_slice(cell.as_bytes());
+        });
+    }
+
+    /// The same of what `write` adds. `ascii`: that it is so is known.
+    pub fn cell_of(
+        &mut self,
+        out: &mut Vec<u8>,
+        columns: usize,
+        right: bool,
+        ascii: bool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        blanks(out, self.pad + usize::from(self.begun));
         self.begun = true;
-        let pad = columns.saturating_sub(width(cell));
-        if right {
-            out.resize(out.len() + pad, b' ');
-            self.pad = 0;
-        } else {
-            self.pad = pad;
+        let start = out.len();
+        write(out);
+        let cell = out.get(start..).unwrap_or_default();
+        let width = if ascii { cell.len() } else { width(cell) };
+        self.pad = columns.saturating_sub(width);
+        if right && self.pad > 0 {
+            blanks(out, self.pad);
+            let cell = out.get_mut(start..).unwrap_or_default();
+            cell.rotate_right(std::mem::take(&mut self.pad));
         }
-        out.extend_from_slice(cell.as_bytes());
     }
 }
 
@@ -68,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_name_says_so_and_keeps_its_escapes_whole() {
+    fn truncated_name_is_marked_and_keeps_escapes() {
         for (cell, columns, expected) in [
             ("nginx", 5, "nginx"),
             ("postgres", 5, "post…"),
@@ -79,13 +96,15 @@ mod tests {
             ("te\u{301}st", 4, "te\u{301}st"),
             ("te\u{301}sts", 4, "te\u{301}s…"),
         ] {
-            assert_eq!(cut(cell, columns), expected);
-            assert!(width(&cut(cell, columns)) <= columns);
+            let mut out = format!("|{cell}").into_bytes();
+            cut(&mut out, 1, columns);
+            assert!(width(&out[1..]) <= columns);
+            assert_eq!(&out[1..], expected.as_bytes());
         }
     }
 
     #[test]
-    fn wide_and_combining_characters_keep_the_columns() {
+    fn wide_and_combining_characters_align() {
         for name in ["nginx", "服务", "te\u{301}st", "🦀", ""] {
             let (mut out, mut line) = (vec![], Line::default());
             line.cell(&mut out, name, 10, false);

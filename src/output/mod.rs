@@ -1,23 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Rows: one column table per tool gives the table, JSON Lines and CSV.
 
-mod column;
+pub mod address;
+pub mod choice;
+pub mod journal;
+pub mod message;
+pub mod nonblocking;
+pub mod print;
+pub mod units;
+pub mod value;
+pub mod whose;
+
+pub mod column;
+mod digits;
 pub mod escape;
+#[cfg(test)]
+pub(crate) mod golden;
 mod line;
 mod rows;
 pub mod schema;
 mod stamp;
 mod style;
 
-pub use column::{
-    Column, Shown, comm, common_columns, cookie, family, ifindex, ifname, laddr, lport, of_flow,
-    pid, pid_source, raddr, rport, uid,
-};
-pub use rows::{Figures, Rows};
-pub use stamp::Stamp;
+pub use choice::Choice;
+pub use choice::sort::Sort;
+pub use column::{Column, Shown};
+pub(crate) use line::cut;
+pub use rows::Rows;
+pub use stamp::{Figures, Period, Stamp};
 pub use style::{Format, Style};
+pub use value::Value;
 
-use crate::types::{Record, head};
+use crate::abi::types::{Record, head};
 
 /// A record as a row sees it: the shared head and the tool's own part.
 pub struct Row<'a, E> {

@@ -3,66 +3,111 @@
 
 use std::io::Write;
 
+use super::column::{common_columns, wide_columns};
+use super::digits::append::{self, Piece};
 use super::line::{Line, cut};
-use super::stamp::Stamp;
-use super::{Column, Format, Row, Style, common_columns};
-use crate::choice::Choice;
-use crate::value::Value;
+use super::stamp::{Figures, Period, Stamp};
+use super::{Column, Format, Row, Style};
+use crate::error::Usage;
+use crate::output::choice::sort::Order;
+use crate::output::value::Value;
 
-/// The numbers of a run by their keys in JSON; `None`: not known.
-pub type Figures = [(&'static str, Option<u64>)];
-
-/// Turns records into bytes. Holds what a row needs and nothing per row is allocated.
+/// Formats records. Allocates nothing per row.
 pub struct Rows<E> {
     style: Style,
-    columns: Vec<Column<E>>,
+    columns: Vec<Placed<E>>,
+    order: Order<E>,
     stamp: Stamp,
-    cell: Vec<u8>,
+}
+
+/// A column, and what of it is the same in each row.
+struct Placed<E> {
+    column: Column<E>,
+    /// Its columns in the table.
+    width: usize,
+    /// What is before its value in JSON.
+    key: Piece,
+}
+
+impl<E> Placed<E> {
+    fn new(column: Column<E>, style: &Style) -> Self {
+        Self {
+            width: column.room(style.wide),
+            key: Piece::new(format!(r#","{}":"#, column.key)),
+            column,
+        }
+    }
 }
 
 impl<E> Rows<E> {
-    /// `columns` are the tool's own; those of every tool are added where the format has them.
-    pub fn new(tool: &'static str, style: Style, columns: Vec<Column<E>>) -> Self {
-        let mut all = Vec::new();
-        if style.format != Format::Table {
-            all = common_columns();
-        }
-        all.extend(columns);
-        Self::aggregate(tool, style, all)
-    }
-
-    /// For rows that speak of many sockets: without the columns of every tool, which name one.
-    pub fn aggregate(tool: &'static str, style: Style, mut columns: Vec<Column<E>>) -> Self {
-        let layout = style.layout();
-        columns.retain(|c| c.shown.has(layout));
-        Self {
-            stamp: Stamp::new(tool, &style),
-            style,
-            columns,
-            cell: Vec::new(),
-        }
-    }
-
-    /// As `new`, with the columns that the user named instead of the format's own.
+    /// `columns` are the tool's own; those of every tool are added where the format has them. What the user chose of
+    /// them is in `style`.
     ///
     /// # Errors
-    /// When there is no such column.
-    pub fn chosen(
-        tool: &'static str,
-        style: Style,
-        columns: Vec<Column<E>>,
-        choice: Option<&Choice>,
-    ) -> anyhow::Result<Self> {
-        let Some(choice) = choice else {
-            return Ok(Self::new(tool, style, columns));
-        };
-        let columns = choice.of(columns, style.layout(), style.format != Format::Table)?;
-        let mut rows = Self::new(tool, style, Vec::new());
-        rows.columns = columns;
-        Ok(rows)
+    /// When a column that was named does not exist.
+    pub fn new(tool: &'static str, style: Style, columns: Vec<Column<E>>) -> Result<Self, Usage> {
+        let mut all = columns;
+        let json = style.format != Format::Table;
+        let at = if json { 0 } else { all.len() };
+        all.splice(at..at, common_columns());
+        // JSON has all of its parts.
+        let at = if json { all.len() } else { at };
+        all.splice(at..at, wide_columns());
+        Self::of(tool, style, all)
     }
 
-    /// Follows steps of the wall clock; call it now and then.
+    /// For sums over many sockets: with the head of a sum ([`Stamp::of_sums`]) instead of the shared columns, which
+    /// describe one.
+    ///
+    /// # Errors
+    /// When a column that was named does not exist.
+    pub fn sums(tool: &'static str, style: Style, columns: Vec<Column<E>>) -> Result<Self, Usage> {
+        let stamp = Stamp::of_sums(tool, &style);
+        let rows = Self::of(tool, style, columns)?;
+        Ok(Self { stamp, ..rows })
+    }
+
+    fn of(tool: &'static str, style: Style, mut all: Vec<Column<E>>) -> Result<Self, Usage> {
+        let order = style.sort.as_ref().map(|sort| Order::new(sort, &all));
+        let order = order.transpose()?.unwrap_or_default();
+        let layout = style.layout();
+        match &style.columns {
+            Some(choice) => all = choice.of(all, layout)?,
+            None => all.retain(|c| c.shown.has(layout)),
+        }
+        // A stack has lines of its own.
+        all.sort_by_key(|c| c.key.is_empty() && c.width == (0, 0) && c.heading.is_empty());
+        let place = |column| Placed::new(column, &style);
+        Ok(Self {
+            columns: all.into_iter().map(place).collect(),
+            order,
+            stamp: Stamp::new(tool, &style),
+            style,
+        })
+    }
+
+    /// Says in JSON and CSV what sums are made by.
+    pub fn by(mut self, keys: &str) -> Self {
+        self.stamp.by(keys);
+        self
+    }
+
+    /// Sorts what rows are made of, if the user chose an order.
+    pub fn sort<T>(&self, all: &mut [T], row: impl for<'t> Fn(&'t T) -> Row<'t, E>) {
+        self.order.sort(all, row);
+    }
+
+    /// See [`Stamp::next_period`].
+    pub fn next_period(&mut self) -> Period {
+        self.stamp.next_period()
+    }
+
+    /// See [`Stamp::end_period`].
+    pub fn end_period(&mut self, boot_ns: u64) {
+        self.stamp.end_period(boot_ns);
+    }
+
+    /// Follows steps of the wall clock; call it from time to time.
     pub fn refresh_clock(&mut self) {
         self.stamp.refresh_clock();
     }
@@ -74,7 +119,7 @@ impl<E> Rows<E> {
             Format::Json => {}
             Format::Csv => {
                 self.stamp.csv_header(out);
-                for column in &self.columns {
+                for Placed { column, .. } in &self.columns {
                     let _ = write!(out, ",{}", column.key);
                 }
                 out.push(b'\n');
@@ -91,8 +136,8 @@ impl<E> Rows<E> {
         if self.style.timestamp {
             line.cell(out, "TIME(s)", 9, false);
         }
-        for column in &self.columns {
-            line.cell(out, column.title(), self.width(column), column.right);
+        for Placed { column, width, .. } in &self.columns {
+            line.cell(out, column.title(), *width, column.right);
         }
         out.push(b'\n');
     }
@@ -115,70 +160,51 @@ impl<E> Rows<E> {
             let elapsed = format!("{:.6}", self.stamp.elapsed(row.head.boot_ns));
             line.cell(out, &elapsed, 9, false);
         }
-        for column in &self.columns {
-            let value = (column.get)(row);
-            self.cell.clear();
-            value.table(&mut self.cell);
-            let cell = std::str::from_utf8(&self.cell).unwrap_or_default();
-            let width = self.width(column);
-            match value {
-                Value::Comm(_) if !self.style.wide => {
-                    line.cell(out, &cut(cell, width), width, column.right);
+        for Placed { column, width, .. } in &self.columns {
+            let value = column.value(row);
+            line.cell_of(out, *width, column.right, value.is_ascii(), |out| {
+                let start = out.len();
+                value.table(out);
+                if matches!(value, Value::Comm(_) | Value::Process(..)) && !self.style.wide {
+                    cut(out, start, *width);
                 }
-                _ => line.cell(out, cell, width, column.right),
-            }
+            });
         }
         out.push(b'\n');
     }
 
     fn json(&mut self, out: &mut Vec<u8>, event: &str, row: &Row<'_, E>) {
         self.stamp.json(out, event, row.head.boot_ns);
-        for column in &self.columns {
-            let _ = write!(out, r#","{}":"#, column.key);
-            (column.get)(row).json(out);
+        for Placed { column, key, .. } in &self.columns {
+            key.add(out);
+            column.value(row).json(out);
         }
         out.extend_from_slice(b"}\n");
     }
 
     fn csv(&mut self, out: &mut Vec<u8>, event: &str, row: &Row<'_, E>) {
         self.stamp.csv(out, event, row.head.boot_ns);
-        for column in &self.columns {
-            out.push(b',');
-            (column.get)(row).csv(out);
+        for Placed { column, .. } in &self.columns {
+            append::all(out, b",");
+            column.value(row).csv(out);
         }
         out.push(b'\n');
     }
 
     /// The last record of a JSON run: `fields` are its numbers.
     pub fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
-        if self.style.format != Format::Json {
-            return;
+        if self.style.format == Format::Json {
+            self.stamp.summary(out, fields);
         }
-        let now = crate::clock::boot_ns();
-        self.stamp.json_only_ts(out, "summary", now);
-        let _ = write!(out, r#","boot_ns":{now}"#);
-        for (key, value) in fields {
-            let _ = write!(out, r#","{key}":"#);
-            let _ = match value {
-                Some(value) => write!(out, "{value}"),
-                None => write!(out, "null"),
-            };
-        }
-        out.extend_from_slice(b"}\n");
-    }
-
-    fn width(&self, column: &Column<E>) -> usize {
-        let (narrow, wide) = column.width;
-        let width = if self.style.wide { wide } else { narrow };
-        width.max(column.title().len())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::{Shown, comm, pid};
-    use crate::types::{PID_SOURCES, head};
+    use crate::abi::types::{PID_SOURCES, head};
+    use crate::output::Shown;
+    use crate::output::column::{comm, pid};
 
     fn columns() -> Vec<Column<u64>> {
         vec![
@@ -195,7 +221,7 @@ mod tests {
             header: true,
             ..Style::default()
         };
-        let mut rows = Rows::new("tool", style, columns());
+        let mut rows = Rows::new("tool", style, columns()).unwrap();
         let mut head = head {
             boot_ns: 5_000_000_000,
             ..head::default()
@@ -210,7 +236,7 @@ mod tests {
                 body: &2048,
             },
         );
-        head.owner.source = PID_SOURCES.iter().position(|s| *s == Some("seed")).unwrap() as u8;
+        head.owner.source = PID_SOURCES.iter().position(|s| *s == Some("scan")).unwrap() as u8;
         head.owner.pid = 12;
         head.owner.comm[..6].copy_from_slice(b"a,long");
         head.boot_ns += 1_500_000_000;
@@ -226,13 +252,13 @@ mod tests {
     }
 
     #[test]
-    fn a_table_aligns_and_cuts_names_only() {
+    fn table_aligns_and_truncates_names_only() {
         let expected = "PID   COMM TX_KB\n-     -    2.000\n12    a…   10.00\n";
         assert_eq!(rows(Format::Table, false), expected);
     }
 
     #[test]
-    fn relative_time_begins_with_the_first_row() {
+    fn relative_time_starts_at_first_row() {
         let table = rows(Format::Table, true);
         let times: Vec<_> = table
             .lines()
@@ -243,7 +269,7 @@ mod tests {
 
     /// CSV is JSON's fields in JSON's order; each of its values is JSON's, or empty for null.
     #[test]
-    fn csv_is_json_in_cells() {
+    fn csv_matches_json() {
         for timestamp in [false, true] {
             let (csv, json) = (rows(Format::Csv, timestamp), rows(Format::Json, timestamp));
             let (header, lines) = csv.split_once('\n').unwrap();
@@ -266,12 +292,12 @@ mod tests {
     }
 
     #[test]
-    fn json_has_the_common_fields_and_the_tools_own() {
+    fn json_has_common_and_own_fields() {
         let text = rows(Format::Json, false);
         let row: serde_json::Value = serde_json::from_str(text.lines().nth(1).unwrap()).unwrap();
         assert_eq!(row["tool"], "tool");
         assert_eq!(row["comm"], r"a\x2clong");
-        assert_eq!(row["pid_source"], "seed");
+        assert_eq!(row["pid_source"], "scan");
         assert_eq!(row["tx_bytes"], 10_240);
         assert!(row["ts"].as_str().unwrap().ends_with('Z'));
     }

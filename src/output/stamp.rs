@@ -1,34 +1,93 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How every record of JSON and CSV begins: the command, the kind of record, its time.
+//! The start of every JSON and CSV record: command, kind of record, time.
 
 use std::io::Write;
 
 use super::Style;
-use crate::clock::Clock;
+use super::digits::{append, padded};
+use crate::kernel::clock::{Clock, boot_ns};
+
+/// The numbers of a run by their keys in JSON; `None`: not known.
+pub type Figures = [(&'static str, Option<u64>)];
 
 /// Writes the beginnings of records.
 pub struct Stamp {
     tool: &'static str,
+    /// What every object of JSON begins with.
+    opening: String,
     time: bool,
     timestamp: bool,
     clock: Clock,
     /// Boot time of the first record, for relative timestamps.
     first_ns: Option<u64>,
+    /// What the sums cover, if the records are sums.
+    period: Option<Period>,
+    /// The keys that the sums are made by, if that is said.
+    by: Option<String>,
 }
+
+/// The time that sums cover.
+#[derive(Clone, Copy, Debug)]
+pub struct Period {
+    /// Its end, since boot.
+    pub boot_ns: u64,
+    /// Its length: since the sums before, or since the start.
+    pub interval_us: u64,
+}
+
+/// The keys of a sum between `ts` and its own.
+pub(super) const SUM_KEYS: [&str; 2] = ["boot_ns", "interval_us"];
+/// The key after these of a sum that says what it is made by.
+pub(super) const BY: &str = "by";
 
 impl Stamp {
     /// For a command, with the fields that `style` adds.
     pub fn new(tool: &'static str, style: &Style) -> Self {
         Self {
             tool,
+            opening: format!(r#"{{"tool":"{tool}","event":""#),
             time: style.time,
             timestamp: style.timestamp,
             clock: Clock::default(),
             first_ns: None,
+            period: None,
+            by: None,
         }
     }
 
-    /// Follows steps of the wall clock; call it now and then.
+    /// For sums, whose records have `SUM_KEYS` too. The first period begins now.
+    pub fn of_sums(tool: &'static str, style: &Style) -> Self {
+        let period = Some(Period {
+            boot_ns: boot_ns(),
+            interval_us: 0,
+        });
+        Self {
+            period,
+            ..Self::new(tool, style)
+        }
+    }
+
+    /// Says what the sums are made by: keys, separated by commas.
+    pub fn by(&mut self, keys: &str) {
+        self.by = Some(keys.to_owned());
+    }
+
+    /// Ends the period that the sums cover; the next one begins.
+    pub fn next_period(&mut self) -> Period {
+        self.end_period(boot_ns())
+    }
+
+    /// The same, if it has ended before, at this time since boot.
+    pub fn end_period(&mut self, boot_ns: u64) -> Period {
+        self.refresh_clock();
+        let begin = self.period.map_or(boot_ns, |period| period.boot_ns);
+        *self.period.insert(Period {
+            boot_ns,
+            interval_us: boot_ns.saturating_sub(begin) / 1000,
+        })
+    }
+
+    /// Follows steps of the wall clock; call it from time to time.
     pub fn refresh_clock(&mut self) {
         self.clock.refresh();
     }
@@ -53,17 +112,33 @@ impl Stamp {
         if self.timestamp {
             out.extend_from_slice(b",elapsed_s");
         }
+        if self.period.is_some() {
+            let _ = write!(out, ",{}", SUM_KEYS.join(","));
+        }
+        if self.by.is_some() {
+            let _ = write!(out, ",{BY}");
+        }
     }
 
     /// A line of CSV up to the first column.
     pub fn csv(&mut self, out: &mut Vec<u8>, event: &str, boot_ns: u64) {
-        let (second, ns) = self.clock.rfc3339(boot_ns);
-        let _ = write!(out, "{},{event},{second}.{ns:09}Z", self.tool);
+        for part in [self.tool, ",", event, ","] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        self.ts(out, boot_ns);
         if self.time {
             let _ = write!(out, ",{}", self.clock.local_time(boot_ns));
         }
         if self.timestamp {
             let _ = write!(out, ",{:.6}", self.elapsed(boot_ns));
+        }
+        if let Some(period) = self.period {
+            let _ = write!(out, ",{boot_ns},{}", period.interval_us);
+        }
+        match &self.by {
+            Some(by) if by.contains(',') => drop(write!(out, ",\"{by}\"")),
+            Some(by) => drop(write!(out, ",{by}")),
+            None => {}
         }
     }
 
@@ -77,15 +152,46 @@ impl Stamp {
         if self.timestamp {
             let _ = write!(out, r#","elapsed_s":{:.6}"#, self.elapsed(boot_ns));
         }
+        if let Some(period) = self.period {
+            let [end, length] = SUM_KEYS;
+            let us = period.interval_us;
+            let _ = write!(out, r#","{end}":{boot_ns},"{length}":{us}"#);
+        }
+        if let Some(by) = &self.by {
+            let _ = write!(out, r#","{BY}":"{by}""#);
+        }
+    }
+
+    /// The last record of a JSON run: `fields` are its numbers.
+    pub fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
+        let now = boot_ns();
+        self.json_only_ts(out, "summary", now);
+        let _ = write!(out, r#","boot_ns":{now}"#);
+        for (key, value) in fields {
+            let _ = write!(out, r#","{key}":"#);
+            let _ = match value {
+                Some(value) => write!(out, "{value}"),
+                None => write!(out, "null"),
+            };
+        }
+        out.extend_from_slice(b"}\n");
     }
 
     /// The same for the summary, which is no row.
     pub fn json_only_ts(&mut self, out: &mut Vec<u8>, event: &str, boot_ns: u64) {
+        for part in [&self.opening, event, r#"","ts":""#] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        self.ts(out, boot_ns);
+        append::all(out, b"\"");
+    }
+
+    /// RFC 3339 in UTC.
+    fn ts(&mut self, out: &mut Vec<u8>, boot_ns: u64) {
         let (second, ns) = self.clock.rfc3339(boot_ns);
-        let tool = self.tool;
-        let _ = write!(
-            out,
-            r#"{{"tool":"{tool}","event":"{event}","ts":"{second}.{ns:09}Z""#
-        );
+        out.extend_from_slice(second.as_bytes());
+        append::all(out, b".");
+        padded(out, ns.into(), 9);
+        append::all(out, b"Z");
     }
 }

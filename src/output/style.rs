@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the user chose about the output.
 
-use super::Shown;
+use super::{Choice, Shown, Sort};
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -28,6 +28,10 @@ pub struct Style {
     pub timestamp: bool,
     /// Whether a header line comes first.
     pub header: bool,
+    /// Which columns, if not the format's own.
+    pub columns: Option<Choice>,
+    /// The order of sums and lists, if not their own.
+    pub sort: Option<Sort>,
 }
 
 impl Style {

@@ -1,20 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a run hands to a command, and takes from it.
+//! The interface between a run and a command.
+
+use std::time::Instant;
 
 use super::idle::Shows;
 use super::signals::Interrupt;
 use super::stdout::{Sink, Stop};
+use crate::abi::types::{Record, decode};
 use crate::output::{Figures, Rows};
-use crate::types::{Record, decode};
-
-/// What this side could not look at.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unseen {
-    /// Network namespaces that could not be entered.
-    pub unvisited: u64,
-    /// Destroyed sockets whose statistics the kernel told, but too fast for this side.
-    pub statistics_lost: u64,
-}
 
 /// What a tool does with its records.
 pub trait Handler {
@@ -24,28 +17,44 @@ pub trait Handler {
     fn record(&mut self, record: &[u8], out: &mut Printer);
     /// When every probe is attached, before the first record and while there still are privileges.
     fn attached(&mut self) {}
-    /// Events of sockets that no state was kept for on this side.
+    /// Events of sockets without state in user space.
     fn untracked(&self) -> u64 {
         0
     }
-    /// Occurrences that a table on this side had no room for.
+    /// Occurrences that did not fit into a table in user space.
     fn uncounted(&self) -> u64 {
         0
     }
-    /// What could not be looked at: see [`Unseen`].
-    fn unseen(&self) -> Unseen {
-        Unseen::default()
+    /// Network namespaces that could not be entered.
+    fn unvisited(&self) -> u64 {
+        0
     }
-    /// When it shows something, for the line that a terminal gets.
+    /// Destroyed sockets whose statistics were lost because they arrived too fast.
+    fn statistics_lost(&self) -> u64 {
+        0
+    }
+    /// When it shows something, for the message on a terminal.
     fn shows(&self) -> Shows {
         Shows::Rows
     }
-    /// Numbers of its own for the last record of a JSON run.
+    /// Whether a row is of one connection, which has another end (`--peer`), and not of many.
+    fn has_ends(&self) -> bool {
+        self.shows() == Shows::Rows
+    }
+    /// Additional fields of the final JSON record.
     fn figures(&self) -> Vec<(&'static str, Option<u64>)> {
         Vec::new()
     }
-    /// After every batch, and every 50 ms as long as rows can be written.
+    /// The reader has waited: before the first record that follows. Renews what may have become stale.
+    fn resume(&mut self) {}
+    /// After every batch, and when it is [`Self::due`], as long as rows can be written.
     fn tick(&mut self, _out: &mut Printer) {}
+    /// When it wants the next tick, even if no record comes; `None`: not before a record does.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+    /// Once, at the end, while every probe is still attached.
+    fn detaching(&mut self) {}
     /// Once, when no record will follow.
     fn finish(&mut self, _out: &mut Printer) {}
     /// Writes the last record of a JSON run.
@@ -72,7 +81,7 @@ impl<E: Record> Handler for EachRow<E> {
         }
     }
 
-    fn tick(&mut self, _out: &mut Printer) {
+    fn resume(&mut self) {
         self.rows.refresh_clock();
     }
 
@@ -81,14 +90,14 @@ impl<E: Record> Handler for EachRow<E> {
     }
 }
 
-/// Takes rows up to the number that the user asked for.
+/// Prints rows up to the limit set by the user.
 pub struct Printer {
     pub(super) sink: Sink,
     pub(super) rows: u64,
     limit: u64,
-    /// The run ends: what is written is waited for.
+    /// The run is ending: block until everything is written.
     pub(super) ending: Option<Interrupt>,
-    /// Why a row could not be written, since somebody asked.
+    /// The first write error since the last check.
     pub(super) stopped: Option<Stop>,
 }
 
@@ -128,6 +137,26 @@ impl Printer {
         if !self.full() {
             write(&mut self.sink.buf);
         }
+    }
+
+    /// What is no row, but a change of a picture on a terminal. Only if [`Self::is_idle`]: changes build on each other.
+    pub fn picture(&mut self, bytes: &[u8]) {
+        self.sink.buf.extend_from_slice(bytes);
+    }
+
+    /// Whether everything is written.
+    pub fn is_idle(&self) -> bool {
+        self.sink.buf.is_empty()
+    }
+
+    /// Drops what is not written of a picture, at the end of all pictures.
+    pub fn discard(&mut self) {
+        self.sink.buf.clear();
+    }
+
+    /// Ends the run, as enough rows do.
+    pub fn stop(&mut self) {
+        self.limit = self.rows;
     }
 
     pub(super) fn full(&self) -> bool {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a command says on a terminal so that nobody wonders whether it works.
+//! Messages on a terminal that show that a command is running.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ pub enum Shows {
     AtTheEnd,
     /// What it has counted, at this interval and at the end.
     Every(Duration),
+    /// A picture on the terminal, which shows that it runs.
+    Picture,
 }
 
 impl From<Option<Duration>> for Shows {
@@ -25,23 +27,25 @@ impl From<Option<Duration>> for Shows {
     }
 }
 
-/// Only where standard error is a terminal.
+/// Silent unless standard error is a terminal.
 pub(super) struct Idle {
     tool: &'static str,
     since: Option<Instant>,
 }
 
 impl Idle {
-    /// Says what is traced, and how it ends.
+    /// Prints what is traced, and how to end it.
     pub(super) fn begin(tool: &'static str, run: &Run, shows: Shows) -> Self {
-        let since = stderr().is_terminal().then(Instant::now);
-        if since.is_some() {
+        let says = shows != Shows::Picture && stderr().is_terminal();
+        let since = says.then(Instant::now);
+        // A single look is over before anybody could end it.
+        if since.is_some() && run.duration != Some(Duration::ZERO) {
             crate::message!("{tool}: {}", sentence(tool, run, shows));
         }
         Self { tool, since }
     }
 
-    /// Says how long there was nothing to show.
+    /// Prints, if there were no rows, how long the run took.
     pub(super) fn end(self, rows: u64) {
         if let (Some(since), 0) = (self.since, rows) {
             let seconds = since.elapsed().as_secs_f64();
@@ -53,7 +57,7 @@ impl Idle {
 fn sentence(tool: &str, run: &Run, shows: Shows) -> String {
     let traced = suite::traced(tool);
     let when = match shows {
-        Shows::Rows => String::new(),
+        Shows::Rows | Shows::Picture => String::new(),
         Shows::AtTheEnd => ", shown at the end".into(),
         Shows::Every(interval) => format!(", shown every {interval:?}"),
     };
@@ -78,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sentence_says_what_when_and_how_it_ends() {
+    fn idle_sentence_names_source_time_and_end() {
         for (args, shows, text) in [
             (
                 &["x"][..],

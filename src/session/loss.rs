@@ -1,87 +1,135 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the kernel half counts of what it could not do, and saying so.
+//! Losses counted in the kernel, and their report.
 
-use libbpf_rs::{AsRawLibbpf, MapCore, MapFlags, MapHandle, Object};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::time::{Duration, Instant};
 
-use crate::message::Throttle;
-use crate::record;
-use crate::types::counters;
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
+
+use super::buffer::shared::Shared;
+use crate::abi::types::counters;
+use crate::output::message::Throttle;
+
+/// A loss that was counted as the reader asked may be seen only now: not all processors see what others store in the
+/// order in which they load it (`bpf/common/kernel/order.bpf.h`).
+const SETTLED: Duration = Duration::from_millis(10);
+/// Whether this is such a processor.
+const OUT_OF_ORDER: bool = !cfg!(any(target_arch = "x86_64", target_arch = "x86"));
 
 /// The kernel half's counters.
 pub(crate) enum Counters {
-    /// In memory that it shares with us: reading them takes no system call and no privilege.
-    Shared(*const counters),
-    /// A map that must be asked: before 5.5.
+    /// In shared memory.
+    Shared(Shared<counters>),
+    /// A map that is read by system call: before 5.5.
     Asked(MapHandle),
 }
 
 impl Counters {
     /// `None` if the object is none of ours.
-    pub(crate) fn of(object: &Object) -> Option<Self> {
-        let map = object.maps().find(|m| m.name() == ".data.counters")?;
-        let flags = map.info().ok()?.info.map_flags;
-        if flags & BPF_F_MMAPABLE == 0 || record::done_without("mmap") {
-            return MapHandle::try_from(&map).ok().map(Self::Asked);
+    pub(crate) fn from_object(object: &Object) -> Option<Self> {
+        const SECTION: &str = ".data.counters";
+        if let Some(shared) = Shared::from_object(object, SECTION) {
+            return Some(Self::Shared(shared));
         }
-        let mut size = 0;
-        // SAFETY: the map belongs to a loaded object; libbpf returns its mapping and the size of it.
-        let data = unsafe {
-            libbpf_rs::libbpf_sys::bpf_map__initial_value(
-                map.as_libbpf_object().as_ptr(),
-                &raw mut size,
-            )
-        };
-        let whole = size as usize >= size_of::<counters>() && !data.is_null();
-        whole.then_some(Self::Shared(data.cast()))
+        let map = object.maps().find(|map| map.name() == SECTION)?;
+        MapHandle::try_from(&map).ok().map(Self::Asked)
     }
 
     /// As they are now.
     pub(crate) fn read(&self) -> counters {
         let mut now = counters::default();
         match self {
-            // SAFETY: mapped, large enough and aligned as `of` saw; the object outlives the run. The kernel writes it.
-            Self::Shared(data) => unsafe { data.read_volatile() },
+            Self::Shared(shared) => shared.read(),
             Self::Asked(map) => {
                 let bytes = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
                 let bytes = bytes.ok().flatten().unwrap_or_default();
-                // Nothing to say is better than no run.
+                // Missing counters are better than no run.
                 let _ = plain::copy_from_bytes(&mut now, &bytes);
                 now
             }
         }
     }
+
+    /// Whether the next loss that is counted while the buffer has room wakes the reader. A map's reader polls.
+    fn asked(&self) -> bool {
+        match self {
+            Self::Shared(shared) => shared.asks().load(Ordering::SeqCst) != 0,
+            Self::Asked(_) => true,
+        }
+    }
+
+    /// Asks for that. What is read after it was not missed.
+    fn ask(&self) {
+        if let Self::Shared(shared) = self {
+            shared.asks().store(1, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+        }
+    }
 }
 
-/// include/uapi/linux/bpf.h
-const BPF_F_MMAPABLE: u32 = 1 << 10;
+impl Shared<counters> {
+    fn asks(&self) -> &AtomicU32 {
+        // SAFETY: mapped as long as the object, which outlives this; on both sides only the whole word is read and
+        // written.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.as_ptr()).asks) }
+    }
+}
 
-/// Says on standard error what was lost: at most once a second, and at the end.
+/// Reports losses on standard error: at most once a second, and at the end.
 pub(crate) struct Lost {
     tool: &'static str,
-    /// Whether sockets lie in a table, which may be full.
+    /// Whether the state of sockets is in a table, which can fill up.
     table: bool,
     /// What the kernel half has counted.
     pub(crate) counters: Counters,
+    /// When to look again, after it has asked.
+    again: Option<Instant>,
     lost: Throttle,
     untracked: Throttle,
     uncounted: Throttle,
 }
 
 impl Lost {
-    /// Nothing has been lost yet.
+    /// Starts with no losses.
     pub(crate) fn new(tool: &'static str, table: bool, counters: Counters) -> Self {
         Self {
             tool,
             table,
             counters,
+            again: None,
             lost: Throttle::default(),
             untracked: Throttle::default(),
             uncounted: Throttle::default(),
         }
     }
 
-    /// `untracked`, `uncounted`: on this side. `last`: nothing will follow. Returns all that was counted.
-    pub(crate) fn say(&mut self, untracked: u64, uncounted: u64, last: bool) -> counters {
+    /// When it has more to report, although nothing more was lost; or may ask to be woken again.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let waits = self.all().into_iter().filter_map(Throttle::due).min();
+        let asks = self.rests_until().filter(|_| !self.counters.asked());
+        waits.into_iter().chain(asks).chain(self.again).min()
+    }
+
+    fn rests_until(&self) -> Option<Instant> {
+        let rests = self.all().into_iter().filter_map(Throttle::rests_until);
+        rests.max()
+    }
+
+    fn all(&self) -> [&Throttle; 3] {
+        [&self.lost, &self.untracked, &self.uncounted]
+    }
+
+    /// Reports what was lost. `untracked`, `uncounted`: counted in user space. `last`: the final report. Returns all
+    /// counters.
+    pub(crate) fn report(&mut self, untracked: u64, uncounted: u64, last: bool) -> counters {
+        let at = Instant::now();
+        self.again = self.again.filter(|again| *again > at);
+        // Not while it could not say so: at most two wake-ups a second, however many losses.
+        let rests = || self.rests_until().is_some_and(|end| end > at);
+        if !self.counters.asked() && !rests() {
+            self.counters.ask();
+            self.again = OUT_OF_ORDER.then(|| at + SETTLED);
+        }
         let mut now = self.counters.read();
         now.untracked += untracked;
         now.uncounted += uncounted;
@@ -90,23 +138,21 @@ impl Lost {
         if self.lost.is_due(now.lost, last) {
             let lost = now.lost;
             crate::message!(
-                "{tool}: {lost} events lost{so_far}: the buffer was full (a larger --buffer, a narrower filter or a faster reader helps)"
+                "{tool}: {lost} events lost{so_far}: the buffer was full; use a larger --buffer, a narrower filter or a faster reader"
             );
         }
         if self.untracked.is_due(now.untracked, last) {
             let events = now.untracked;
             let reason = match self.table {
-                true => "this kernel needs a table for their state, and it is full",
+                true => "the table that keeps their state is full",
                 false => "the kernel had no memory for their state",
             };
-            crate::message!(
-                "{tool}: {events} events of sockets that are not tracked{so_far}: {reason}"
-            );
+            crate::message!("{tool}: {events} events of untracked sockets{so_far}: {reason}");
         }
         if self.uncounted.is_due(now.uncounted, last) {
             let uncounted = now.uncounted;
             crate::message!(
-                "{tool}: {uncounted} occurrences not counted{so_far}: the table was full (a narrower filter helps)"
+                "{tool}: {uncounted} occurrences not counted{so_far}: the table was full; use a narrower filter"
             );
         }
         now

@@ -1,102 +1,128 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The life of every command: open, configure, load, attach, seed, poll, drain, account.
+//! The life of every command: open, configure, load, attach, scan, poll, drain, report.
 
+pub mod active;
+pub mod buffer;
+pub mod interval;
+pub mod skipped;
+pub mod stats;
+pub mod table;
+
+mod deferred;
 mod handler;
 mod idle;
 mod loss;
+mod pace;
+mod peers;
 mod ready;
 mod run;
 mod signals;
 mod stdout;
+mod variant;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapHandle, Object, OpenObject, PrintLevel, ProgramMut, set_print};
 
-pub use self::handler::{EachRow, Handler, Printer, Unseen};
+pub use self::deferred::{Age, Deferred};
+pub use self::handler::{EachRow, Handler, Printer};
 pub use self::idle::Shows;
+pub use self::interval::Interval;
 use self::ready::Ready;
-pub(crate) use self::ready::descriptor;
-pub(crate) use self::run::give_back_memory;
 use self::signals::Interrupt;
-pub use self::signals::Interrupted;
+use self::variant::{enable, enable_more_backups, type_numbers};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::cli::Run;
-use crate::files::Place;
-use crate::filter::Filter;
-use crate::holders::Holders;
-use crate::iter::Visit;
+use self::table::Room;
+use crate::abi::types::{config, missing_features};
+use crate::cli::{Run, filter::Filter};
+use crate::kernel::btf::{self, subset::Subset};
+use crate::kernel::features::{self, Source};
+use crate::kernel::files::Place;
+use crate::kernel::holders::Holders;
+use crate::kernel::holders::SocketIterator;
+use crate::kernel::privileges::Rights;
+use crate::kernel::{diagnose, iter, limits, pids, trust};
 pub use crate::output::Figures;
-use crate::types::{config, lacks};
-use crate::{iter, limits, pids, preflight, record, tracepoint, trust};
+use crate::output::message;
 
-/// Sockets that are followed where their state cannot lie in the sockets themselves.
-const TABLE_SOCKETS: u32 = 128 * 1024;
+/// Storage for the BPF objects of a run, one per attempt to load them.
+pub type Storage = [MaybeUninit<OpenObject>; 2];
+
+/// Room for [`Session::start`].
+pub fn storage() -> Storage {
+    [const { MaybeUninit::uninit() }; 2]
+}
+
+/// What a skeleton's builder ends in.
+type Loaded<'o, B> = <<B as SkelBuilder<'o>>::Output as OpenSkel<'o>>::Output;
 
 /// One run of a command.
 pub struct Session<'a> {
     tool: &'static str,
     run: &'a Run,
     tracepoints: &'a [&'a str],
-    lacks: lacks,
-    /// Only tracepoints' records can be read.
-    records: bool,
-    interrupt: OnceCell<Interrupt>,
-    ready: RefCell<Option<Ready>>,
+    missing: missing_features,
+    source: Source,
+    /// See [`Self::start`].
+    iterator: Option<&'static str>,
+    interrupt: Interrupt,
+    ready: Cell<Option<Ready>>,
     /// See [`Self::will_write`].
-    overrides: Cell<bool>,
+    rights: Rights,
 }
 
 impl<'a> Session<'a> {
-    /// `tracepoints` are those that the tool cannot do without.
-    pub fn new(tool: &'static str, run: &'a Run, tracepoints: &'a [&'a str]) -> Self {
-        let log = |_, text: String| crate::message::write(format_args!("{text}"));
+    /// `tracepoints` are those the tool requires. From now on a signal ends the start between two steps.
+    ///
+    /// # Errors
+    /// When signals cannot be handled.
+    pub fn new(tool: &'static str, run: &'a Run, tracepoints: &'a [&'a str]) -> Result<Self> {
+        let log = |_, text: String| message::write(format_args!("{text}"));
         set_print(run.verbose.then_some((PrintLevel::Debug, log)));
         more_descriptors();
-        let lacks = crate::lacks::known();
-        let records = record::is_needed();
-        if run.verbose {
-            crate::message!("{tool}: what this kernel lacks (1): {lacks:?}");
-            if trust::elevated() {
-                crate::message!("{tool}: {}", trust::ELEVATED);
-            }
+        if run.verbose && trust::elevated() {
+            crate::message!("{tool}: {}", trust::ELEVATED);
         }
-        Self {
+        let mut session = Self {
             tool,
             run,
             tracepoints,
-            lacks,
-            records,
-            interrupt: OnceCell::new(),
-            ready: RefCell::default(),
-            overrides: Cell::new(false),
+            missing: missing_features::default(),
+            source: Source::Programs,
+            iterator: None,
+            interrupt: Interrupt::install()?,
+            ready: Cell::default(),
+            rights: Rights::default(),
+        };
+        session.ask();
+        Ok(session)
+    }
+
+    /// Updates what is known of the kernel.
+    fn ask(&mut self) {
+        self.missing = features::known();
+        self.source = Source::new(self.run.btf.as_deref());
+        if self.run.verbose {
+            let (tool, missing) = (self.tool, self.missing);
+            crate::message!("{tool}: missing kernel features are 1: {missing:?}");
         }
     }
 
-    /// Signals, which from the first call on end the run between two steps.
-    fn interrupt(&self) -> Result<&Interrupt> {
-        if let Some(interrupt) = self.interrupt.get() {
-            return Ok(interrupt);
-        }
-        let interrupt = Interrupt::install()?;
-        Ok(self.interrupt.get_or_init(|| interrupt))
+    /// A file will be written there after the run: keep the privileges for it.
+    pub fn will_write(&mut self, place: &Place) {
+        self.rights = place.rights();
     }
 
-    /// A file will be written there once the run is over: root keeps the right to.
-    pub fn will_write(&self, place: &Place) {
-        self.overrides.set(place.overrides());
-    }
-
-    /// Whether the command is to be run by [`record::run`], for what the kernel lacks.
-    pub fn has_only_records(&self) -> bool {
-        self.records
+    /// Whether only tracepoints' records are read.
+    fn has_only_records(&self) -> bool {
+        matches!(self.source, Source::Records { .. })
     }
 
     /// The command's name.
@@ -104,34 +130,85 @@ impl<'a> Session<'a> {
         self.tool
     }
 
-    /// See [`record::types`].
-    pub fn types(&self) -> Option<&Path> {
-        record::types(self.run)
+    /// The BTF with which fallback programs read sockets, if any.
+    pub fn sockets(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Records { sockets } => sockets.as_deref(),
+            Source::Programs => None,
+        }
     }
 
-    /// Whether sockets that exist already are to be looked at.
-    pub fn seeds(&self) -> bool {
-        !self.run.no_seed
+    /// Whether existing sockets are scanned at the start.
+    pub fn scans(&self) -> bool {
+        !self.run.no_scan
     }
 
-    /// What is not known on this kernel: the end of a sentence.
-    pub fn say(&self, blank: &str) {
+    /// Prints what is unknown on this kernel; `blank` ends the sentence.
+    pub fn note(&self, blank: &str) {
         let tool = self.tool;
-        crate::message!("{tool}: {}: {blank}", record::this_kernel());
+        crate::message!("{tool}: {}: {blank}", features::this_kernel());
     }
 
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        match self.records {
-            true => preflight::explain_record(error),
-            false => preflight::explain(error, self.tracepoints),
+        match self.has_only_records() {
+            true => diagnose::explain_record(error),
+            false => diagnose::explain(error, self.tracepoints),
         }
+    }
+
+    /// Opens, configures and loads the skeleton; `None` if the command must use `fallback::run`. If the kernel rejects
+    /// the programs because of a missing feature, everything is repeated with programs that do without it.
+    ///
+    /// `iterator` is a program defined by `EACH_SOCKET` of `bpf/common/owner/state.bpf.h`: see [`Self::each_socket`].
+    ///
+    /// # Errors
+    /// Why this host cannot run them, in a sentence.
+    pub fn start<'o, B>(
+        &mut self,
+        storage: &'o mut Storage,
+        filter: &Filter,
+        iterator: Option<&'static str>,
+        mut configure: impl FnMut(&mut B::Output) -> Result<()>,
+    ) -> Result<Option<Loaded<'o, B>>>
+    where
+        B: SkelBuilder<'o> + Default,
+    {
+        self.iterator = iterator;
+        for storage in storage {
+            if self.has_only_records() {
+                return Ok(None);
+            }
+            let mut builder = B::default();
+            let mut subset = Subset::new(builder.object_builder_mut());
+            let mut open = self.open(builder, storage, filter)?;
+            if let Some(subset) = &mut subset {
+                subset.fill(open.open_object())?;
+            }
+            if let Some(name) = iterator {
+                for (program, _) in self.visiting(name) {
+                    enable(open.open_object_mut(), &program);
+                }
+            }
+            configure(&mut open)?;
+            self.interrupt.check()?;
+            let error = match open.load() {
+                Ok(skel) => return Ok(Some(skel)),
+                Err(error) => error.into(),
+            };
+            // A feature test that failed for lack of descriptors or memory proves nothing.
+            if limits::exhausted(&error).is_some() || !features::explains_refusal() {
+                return Err(self.explain(error));
+            }
+            self.ask();
+        }
+        bail!("the kernel refuses its programs, and others")
     }
 
     /// Opens the skeleton and puts the filters and the buffer size into it.
     ///
     /// # Errors
     /// When the object is not one of ours, or memory is short.
-    pub fn open<'o, B>(
+    pub(crate) fn open<'o, B>(
         &self,
         builder: B,
         storage: &'o mut MaybeUninit<OpenObject>,
@@ -141,129 +218,153 @@ impl<'a> Session<'a> {
         B: SkelBuilder<'o>,
         B::Output: OpenSkel<'o>,
     {
-        self.interrupt()?.check()?;
-        self.ready.replace(Some(Ready::new(self.tool, self.run)?));
+        self.interrupt.check()?;
+        self.ready.set(Some(Ready::new(self.tool, self.run)?));
         match &self.run.btf {
-            Some(file) if record::has_types() => record::check_unused(file)?,
+            Some(file) if features::has_types() => btf::file::check_unused(file)?,
             _ => {}
         }
         let mut open = builder.open(storage)?;
-        let object = open.open_object_mut();
-        if !self.run.no_seed {
+        self.configure(open.open_object_mut(), Some(filter))?;
+        Ok(open)
+    }
+
+    /// Chooses programs, sizes of maps, and the configuration. Without a filter every socket is followed.
+    fn configure(&self, object: &mut OpenObject, filter: Option<&Filter>) -> Result<()> {
+        if !self.run.no_scan {
             let by_address = if self.table() { "_by_address" } else { "" };
-            enable(object, &format!("seed_sockets{by_address}"));
-            enable(object, "seed_subflows");
+            enable(object, &format!("scan_sockets{by_address}"));
+            enable(object, "scan_subflows");
         }
         if self.table() {
             enable(object, "forget_socket");
         }
-        enable_deep_twins(object);
+        enable_more_backups(object);
+        let slots = self.room().slots();
         for mut map in object.maps_mut() {
-            let constants = map.name().to_string_lossy().ends_with(".rodata");
-            // Where a tool's flags go: without it they would be ignored.
-            ensure!(!constants || map.initial_value().is_some(), "no constants");
             if map.name() == "events" {
                 map.set_max_entries(self.buffer_bytes())?;
             } else if self.table() && map.name().to_string_lossy().ends_with("_by_address") {
-                map.set_max_entries(TABLE_SOCKETS)?;
+                map.set_max_entries(self.room().most())?;
+            } else if self.missing.socket_table == 0 && map.name() == "socket_table" {
+                map.set_max_entries(slots)?;
             } else if map.name() == ".rodata.config" {
                 let bytes = map.initial_value_mut().context("no configuration map")?;
                 let config = plain::from_mut_bytes::<config>(bytes)
                     .map_err(|_| anyhow!("the configuration has another layout"))?;
-                config.lacks = self.lacks;
-                filter.fill(config);
+                config.missing = self.missing;
+                config.types = type_numbers();
+                if let Some(filter) = filter {
+                    filter.fill(config);
+                }
+                config.table_shift = 32 - slots.ilog2();
                 config.wake_bytes = self.buffer_bytes() / 4;
                 config.pid_ns = pids::namespace().number();
                 config.stats = self.run.stats.into();
                 config.reader = std::process::id();
             }
         }
-        Ok(open)
+        Ok(())
     }
 
-    /// Whether the state of sockets lies in a table, not in the sockets.
+    /// For how many sockets there is to be room.
+    pub(crate) fn room(&self) -> Room {
+        Room::new(self.run.sockets)
+    }
+
+    /// Whether socket state is in a table instead of socket storage, for lack of the latter.
     fn table(&self) -> bool {
-        self.lacks.sk_storage != 0
+        self.missing.sk_storage != 0
     }
 
-    /// Has a program loaded that `EACH_SOCKET` of `src/bpf/state.bpf.h` makes, in the variant for this kernel.
-    pub fn enable<'o>(&self, open: &mut impl OpenSkel<'o>, name: &str) {
-        let (program, _) = self.visiting(name);
-        enable(open.open_object_mut(), &program);
-    }
-
-    /// The variant, and the map whose elements it visits.
-    fn visiting(&self, name: &str) -> (String, Option<&'static str>) {
+    /// The variants of the iterator that visit all sockets, and the maps they iterate over.
+    fn visiting(&self, name: &str) -> Vec<(String, Option<&'static str>)> {
+        let in_storage = (name.to_owned(), Some("sockets"));
+        let by = |what, map| (format!("{name}_by_{what}"), map);
         match self.table() {
-            true => (format!("{name}_by_address"), Some("sockets_by_address")),
-            false if crate::lacks::refuses_map_elements() => (format!("{name}_by_namespace"), None),
-            false => (name.to_owned(), Some("sockets")),
+            true => vec![by("address", Some("sockets_by_address"))],
+            false if features::refuses_map_elements() => vec![by("namespace", None)],
+            false if self.missing.socket_table != 0 => vec![in_storage],
+            false => vec![by("slot", Some("socket_table")), in_storage],
         }
     }
 
-    /// Attaches `seed_sockets`, for a tool that asks for owners again later.
+    /// Attaches `scan_sockets`, for a tool that scans for owners again later.
     ///
     /// # Errors
     /// When the kernel has no such iterator.
     pub fn owners(&self, object: &mut Object) -> Result<Link> {
-        let named = |p: &ProgramMut<'_>| is_seed(p) && p.autoload();
+        let named = |p: &ProgramMut<'_>| is_scan(p) && p.autoload();
         let program = object.progs_mut().find(named);
         iter::attach(&program.context("no iterator")?, None)
     }
 
-    /// A way to visit all sockets that are followed, with a program that `enable` enabled, and to know who has them open.
+    /// Visits all tracked sockets with the iterator passed to [`Self::start`], and finds their owners; `None` without
+    /// one.
     ///
     /// # Errors
     /// When the kernel has no such iterator (before 5.9).
-    pub fn each_socket(&self, object: &mut Object, name: &str) -> Result<Holders> {
-        let files = self.seeds().then(|| self.owners(object)).transpose()?;
-        let (program, map) = self.visiting(name);
-        let map = map.map(|name| {
-            let map = object.maps().find(|m| m.name() == name);
-            Ok::<_, anyhow::Error>(MapHandle::try_from(&map.context("no sockets")?)?)
-        });
-        let map = map.transpose()?;
-        let program = object
-            .progs_mut()
-            .find(|p| p.name() == OsStr::new(&program));
-        let program = program.context("no iterator")?;
-        let link = iter::attach(&program, map.as_ref().map(AsFd::as_fd))?;
-        let sockets = match map {
-            Some(_) => Visit::AtOnce(link),
-            None => Visit::by_namespace(self.tool, link),
+    pub fn each_socket(&self, object: &mut Object) -> Result<Option<Holders>> {
+        let Some(name) = self.iterator else {
+            return Ok(None);
         };
-        Ok(Holders::new(files, sockets))
+        let files = self.scans().then(|| self.owners(object)).transpose()?;
+        let mut at_once = Vec::new();
+        for (program, map) in self.visiting(name) {
+            let map = map.map(|name| {
+                let map = object.maps().find(|m| m.name() == name);
+                Ok::<_, anyhow::Error>(MapHandle::try_from(&map.context("no sockets")?)?)
+            });
+            let map = map.transpose()?;
+            let mut programs = object.progs_mut();
+            let program = programs.find(|p| p.name() == OsStr::new(&program));
+            let link = iter::attach(
+                &program.context("no iterator")?,
+                map.as_ref().map(AsFd::as_fd),
+            )?;
+            if map.is_none() {
+                let tool = self.tool;
+                let report = move |n| message::unvisited(tool, "open sockets", n);
+                let sockets = SocketIterator::by_namespace(&link, report)?;
+                return Ok(Some(Holders::new(files, sockets)));
+            }
+            at_once.push(link);
+        }
+        let sockets = SocketIterator::AtOnce(at_once);
+        Ok(Some(Holders::new(files, sockets)))
     }
 
     fn buffer_bytes(&self) -> u32 {
         buffer_bytes(self.run.buffer)
     }
 
-    /// Has the kernel check the programs.
+    /// Loads the fallback programs.
     ///
     /// # Errors
-    /// Why this host cannot run them, in a sentence; or [`lacks::Anew`](crate::lacks::Anew).
-    pub fn load<'o, O: OpenSkel<'o>>(&self, open: O) -> Result<O::Output> {
-        self.interrupt()?.check()?;
-        open.load().map_err(|e| {
-            let error = e.into();
-            // What could not be asked for want of descriptors or memory is not lacking.
-            let asked = !self.records && limits::exhausted(&error).is_none();
-            match asked && crate::lacks::explains_refusal() {
-                true => crate::lacks::Anew.into(),
-                false => self.explain(error),
-            }
-        })
+    /// Why this host cannot run them, in a sentence.
+    pub(crate) fn load<'o, O: OpenSkel<'o>>(&self, open: O) -> Result<O::Output> {
+        self.interrupt.check()?;
+        open.load().map_err(|e| self.explain(e.into()))
     }
 }
 
-/// A ring buffer is a power of two of bytes, and of pages: `--buffer` begins at the largest page, so that the first is the
-/// second too.
+/// The read-only data that holds a command's flags.
+///
+/// # Errors
+/// When the object has none: the flags would be ignored.
+pub fn constants<'m, T>(rodata: &'m mut Option<&mut T>) -> Result<&'m mut T> {
+    rodata
+        .as_deref_mut()
+        .context("no constants in the programs")
+}
+
+/// The size of a ring buffer is a power of two of pages. `--buffer` starts at the largest page size, so a power of two
+/// of bytes suffices.
 fn buffer_bytes(kib: u32) -> u32 {
     (kib * 1024).next_power_of_two()
 }
 
-/// As many as may be: a command that watches every network namespace needs a descriptor for each.
+/// Raises the descriptor limit: a command that watches every network namespace needs one for each.
 fn more_descriptors() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
@@ -272,27 +373,8 @@ fn more_descriptors() {
     }
 }
 
-fn enable(object: &mut OpenObject, name: &str) {
-    for mut program in object.progs_mut().filter(|p| p.name() == OsStr::new(name)) {
-        program.set_autoload(true);
-    }
-}
-
-/// The twins for where several tasks can be preempted in a program (`bpf/nested.bpf.h`).
-fn enable_deep_twins(object: &mut OpenObject) {
-    let mut deep: Vec<_> = object
-        .progs_mut()
-        .filter(|p| p.name().to_string_lossy().contains("_nested_deep"))
-        .collect();
-    if !deep.is_empty() && tracepoint::can_be_preempted() {
-        for program in &mut deep {
-            program.set_autoload(true);
-        }
-    }
-}
-
-fn is_seed(program: &ProgramMut<'_>) -> bool {
-    program.name().to_string_lossy().starts_with("seed_sockets")
+fn is_scan(program: &ProgramMut<'_>) -> bool {
+    program.name().to_string_lossy().starts_with("scan_sockets")
 }
 
 #[cfg(test)]
@@ -301,7 +383,7 @@ mod tests {
     use crate::cli::BUFFER_KIB;
 
     #[test]
-    fn every_buffer_is_a_power_of_two_of_pages_of_any_size() {
+    fn buffer_is_power_of_two_pages() {
         let (least, most) = (*BUFFER_KIB.start(), *BUFFER_KIB.end());
         for kib in [least, least + 1, 100, 1000, 2048, most / 2 + 1, most] {
             let bytes = buffer_bytes(kib);

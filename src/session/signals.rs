@@ -6,23 +6,24 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use std::{fmt, process, thread};
+use std::{process, thread};
 
 use anyhow::{Context, Result, anyhow};
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-use crate::{limits, privileges};
+use crate::error::Interrupted;
+use crate::kernel::{limits, privileges};
 
-/// A signal that follows so soon is the same wish: `timeout` sends its own to the process and then to its group.
-const SAME: Duration = Duration::from_millis(500);
-/// How long a run may take to end by itself, once it is told to end at once or while it still starts.
+/// A signal that follows this soon counts as the same: `timeout` signals the process and then its group.
+const DEBOUNCE: Duration = Duration::from_millis(500);
+/// How long a run may take to end by itself after a second signal, or a signal during the start.
 const GRACE: Duration = Duration::from_millis(250);
 
 const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// Says when the user wants the tool to stop. A second signal, a while later, ends the process at once.
+/// Reports when the user wants the tool to stop. A second, later signal ends the process at once.
 #[derive(Clone)]
 pub struct Interrupt(Arc<Shared>);
 
@@ -34,39 +35,22 @@ struct Shared {
     event: EventFd,
 }
 
-/// A signal came before the run had begun: a quiet end.
-#[derive(Debug)]
-pub struct Interrupted;
-
-impl fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("interrupted")
-    }
-}
-
-impl std::error::Error for Interrupted {}
-
 impl Interrupt {
-    /// Installs the handlers, unless that is done already. A signal that the caller ignores stays ignored, as `nohup`
-    /// and a shell's `&` want it.
+    /// Installs the handlers, once in a process. A signal that the caller ignores stays ignored, as `nohup` and a shell's
+    /// `&` want it.
     ///
     /// # Errors
     /// When no thread or no descriptor is left.
     pub fn install() -> Result<Self> {
-        static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
-        if let Some(interrupt) = INSTALLED.get() {
-            interrupt.0.starting.store(true, Ordering::SeqCst);
-            return Ok(interrupt.clone());
-        }
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .context("no file descriptor for signals")?;
+            .context("cannot create a file descriptor for signals")?;
         let interrupt = Self(Arc::new(Shared {
             first: OnceLock::new(),
             urgent: AtomicBool::new(false),
             starting: AtomicBool::new(true),
             event,
         }));
-        // What comes meanwhile waits. Blocking cannot fail for valid signals.
+        // Signals stay pending meanwhile. Blocking cannot fail for valid signals.
         let signals: SigSet = SIGNALS.into_iter().collect();
         let _ = signals.thread_block();
         let ignored: Vec<_> = SIGNALS.into_iter().filter(is_ignored).collect();
@@ -83,22 +67,22 @@ impl Interrupt {
             .join()
             .map_err(|_| anyhow!("cannot handle signals"))?;
         set.map_err(|_| no_thread())?;
-        // A file that may not grow any more is an error to be said, as a full disk is.
+        // A file at its size limit is reported as an error, like a full disk.
         for signal in ignored.into_iter().chain([Signal::SIGXFSZ]) {
             let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
             // SAFETY: no handler of ours runs for it any more.
             unsafe { sigaction(signal, &ignore) }.context("cannot ignore a signal")?;
         }
         let _ = signals.thread_unblock();
-        Ok(INSTALLED.get_or_init(|| interrupt).clone())
+        Ok(interrupt)
     }
 
     /// In ctrlc's thread.
     fn signal(&self) {
         let shared = &*self.0;
-        let again = shared.first.get_or_init(Instant::now).elapsed() >= SAME;
+        let again = shared.first.get_or_init(Instant::now).elapsed() >= DEBOUNCE;
         shared.urgent.fetch_or(again, Ordering::SeqCst);
-        // The counter cannot overflow with so few writes; a failure would only delay the stop until the next tick.
+        // It fails only when the counter overflows, which so few writes do not bring about.
         let _ = shared.event.write(1);
         if again {
             // To say what is left out takes a moment.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Standard output that neither blocks a run nor outlives its reader.
+//! Standard output that does not block a run and ends with its reader.
 
 use std::collections::VecDeque;
 use std::io::{self, Stdout};
@@ -11,19 +11,19 @@ use nix::sys::stat::fstat;
 use nix::unistd::{Whence, ftruncate, lseek};
 
 use super::signals::Interrupt;
-use crate::nonblocking::Writer;
+use crate::output::nonblocking::Writer;
 
-/// So much may wait for a reader before no more records are taken from the kernel's buffer, which counts what it loses.
+/// Output that may wait for the reader before records stay in the kernel's buffer, which counts its losses.
 const BACKLOG: usize = 256 * 1024;
-/// How long the end of a run waits while nothing moves.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How often it looks whether something moves.
+/// How long the end of a run waits without progress.
+const STALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often progress is checked.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Why rows cannot be written any more.
 #[derive(Debug)]
 pub enum Stop {
-    /// The reader has gone: a quiet, good end.
+    /// The reader has closed: ends silently with success.
     Closed,
     /// The disk is full, or the like.
     Failed(io::Error),
@@ -34,7 +34,7 @@ pub struct Sink {
     out: Writer<Stdout>,
     /// What is not written yet.
     pub buf: Vec<u8>,
-    /// Where in all that is ever written the rows in `buf` end.
+    /// The end of each row in `buf`, as an offset in the whole output.
     ends: VecDeque<u64>,
     written: u64,
     /// Bytes of a line whose end is not written yet.
@@ -71,7 +71,7 @@ impl Sink {
         }
     }
 
-    /// Whether so much waits for the reader that no more should come.
+    /// Whether the output waiting for the reader has reached the limit.
     pub fn is_full(&self) -> bool {
         self.buf.len() >= BACKLOG
     }
@@ -124,7 +124,7 @@ impl Sink {
         drop(gone);
     }
 
-    /// The beginning of a line whose end the disk did not take goes, if nobody else has written to the file since.
+    /// Truncates an incomplete last line, unless another process has appended to the file.
     fn take_back(&mut self) {
         if self.begun == 0 || !self.out.is_regular() {
             return;
@@ -141,8 +141,8 @@ impl Sink {
         }
     }
 
-    /// Writes everything. A slow reader has all the time it takes; one that has not moved for a while, or a second
-    /// signal, ends it: then what is left is given up, and counted.
+    /// Writes everything. A slow reader has all the time it needs; a stalled one, or a second signal, ends it: then
+    /// the rest is discarded, and counted.
     ///
     /// # Errors
     /// See [`Stop`].
@@ -161,7 +161,7 @@ impl Sink {
                 moved = Instant::now();
             }
             queued = now;
-            if moved.elapsed() >= PATIENCE || interrupt.is_urgent() {
+            if moved.elapsed() >= STALL_TIMEOUT || interrupt.is_urgent() {
                 self.give_up();
                 return Ok(());
             }
@@ -169,7 +169,7 @@ impl Sink {
         }
     }
 
-    /// From now on rows are only counted.
+    /// Discards and counts rows from now on.
     pub fn give_up(&mut self) {
         self.given_up = true;
         self.unwritten += self.ends.len() as u64;
@@ -177,7 +177,7 @@ impl Sink {
         self.buf.clear();
     }
 
-    /// Whether something was left out, and how many rows.
+    /// The number of discarded rows, if any were.
     pub fn left_out(&self) -> Option<u64> {
         self.given_up.then_some(self.unwritten)
     }

@@ -24,8 +24,8 @@ pub fn tests() -> Vec<Trial> {
         trial("links::counts", counts),
         trial("links::filters", filters),
         trial("links::tables", tables),
-        trial("records::links::not_known", not_known),
-        trial("records::links::read_of_sockets", read_of_sockets),
+        trial("fallback::links::not_known", not_known),
+        trial("fallback::links::read_from_sockets", read_from_sockets),
     ]);
     trials
 }
@@ -161,7 +161,7 @@ fn accepted() -> Result<()> {
     Ok(())
 }
 
-/// Where there is no socket, the packet tells.
+/// Without a socket, the link is known from the packet.
 fn resets() -> Result<()> {
     missing::needs_reset_reasons()?;
     let mut scene = Scene::new()?;
@@ -286,7 +286,7 @@ fn not_known() -> Result<()> {
 }
 
 /// Where only the ring buffer is lacking, sockets are read, and their links with them.
-fn read_of_sockets() -> Result<()> {
+fn read_from_sockets() -> Result<()> {
     missing::needs_programs()?;
     let mut scene = Scene::new()?;
     let inode = scene.here.inode.to_string();

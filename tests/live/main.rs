@@ -7,34 +7,18 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // its output is for people, in no pipeline
 
-mod agent;
-mod attached;
-mod capabilities;
-mod cgroups;
-mod config;
-mod errors;
-mod failed_retransmissions;
-mod foreign;
-mod formats;
-mod front;
+mod aggregate;
+mod cli_contract;
+mod environment;
+mod fallback;
+mod harness;
 mod links;
-mod manners;
-mod missing;
 mod namespaces;
-mod net;
-mod opens;
 mod owners;
-mod pair;
-mod peer;
-mod pids;
-mod records;
-mod refusals;
-mod reset_hints;
-mod scratch;
+mod peers;
 mod servers;
 mod sockbuf;
-mod stats;
-mod sums;
+mod table;
 mod tcpaccept;
 mod tcpconnect;
 mod tcpinfo;
@@ -44,23 +28,20 @@ mod tcprcvspace;
 mod tcpreset;
 mod tcpretrans;
 mod tcpstates;
-mod tool;
+mod tcptools;
+mod tcptop;
 #[path = "../tools/mod.rs"]
 mod tools;
-mod trace;
-mod unseen;
-mod wait;
 
-use std::{
-    env,
-    fs::{self, OpenOptions},
-    io::Write,
-    process::ExitCode,
-    time::{Duration, Instant},
+use std::{env, fs, process::ExitCode};
+
+use harness::{
+    agent, cgroups, missing, net, pair, peer, scene, scratch, seen, tool, trace,
+    trial::{self, trial},
+    unseen, wait,
 };
-
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use missing::Missing;
+use libtest_mimic::{Arguments, Trial};
+use namespaces::{container, pids};
 
 /// The bits in CapEff that BPF programs and namespaces need.
 const CAPABILITIES: [(&str, u32); 4] = [
@@ -76,17 +57,13 @@ fn main() -> ExitCode {
         agent::main(&argv);
         return ExitCode::SUCCESS;
     }
-    if argv.first().is_some_and(|verb| verb == namespaces::INSIDE) {
-        return match namespaces::inside(&argv[1..]) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error:#}");
-                ExitCode::FAILURE
-            }
-        };
-    }
-    if argv.first().is_some_and(|verb| verb == pids::INSIDE) {
-        return match pids::inside(&argv[1..]) {
+    let inside = match argv.first().map(String::as_str) {
+        Some(container::INSIDE) => Some(container::inside(&argv[1..])),
+        Some(pids::INSIDE) => Some(pids::inside(&argv[1..])),
+        _ => None,
+    };
+    if let Some(done) = inside {
+        return match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error:#}");
@@ -95,27 +72,17 @@ fn main() -> ExitCode {
         };
     }
     let mut trials = [
-        attached::tests(),
-        capabilities::tests(),
-        config::tests(),
-        errors::tests(),
-        failed_retransmissions::tests(),
-        foreign::tests(),
-        formats::tests(),
-        front::tests(),
+        aggregate::tests(),
+        cli_contract::tests(),
+        environment::tests(),
+        fallback::tests(),
         links::tests(),
-        manners::tests(),
         namespaces::tests(),
-        opens::tests(),
-        pids::tests(),
         owners::tests(),
-        records::tests(),
-        reset_hints::tests(),
-        refusals::tests(),
+        peers::tests(),
         servers::tests(),
         sockbuf::tests(),
-        stats::tests(),
-        sums::tests(),
+        table::tests(),
         tcpaccept::tests(),
         tcpconnect::tests(),
         tcpinfo::tests(),
@@ -125,6 +92,8 @@ fn main() -> ExitCode {
         tcpreset::tests(),
         tcpretrans::tests(),
         tcpstates::tests(),
+        tcptools::tests(),
+        tcptop::tests(),
         unseen::tests(),
     ]
     .into_iter()
@@ -132,8 +101,8 @@ fn main() -> ExitCode {
     .collect::<Vec<_>>();
     let mut alone: Vec<_> = sockbuf::alone()
         .into_iter()
-        .chain(records::alone())
-        .chain(manners::alone())
+        .chain(fallback::alone())
+        .chain(cli_contract::alone())
         .collect();
     if let Some(missing) = missing_capability() {
         eprintln!(
@@ -159,6 +128,7 @@ fn main() -> ExitCode {
         ..arguments
     };
     let alone = libtest_mimic::run(&one_by_one, alone);
+    trial::report();
     if together.has_failed() {
         together.exit_code()
     } else {
@@ -182,61 +152,4 @@ fn missing_capability() -> Option<&'static str> {
         .filter(|(_, bit)| *bit <= last)
         .find(|(_, bit)| effective >> bit & 1 == 0)
         .map(|(name, _)| *name)
-}
-
-/// How often a test is tried where the kernel does not show some events to a program.
-const TRIES: u32 = 4;
-
-/// A test as a plain function that returns its reason for failing; or, as [`Missing`], for not running on this kernel.
-fn trial(name: impl Into<String>, test: impl Fn() -> anyhow::Result<()> + Send + 'static) -> Trial {
-    let name = name.into();
-    Trial::ignorable_test(name.clone(), move || {
-        for left in (0..TRIES).rev() {
-            let unseen = unseen::count();
-            let started = Instant::now();
-            let outcome = runs_here(&name).and_then(|()| test());
-            note(&name, started.elapsed(), outcome.as_ref().err());
-            let error = match outcome {
-                Ok(()) => return Ok(Completion::Completed),
-                Err(error) => error,
-            };
-            if let Some(missing) = error.downcast_ref::<Missing>() {
-                return Ok(Completion::ignored_with(missing));
-            }
-            let unseen = unseen::count() - unseen;
-            if unseen == 0 || left == 0 {
-                return Err(Failed::from(format!("{error:#}")));
-            }
-            eprintln!(
-                "{name} is tried again: meanwhile the kernel ran no program for {unseen} events; it failed: {error:#}"
-            );
-        }
-        unreachable!("the last try returns")
-    })
-}
-
-/// Without type information, or a ring buffer, only the tests of what the commands do then; and none but that they say
-/// so where BPF may not read the kernel's memory.
-fn runs_here(name: &str) -> anyhow::Result<()> {
-    if name == "records::lockdown" {
-        return missing::needs_confidentiality();
-    }
-    missing::needs_no_confidentiality()?;
-    match name.starts_with("records::") {
-        true => Ok(()),
-        false => missing::needs_programs(),
-    }
-}
-
-/// Adds to the file `TCPTOOLS_NOTES`, if that is set, how long a test took, and at once why it did not pass: the
-/// test library tells that when all is over, which a run that is ended before its time never reaches.
-fn note(name: &str, took: Duration, error: Option<&anyhow::Error>) {
-    let Some(path) = env::var_os("TCPTOOLS_NOTES") else {
-        return;
-    };
-    let why = error.map_or_else(String::new, |error| format!(" {error:#}"));
-    let line = format!("{:.1} {name}{why}\n", took.as_secs_f32());
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    // Only a help for whoever looks on.
-    let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
 }

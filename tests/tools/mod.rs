@@ -3,28 +3,28 @@
 
 use std::path::PathBuf;
 
-/// Every command that traces.
-pub const ALL: &[&str] = &[
-    "sockbuf",
-    "tcpaccept",
-    "tcpconnect",
-    "tcpinfo",
-    "tcplife",
-    "tcpprobe",
-    "tcprcvspace",
-    "tcpreset",
-    "tcpretrans",
-    "tcpstates",
-];
+use tcptools::suite::{OTHERS, TOOLS};
 
-/// Every command that does not.
-#[allow(dead_code, reason = "not every test goes through all")]
-pub const OTHERS: &[&str] = &["tplist", "tcptools"];
+/// Every command that traces.
+pub const ALL: &[&str] = &{
+    let mut names = [""; TOOLS.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = TOOLS[at].name;
+        at += 1;
+    }
+    names
+};
+
+/// Those that need type information and a ring buffer: without, they say so.
+#[allow(dead_code, reason = "not every test takes them away")]
+pub const NEED_BTF: [&str; 1] = ["tcptop"];
 
 /// Every command.
 #[allow(dead_code, reason = "not every test goes through all")]
 pub fn every() -> impl Iterator<Item = &'static str> {
-    ALL.iter().chain(OTHERS).copied()
+    let others = OTHERS.iter().map(|(name, _)| *name);
+    ALL.iter().copied().chain(others)
 }
 
 /// Where cargo built it: beside this test's own directory.

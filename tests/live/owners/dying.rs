@@ -14,7 +14,7 @@ use super::{Scene, is_of, scene};
 use crate::wait::{self, PATIENCE};
 
 pub fn tests() -> Vec<Trial> {
-    vec![scene("killed_after_its_first_thread", killed)]
+    vec![scene("killed_after_leader_exit", killed)]
 }
 
 /// Few enough to end while the memory is given back.

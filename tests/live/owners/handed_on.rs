@@ -12,21 +12,21 @@ use crate::{
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        scene("first_reader_has_ended", first_reader_has_ended),
+        scene("first_reader_exited", first_reader_exited),
         scene("daemonised_client", daemonised_client),
-        scene("daemonised_client_seeded", daemonised_client_seeded),
+        scene("daemonised_client_scanned", daemonised_client_scanned),
         scene("passed_and_idle", passed_and_idle),
         scene("passed_and_read", passed_and_read),
         scene("closed_by_another", closed_by_another),
         scene("shut_down_by_another", shut_down_by_another),
-        scene("named_anew", named_anew),
-        scene("reset_after_the_end", reset_after_the_end),
+        scene("renamed", renamed),
+        scene("reset_after_exit", reset_after_exit),
         scene("visited", visited),
     ]
 }
 
 /// A child reads the greeting and ends, as sshd's does before authentication; its parent has the session.
-fn first_reader_has_ended(scene: &mut Scene, host: &str) -> Result<()> {
+fn first_reader_exited(scene: &mut Scene, host: &str) -> Result<()> {
     let parent = scene.s.pid();
     let watch = |scene: &Scene, name, args: &[&str]| scene.watch(name, args);
     let pid = parent.to_string();
@@ -90,8 +90,8 @@ fn daemonised_client(scene: &mut Scene, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// The same, but the commands start when the first process has gone.
-fn daemonised_client_seeded(scene: &mut Scene, host: &str) -> Result<()> {
+/// Likewise, but the commands start after the first process has exited.
+fn daemonised_client_scanned(scene: &mut Scene, host: &str) -> Result<()> {
     let inodes = scene.net.inodes();
     let mut changes = None;
     daemonise(scene, host, || {
@@ -105,7 +105,7 @@ fn daemonised_client_seeded(scene: &mut Scene, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// `orphaned`: when the launcher has gone. On return the connection is over.
+/// `orphaned`: after the launcher has exited. On return the connection is over.
 fn daemonise(
     scene: &mut Scene,
     host: &str,
@@ -228,13 +228,13 @@ fn shut_down_by_another(scene: &mut Scene, host: &str) -> Result<()> {
     scene.net.quiet()?;
     let rows = life.stop()?.rows()?;
     let row = only(&rows, "session", session.port)?;
-    // The change to CLOSE may come with the peer's FIN, before the child acts.
+    // The peer's FIN may cause the change to CLOSE before the child acts.
     ensure!(row["pid"] == child || row["pid"] == parent, "{row}");
     is_of(only(&rows, "session", second.port)?, parent, "server")
 }
 
 /// After exec the same process has another name, before it does anything.
-fn named_anew(scene: &mut Scene, host: &str) -> Result<()> {
+fn renamed(scene: &mut Scene, host: &str) -> Result<()> {
     let active = scene.watch("tcplife", &["--active"])?;
     let session = scene.session(host)?;
     scene.send(&session, 10)?;
@@ -247,8 +247,8 @@ fn named_anew(scene: &mut Scene, host: &str) -> Result<()> {
     )
 }
 
-/// The first process has ended, and the peer resets: nobody who has gone is named.
-fn reset_after_the_end(scene: &mut Scene, host: &str) -> Result<()> {
+/// The first process has exited, and the peer resets: no exited process is named.
+fn reset_after_exit(scene: &mut Scene, host: &str) -> Result<()> {
     let resets = scene.watch("tcpreset", &[])?;
     let life = scene.watch("tcplife", &[])?;
     let session = scene.session(host)?;

@@ -11,9 +11,9 @@ use crate::missing;
 pub fn tests() -> Vec<Trial> {
     vec![
         scene("inherited_listener", inherited_listener),
-        scene("inherited_listener_seeded", inherited_listener_seeded),
-        scene("mptcp_listener_seeded", mptcp_listener_seeded),
-        scene("mptcp_client_seeded", mptcp_client_seeded),
+        scene("inherited_listener_scanned", inherited_listener_scanned),
+        scene("mptcp_listener_scanned", mptcp_listener_scanned),
+        scene("mptcp_client_scanned", mptcp_client_scanned),
     ]
 }
 
@@ -38,15 +38,15 @@ fn inherited_listener(scene: &mut Scene, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// The commands start when the first process has gone: the child is known.
-fn inherited_listener_seeded(scene: &mut Scene, host: &str) -> Result<()> {
+/// The commands start after the first process has exited: the child is known.
+fn inherited_listener_scanned(scene: &mut Scene, host: &str) -> Result<()> {
     let (listener, at) = scene.s.listen(host)?;
     let worker = scene.s.daemonise()?;
     known(scene, listener, &at, worker)
 }
 
 /// Go's servers listen so. Clients may be of either kind.
-fn mptcp_listener_seeded(scene: &mut Scene, host: &str) -> Result<()> {
+fn mptcp_listener_scanned(scene: &mut Scene, host: &str) -> Result<()> {
     missing::needs_mptcp()?;
     let listener = scene.s.number(&format!("socket {} mptcp", family(host)))?;
     scene.s.run(&format!("bind {listener} {host}"))?;
@@ -102,7 +102,7 @@ fn known(scene: &mut Scene, listener: u64, at: &str, owner: u32) -> Result<()> {
 }
 
 /// A connection of MPTCP that is open at the start.
-fn mptcp_client_seeded(scene: &mut Scene, host: &str) -> Result<()> {
+fn mptcp_client_scanned(scene: &mut Scene, host: &str) -> Result<()> {
     missing::needs_mptcp()?;
     let listener = scene.s.number(&format!("socket {} mptcp", family(host)))?;
     scene.s.run(&format!("bind {listener} {host}"))?;

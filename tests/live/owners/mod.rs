@@ -5,6 +5,8 @@
 mod dying;
 mod handed_on;
 mod listeners;
+mod table;
+mod whose;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -13,10 +15,13 @@ use serde_json::Value;
 use crate::{net::Net, peer::Agent, tool::Tool, trial};
 
 pub fn tests() -> Vec<Trial> {
-    [dying::tests(), handed_on::tests(), listeners::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    crate::trial::group([
+        dying::tests(),
+        handed_on::tests(),
+        listeners::tests(),
+        table::tests(),
+        whose::tests(),
+    ])
 }
 
 /// Where servers listen, by family.
@@ -77,7 +82,7 @@ impl Scene {
         Ok(Session { c, s, port })
     }
 
-    /// Bytes from the client to whoever has the server's end.
+    /// Bytes from the client to the process that has the server's end.
     fn send(&mut self, session: &Session, bytes: u64) -> Result<()> {
         self.c.run(&format!("send {} {bytes}", session.c))?;
         self.s.run(&format!("recv {} {bytes}", session.s)).map(drop)

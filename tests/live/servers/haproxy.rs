@@ -8,9 +8,9 @@ use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
 use super::{
+    fixture::Fixture,
     http::{self, CONNECTIONS, PORT},
     program::{Program, find, finish},
-    stage::Stage,
     witness::{LEAST, Log, Logged, Server},
 };
 use crate::trial;
@@ -26,26 +26,26 @@ fn haproxy() -> Result<()> {
     for package in ["haproxy", "nginx", "wrk"] {
         find(package, package)?;
     }
-    let stage = Stage::new()?;
-    let nginx = http::start_nginx(&stage)?;
-    let haproxy = start(&stage)?;
+    let fixture = Fixture::new()?;
+    let nginx = http::start_nginx(&fixture)?;
+    let haproxy = start(&fixture)?;
     let (workers, worker) = (nginx.children(2)?, haproxy.children(1)?[0]);
-    let watch = stage.watch()?;
-    let [v4, v6] = stage.servers();
+    let watch = fixture.watch()?;
+    let [v4, v6] = fixture.servers();
     let clients = finish([
-        http::start_wrk(&stage, "wrk4", &v4, TCP)?,
-        http::start_wrk(&stage, "wrk6", &v6, HTTP)?,
+        http::start_wrk(&fixture, "wrk4", &v4, TCP)?,
+        http::start_wrk(&fixture, "wrk6", &v6, HTTP)?,
     ])?;
     // What it has not read the end of yet when it is stopped is in no log.
     for port in [TCP, HTTP] {
-        stage.net.b.none_at(port)?;
+        fixture.net.b.none_at(port)?;
     }
     let text = haproxy.stop()?;
-    stage.net.quiet()?;
+    fixture.net.quiet()?;
     let master = nginx.pid();
     nginx.stop()?;
 
-    let seen = stage.stop(watch, &[TCP, HTTP, PORT])?;
+    let seen = fixture.stop(watch, &[TCP, HTTP, PORT])?;
     for (port, mode) in [(TCP, "tcp"), (HTTP, "http")] {
         let log = log(&text, mode)?;
         ensure!(log.values().flatten().all(|logged| logged.pid == worker));
@@ -65,7 +65,7 @@ fn haproxy() -> Result<()> {
         listener: master,
         processes: workers,
         forks: false,
-        log: http::access_log(&stage)?,
+        log: http::access_log(&fixture)?,
         most_unlogged: 2 * (CONNECTIONS + http::PROBES),
     })?;
     seen.opened(TCP, None, &[(clients[0], "wrk", LEAST)])?;
@@ -75,8 +75,8 @@ fn haproxy() -> Result<()> {
 
 /// A master, and a worker that has the listeners. A line for which another thread holds the descriptor is dropped
 /// (src/fd.c: fd_write_frag_line), so each thread has a descriptor of its own for its log.
-fn start(stage: &Stage) -> Result<Program> {
-    let [v4, v6] = stage.servers();
+fn start(fixture: &Fixture) -> Result<Program> {
+    let [v4, v6] = fixture.servers();
     let config = format!(
         "global
     maxconn 500
@@ -108,15 +108,14 @@ backend http_out
     server nginx {v6}:{PORT}
 "
     );
-    let file = stage.file("haproxy.cfg");
+    let file = fixture.file("haproxy.cfg");
     fs::write(&file, config)?;
     let mut haproxy = Command::new(find("haproxy", "haproxy")?);
     haproxy.arg("-W").arg("-db").arg("-f").arg(file);
-    let mut haproxy = Program::start(&stage.net.b, &mut haproxy, stage.file("haproxy.out"))?;
-    haproxy.ready(
-        "HAProxy",
-        || Ok(stage.listens(TCP)? && stage.listens(HTTP)?),
-    )?;
+    let mut haproxy = Program::start(&fixture.net.b, &mut haproxy, fixture.file("haproxy.out"))?;
+    haproxy.ready("HAProxy", || {
+        Ok(fixture.listens(TCP)? && fixture.listens(HTTP)?)
+    })?;
     Ok(haproxy)
 }
 

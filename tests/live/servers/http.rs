@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, fs, fs::File, process::Command};
 use anyhow::{Context, Result, bail};
 
 use super::{
+    fixture::Fixture,
     program::{Program, find, read},
-    stage::Stage,
     witness::{End, Log, Logged},
 };
 
@@ -21,11 +21,11 @@ pub const CONNECTIONS: usize = 8;
 pub const PROBES: usize = 1;
 
 /// Every connection serves up to four requests; every tenth answer is a file, sent by sendfile(2).
-pub fn start_nginx(stage: &Stage) -> Result<Program> {
-    let folder = stage.folder.text();
-    let [v4, v6] = stage.servers();
-    fs::write(stage.file("large"), [b'x'; 100_000])?;
-    File::create(stage.file("huge"))?.set_len(16 << 20)?;
+pub fn start_nginx(fixture: &Fixture) -> Result<Program> {
+    let folder = fixture.folder.text();
+    let [v4, v6] = fixture.servers();
+    fs::write(fixture.file("large"), [b'x'; 100_000])?;
+    File::create(fixture.file("huge"))?.set_len(16 << 20)?;
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {folder}/{kind};\n"))
         .concat();
@@ -52,19 +52,19 @@ location / {{ return 200 'small'; }}
 }}
 "
     );
-    let file = stage.file("nginx.conf");
+    let file = fixture.file("nginx.conf");
     fs::write(&file, config)?;
     let mut nginx = Command::new(find("nginx", "nginx")?);
-    nginx.arg("-p").arg(&*stage.folder).arg("-c").arg(file);
-    let mut nginx = Program::start(&stage.net.b, &mut nginx, stage.file("nginx.out"))?;
-    nginx.ready("nginx", || stage.listens(PORT))?;
+    nginx.arg("-p").arg(&*fixture.folder).arg("-c").arg(file);
+    let mut nginx = Program::start(&fixture.net.b, &mut nginx, fixture.file("nginx.out"))?;
+    nginx.ready("nginx", || fixture.listens(PORT))?;
     Ok(nginx)
 }
 
 /// A line per request; sums per connection, by whose serial number those of one peer are in their order.
-pub fn access_log(stage: &Stage) -> Result<Log> {
+pub fn access_log(fixture: &Fixture) -> Result<Log> {
     let mut connections = BTreeMap::<u64, (End, u64, [u64; 2])>::new();
-    for line in read(&stage.file("access.log"))?.lines() {
+    for line in read(&fixture.file("access.log"))?.lines() {
         let mut words = line.split(' ');
         let peer = words.next().context("no address")?.to_owned();
         let numbers: Vec<u64> = words.map(str::parse).collect::<Result<_, _>>()?;
@@ -87,8 +87,8 @@ pub fn access_log(stage: &Stage) -> Result<Log> {
 }
 
 /// A second of load from `a`: requests one after the other on each connection, some of which want it closed then.
-pub fn start_wrk(stage: &Stage, name: &str, host: &str, port: u64) -> Result<Program> {
-    let script = stage.file("wrk.lua");
+pub fn start_wrk(fixture: &Fixture, name: &str, host: &str, port: u64) -> Result<Program> {
+    let script = fixture.file("wrk.lua");
     fs::write(&script, SCRIPT)?;
     let host = if host.contains(':') {
         format!("[{host}]")
@@ -101,14 +101,14 @@ pub fn start_wrk(stage: &Stage, name: &str, host: &str, port: u64) -> Result<Pro
         .arg("--script")
         .arg(script)
         .arg(format!("http://{host}:{port}/"));
-    Program::start(&stage.net.a, &mut wrk, stage.file(name)).context("wrk")
+    Program::start(&fixture.net.a, &mut wrk, fixture.file(name)).context("wrk")
 }
 
 /// How many sessions `start_resets` makes.
 pub const RESETS: usize = 10;
 
 /// Clients that leave when a long answer begins: what they have not read resets their sessions.
-pub fn start_resets(stage: &Stage, name: &str, host: &str, port: u64) -> Result<Program> {
+pub fn start_resets(fixture: &Fixture, name: &str, host: &str, port: u64) -> Result<Program> {
     let script = format!(
         "for ((i = 0; i < {RESETS}; i++)); do
             exec 3<>/dev/tcp/{host}/{port} &&
@@ -119,7 +119,7 @@ pub fn start_resets(stage: &Stage, name: &str, host: &str, port: u64) -> Result<
     );
     let mut bash = Command::new(find("bash", "bash")?);
     bash.arg("-c").arg(script);
-    Program::start(&stage.net.a, &mut bash, stage.file(name))
+    Program::start(&fixture.net.a, &mut bash, fixture.file(name))
 }
 
 /// A rest of 3 ms before each request bounds the load.

@@ -5,13 +5,13 @@
 //!
 //! A test whose server is not installed is not run, and names the package; `.ci/run` installs them.
 
+mod fixture;
 mod haproxy;
 mod http;
 mod nginx;
 mod postgresql;
 mod program;
 mod redis;
-mod stage;
 mod witness;
 
 use libtest_mimic::Trial;

@@ -6,9 +6,9 @@ use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
 use super::{
+    fixture::Fixture,
     http::{self, CONNECTIONS, PORT},
     program::{find, finish},
-    stage::Stage,
     witness::{LEAST, Logged, Server},
 };
 use crate::trial;
@@ -21,22 +21,22 @@ fn nginx() -> Result<()> {
     find("nginx", "nginx")?;
     find("wrk", "wrk")?;
     find("bash", "bash")?;
-    let stage = Stage::new()?;
-    let watch = stage.watch()?;
-    let nginx = http::start_nginx(&stage)?;
+    let fixture = Fixture::new()?;
+    let watch = fixture.watch()?;
+    let nginx = http::start_nginx(&fixture)?;
     let (master, workers) = (nginx.pid(), nginx.children(2)?);
-    let [v4, v6] = stage.servers();
+    let [v4, v6] = fixture.servers();
     let [wrk4, wrk6, resets4, resets6] = finish([
-        http::start_wrk(&stage, "wrk4", &v4, PORT)?,
-        http::start_wrk(&stage, "wrk6", &v6, PORT)?,
-        http::start_resets(&stage, "resets4", &v4, PORT)?,
-        http::start_resets(&stage, "resets6", &v6, PORT)?,
+        http::start_wrk(&fixture, "wrk4", &v4, PORT)?,
+        http::start_wrk(&fixture, "wrk6", &v6, PORT)?,
+        http::start_resets(&fixture, "resets4", &v4, PORT)?,
+        http::start_resets(&fixture, "resets6", &v6, PORT)?,
     ])?;
-    stage.net.quiet()?;
+    fixture.net.quiet()?;
     nginx.stop()?;
 
-    let seen = stage.stop(watch, &[PORT])?;
-    let log = http::access_log(&stage)?;
+    let seen = fixture.stop(watch, &[PORT])?;
+    let log = http::access_log(&fixture)?;
     let known = |logged: &Logged| workers.contains(&logged.pid);
     ensure!(log.values().flatten().all(known));
     seen.served(&Server {

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use libtest_mimic::Trial;
 
 use super::{
+    fixture::Fixture,
     program::{NOBODY, Program, find, finish, read},
-    stage::Stage,
     witness::{LEAST, Log, Logged, Server},
 };
 use crate::trial;
@@ -30,17 +30,17 @@ fn binary(name: &str) -> Result<PathBuf> {
 
 fn postgresql() -> Result<()> {
     binary("pgbench")?;
-    let stage = Stage::new()?;
-    make_cluster(&stage)?;
-    let watch = stage.watch()?;
-    let server = start(&stage)?;
-    let [v4, v6] = stage.servers().map(|host| start_pgbench(&stage, &host));
+    let fixture = Fixture::new()?;
+    make_cluster(&fixture)?;
+    let watch = fixture.watch()?;
+    let server = start(&fixture)?;
+    let [v4, v6] = fixture.servers().map(|host| start_pgbench(&fixture, &host));
     let clients = finish([v4?, v6?])?;
-    stage.net.quiet()?;
+    fixture.net.quiet()?;
     let postmaster = server.pid();
     let text = server.stop()?;
 
-    let seen = stage.stop(watch, &[PORT])?;
+    let seen = fixture.stop(watch, &[PORT])?;
     let log = log(&text)?;
     let backends = log.values().flatten().map(|logged| logged.pid).collect();
     seen.served(&Server {
@@ -57,23 +57,28 @@ fn postgresql() -> Result<()> {
 }
 
 /// Of a user who is not root, as the server wants it.
-fn make_cluster(stage: &Stage) -> Result<()> {
+fn make_cluster(fixture: &Fixture) -> Result<()> {
     let mut initdb = Command::new(binary("initdb")?);
     initdb
         .args(["--no-sync", "--username=postgres", "--locale=C", "-D"])
-        .arg(stage.file("data"));
-    chown(&*stage.folder, Some(NOBODY), Some(NOBODY))?;
-    let initdb = Program::start_as(&stage.net.b, NOBODY, &mut initdb, stage.file("initdb.out"))?;
+        .arg(fixture.file("data"));
+    chown(&*fixture.folder, Some(NOBODY), Some(NOBODY))?;
+    let initdb = Program::start_as(
+        &fixture.net.b,
+        NOBODY,
+        &mut initdb,
+        fixture.file("initdb.out"),
+    )?;
     initdb.finish()?;
     let access = "host all all all trust\n";
-    Ok(fs::write(stage.file("data/pg_hba.conf"), access)?)
+    Ok(fs::write(fixture.file("data/pg_hba.conf"), access)?)
 }
 
-fn start(stage: &Stage) -> Result<Program> {
+fn start(fixture: &Fixture) -> Result<Program> {
     let mut postgres = Command::new(binary("postgres")?);
-    let folder = stage.folder.text();
-    let addresses = stage.servers().join(",");
-    postgres.arg("-D").arg(stage.file("data"));
+    let folder = fixture.folder.text();
+    let addresses = fixture.servers().join(",");
+    postgres.arg("-D").arg(fixture.file("data"));
     for setting in [
         &format!("listen_addresses={addresses}"),
         &format!("port={PORT}"),
@@ -87,16 +92,16 @@ fn start(stage: &Stage) -> Result<Program> {
     ] {
         postgres.arg("-c").arg(setting);
     }
-    let output = stage.file("postgres.out");
-    let mut server = Program::start_as(&stage.net.b, NOBODY, &mut postgres, output.clone())?;
+    let output = fixture.file("postgres.out");
+    let mut server = Program::start_as(&fixture.net.b, NOBODY, &mut postgres, output.clone())?;
     server.ready("PostgreSQL", || {
         Ok(read(&output)?.contains("ready to accept connections"))
     })?;
     Ok(server)
 }
 
-fn start_pgbench(stage: &Stage, host: &str) -> Result<Program> {
-    let script = stage.file("select.sql");
+fn start_pgbench(fixture: &Fixture, host: &str) -> Result<Program> {
+    let script = fixture.file("select.sql");
     fs::write(&script, "SELECT 1;\n")?;
     let mut pgbench = Command::new(binary("pgbench")?);
     pgbench
@@ -113,8 +118,8 @@ fn start_pgbench(stage: &Stage, host: &str) -> Result<Program> {
         .arg("--file")
         .arg(script)
         .arg("postgres");
-    let output = stage.file(&format!("pgbench-{host}"));
-    Program::start(&stage.net.a, &mut pgbench, output)
+    let output = fixture.file(&format!("pgbench-{host}"));
+    Program::start(&fixture.net.a, &mut pgbench, output)
 }
 
 /// A line per connection, written by its backend.

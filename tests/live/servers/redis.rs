@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use libtest_mimic::Trial;
 
 use super::{
+    fixture::Fixture,
     program::{Program, find, finish},
-    stage::Stage,
     witness::{LEAST, Log, Logged, Server},
 };
 use crate::trial;
@@ -26,16 +26,18 @@ pub fn test() -> Trial {
 fn redis() -> Result<()> {
     find("redis-server", "redis-server")?;
     find("redis-tools", "redis-benchmark")?;
-    let stage = Stage::new()?;
-    let watch = stage.watch()?;
-    let server = start(&stage)?;
-    let [v4, v6] = stage.servers().map(|host| start_benchmark(&stage, &host));
+    let fixture = Fixture::new()?;
+    let watch = fixture.watch()?;
+    let server = start(&fixture)?;
+    let [v4, v6] = fixture
+        .servers()
+        .map(|host| start_benchmark(&fixture, &host));
     let clients = finish([v4?, v6?])?;
-    stage.net.quiet()?;
+    fixture.net.quiet()?;
     let pid = server.pid();
     let text = server.stop()?;
 
-    let seen = stage.stop(watch, &[PORT])?;
+    let seen = fixture.stop(watch, &[PORT])?;
     seen.served(&Server {
         comm: "redis-server",
         port: PORT,
@@ -49,11 +51,11 @@ fn redis() -> Result<()> {
     seen.opened(PORT, Some(6), &[(clients[1], "redis-benchmark", LEAST)])
 }
 
-fn start(stage: &Stage) -> Result<Program> {
+fn start(fixture: &Fixture) -> Result<Program> {
     let mut redis = Command::new(find("redis-server", "redis-server")?);
     redis
         .args(["--port", &PORT.to_string(), "--bind"])
-        .args(stage.servers())
+        .args(fixture.servers())
         .args([
             "--protected-mode",
             "no",
@@ -63,13 +65,13 @@ fn start(stage: &Stage) -> Result<Program> {
             "verbose",
             "--dir",
         ])
-        .arg(&*stage.folder);
-    let mut redis = Program::start(&stage.net.b, &mut redis, stage.file("redis.out"))?;
-    redis.ready("Redis", || stage.listens(PORT))?;
+        .arg(&*fixture.folder);
+    let mut redis = Program::start(&fixture.net.b, &mut redis, fixture.file("redis.out"))?;
+    redis.ready("Redis", || fixture.listens(PORT))?;
     Ok(redis)
 }
 
-fn start_benchmark(stage: &Stage, host: &str) -> Result<Program> {
+fn start_benchmark(fixture: &Fixture, host: &str) -> Result<Program> {
     let mut benchmark = Command::new(find("redis-tools", "redis-benchmark")?);
     benchmark
         .args([
@@ -81,9 +83,9 @@ fn start_benchmark(stage: &Stage, host: &str) -> Result<Program> {
         .arg("-n")
         .arg(REQUESTS.to_string());
     Program::start(
-        &stage.net.a,
+        &fixture.net.a,
         &mut benchmark,
-        stage.file(&format!("benchmark-{host}")),
+        fixture.file(&format!("benchmark-{host}")),
     )
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a server's log says of its connections, and whether rows say the same.
+//! The connections in a server's log, and whether rows agree.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -181,7 +181,7 @@ impl Sessions {
         (is_cut(row) && tx <= sent && rx >= received).then_some(cut)
     }
 
-    /// What one end has sent, the other has received, unless a reset came between.
+    /// What one end has sent, the other has received, unless a reset intervened.
     pub fn ends_agree(&self) -> Result<()> {
         let mut clients = BTreeMap::<End, VecDeque<&Value>>::new();
         // What was never established has no other end.

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::scene::{ANSWER, End, HOSTS, REQUEST, Scene, merged};
+use crate::scene::{ANSWER, End, HOSTS, REQUEST, Scene, merged};
 use crate::trial;
 
 pub fn tests() -> Vec<Trial> {
@@ -14,7 +14,7 @@ pub fn tests() -> Vec<Trial> {
         // Kernels that refuse to visit a map's elements: every namespace is visited instead.
         trial("tcplife::active::by_namespace", || at_exit("map_elements")),
         trial("tcplife::active::at_interval", at_interval),
-        trial("tcplife::active::not_asked_for", not_asked_for),
+        trial("tcplife::active::off_by_default", off_by_default),
     ]
 }
 
@@ -85,7 +85,7 @@ fn at_interval() -> Result<()> {
     Ok(())
 }
 
-fn not_asked_for() -> Result<()> {
+fn off_by_default() -> Result<()> {
     let mut scene = Scene::new()?;
     scene.watch(&[])?;
     scene.talk(HOSTS[0])?;

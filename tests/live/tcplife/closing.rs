@@ -5,8 +5,8 @@ use anyhow::Result;
 use libtest_mimic::Trial;
 use nix::libc;
 
-use super::scene::{ANSWER, REQUEST, Scene, scene};
 use crate::net::Side;
+use crate::scene::{ANSWER, REQUEST, Scene, scene};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -38,7 +38,7 @@ fn server_first(scene: &mut Scene, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// The client says that it has finished, then gets its answer.
+/// The client shuts down, then gets its answer.
 fn half_closed(scene: &mut Scene, host: &str) -> Result<()> {
     let (c, s) = scene.talk(host)?;
     scene.c.run(&format!("shutdown {} wr", c.fd))?;

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use nix::libc;
 use serde_json::json;
 
-use super::scene::{ANSWER, End, HOSTS, REQUEST, Scene};
+use crate::scene::{ANSWER, End, HOSTS, REQUEST, Scene};
 use crate::{
     net::{Netns, Side},
     pair::{filter, pass},
@@ -28,7 +28,7 @@ pub fn tests() -> Vec<Trial> {
         stray("disconnect_last_ack", disconnect_last_ack),
         cut("unacknowledged", unacknowledged),
         stray("fast_open_child", fast_open_child),
-        cut("told_errors", told_errors),
+        cut("reported_errors", reported_errors),
     ]
 }
 
@@ -115,6 +115,7 @@ fn linger_time(scene: &mut Scene, host: &str) -> Result<()> {
 
 /// A closed socket that does not wait for the other end's FIN resets it when its own is acknowledged, however late.
 fn linger2(scene: &mut Scene, host: &str) -> Result<()> {
+    scene.net.be_patient()?; // a FIN that comes twice is answered twice, and so is reset twice
     for late in [false, true] {
         let (c, s) = scene.talk(host)?;
         scene
@@ -147,6 +148,7 @@ fn disconnect(scene: &mut Scene, host: &str) -> Result<()> {
 
 /// The same while a FIN is under way, to an end that has finished already: no reset, and no proper end.
 fn disconnect_last_ack(scene: &mut Scene, host: &str) -> Result<()> {
+    scene.net.be_patient()?;
     let (c, s) = scene.talk(host)?;
     scene.s.run(&format!("shutdown {} wr", s.fd))?;
     scene.s.run(&format!("drained {}", s.fd))?;
@@ -164,6 +166,7 @@ fn disconnect_last_ack(scene: &mut Scene, host: &str) -> Result<()> {
 
 /// shutdown(), and then SO_LINGER 0 before that was acknowledged.
 fn unacknowledged(scene: &mut Scene, host: &str) -> Result<()> {
+    scene.net.be_patient()?;
     let (c, s) = scene.talk(host)?;
     scene.net.hold(Side::A)?;
     scene.c.run(&format!("shutdown {} wr", c.fd))?;
@@ -201,7 +204,7 @@ fn fast_open_child(scene: &mut Scene, host: &str) -> Result<()> {
 }
 
 /// An ICMP error that the process asked for, and has not read when it closes: it ended nothing.
-fn told_errors(scene: &mut Scene, host: &str) -> Result<()> {
+fn reported_errors(scene: &mut Scene, host: &str) -> Result<()> {
     let (level, name) = match host.starts_with('[') {
         true => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
         false => (libc::IPPROTO_IP, libc::IP_RECVERR),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a row says of the path and of time, against TCP_INFO and the clocks.
+//! Path and time in rows, compared with TCP_INFO and the clocks.
 
 use std::{fs, time::Duration};
 
@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
-use super::scene::{HOSTS, Scene, scene};
+use crate::scene::{HOSTS, Scene, scene};
 use crate::{
     peer::Agent,
     trial,
@@ -22,7 +22,7 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// What TCP_INFO says of a socket, by the names of the row.
+/// TCP_INFO of a socket, by the names of the row.
 fn expected(agent: &mut Agent, fd: u64) -> Result<Value> {
     let info = agent.info(fd)?;
     Ok(json!({
@@ -55,7 +55,7 @@ fn tcp_info(scene: &mut Scene, host: &str) -> Result<()> {
     scene.s.run(&format!("close {}", s.fd))?;
     scene.want(
         &c,
-        super::scene::merged(&of_client, json!({"ca_name": algorithm.trim()})),
+        crate::scene::merged(&of_client, json!({"ca_name": algorithm.trim()})),
     );
     scene.want(&s, of_server);
     Ok(())

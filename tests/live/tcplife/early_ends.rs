@@ -3,10 +3,10 @@
 
 use anyhow::Result;
 use libtest_mimic::Trial;
-use nix::libc;
+use nix::{errno::Errno, libc};
 use serde_json::{Value, json};
 
-use super::scene::{End, Scene, end, merged, scene};
+use crate::scene::{End, Scene, end, merged, scene};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -53,12 +53,16 @@ fn on_arrival(scene: &Scene, verdict: &str) -> Result<()> {
     ))
 }
 
-/// connect() fails in this way, and so says the row.
+/// connect() fails in this way, and the row agrees.
 fn fails(scene: &mut Scene, host: &str, errno: i32, reason: &str) -> Result<()> {
     let (c, to) = unconnected(scene, host)?;
     scene.c.fails(&format!("connect {} {to}", c.fd), errno)?;
     scene.c.run(&format!("close {}", c.fd))?;
-    scene.want(&c, json!({"close_reason": reason, "errno": errno}));
+    let error = format!("{:?}", Errno::from_raw(errno));
+    scene.want(
+        &c,
+        json!({"close_reason": reason, "errno": errno, "error": error}),
+    );
     Ok(())
 }
 

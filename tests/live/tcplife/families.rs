@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use nix::libc;
 use serde_json::json;
 
-use super::scene::{ANSWER, End, HOSTS, REQUEST, Scene, end, merged};
+use crate::scene::{ANSWER, End, HOSTS, REQUEST, Scene, end, merged};
 use crate::{
     missing::{needs_mptcp, needs_mptcp_bytes},
     trial,

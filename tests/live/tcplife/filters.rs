@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
-use super::scene::{End, Scene, end};
+use crate::scene::{End, Scene, end};
 use crate::{cgroups::Groups, net::Net, tool::Tool, trial};
 
 pub fn tests() -> Vec<Trial> {

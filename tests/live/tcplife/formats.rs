@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 
-use super::scene::{HOSTS, Scene};
+use crate::scene::{HOSTS, Scene};
 use crate::{
     tool::{Run, Tool},
     trial,

@@ -5,7 +5,7 @@ use anyhow::Result;
 use libtest_mimic::Trial;
 use nix::libc;
 
-use super::scene::{Scene, scene};
+use crate::scene::{Scene, scene};
 
 pub fn tests() -> Vec<Trial> {
     vec![

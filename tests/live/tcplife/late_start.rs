@@ -5,7 +5,7 @@ use anyhow::Result;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use super::scene::{ANSWER, End, HOSTS, REQUEST, Scene, merged};
+use crate::scene::{ANSWER, End, HOSTS, REQUEST, Scene, merged};
 use crate::{net::Side, trial};
 
 pub fn tests() -> Vec<Trial> {
@@ -14,14 +14,14 @@ pub fn tests() -> Vec<Trial> {
             "tcplife::late_start::after_listener",
             || after_listener(&[]),
         ),
-        trial("tcplife::late_start::after_listener_no_seed", || {
-            after_listener(&["--no-seed"])
+        trial("tcplife::late_start::after_listener_no_scan", || {
+            after_listener(&["--no-scan"])
         }),
         trial("tcplife::late_start::open_sessions", open_sessions),
         trial("tcplife::late_start::silent_sessions", silent_sessions),
         trial("tcplife::late_start::bytes_in_flight", bytes_in_flight),
         trial("tcplife::late_start::half_closed", half_closed),
-        trial("tcplife::late_start::no_seed", no_seed),
+        trial("tcplife::late_start::no_scan", no_scan),
         trial("tcplife::late_start::forked_listener", forked_listener),
     ]
 }
@@ -178,13 +178,13 @@ fn half_closed() -> Result<()> {
 }
 
 /// Without looking for what exists, who acts is known, and who does not is not.
-fn no_seed() -> Result<()> {
+fn no_scan() -> Result<()> {
     let mut scene = Scene::new()?;
     let mut sessions = Vec::new();
     for host in HOSTS {
         sessions.push(scene.talk(host)?);
     }
-    scene.watch(&["--no-seed"])?;
+    scene.watch(&["--no-scan"])?;
     for ends in sessions {
         reset_by_client(&mut scene, &ends)?;
         let nobody = json!({"pid": null, "comm": null, "pid_source": null});

@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use nix::libc;
 use serde_json::{Value, json};
 
-use super::scene::{End, HOSTS, end, merged};
+use crate::scene::{End, HOSTS, end, merged};
 use crate::{
     net::{Net, Netns},
     peer::Agent,
@@ -57,7 +57,7 @@ fn mixed() -> Result<()> {
         .into_iter()
         .map(|want| forgive_unknown(&rows, want))
         .collect();
-    super::scene::compare(&rows, &wants)
+    crate::scene::compare(&rows, &wants)
 }
 
 /// Every session of a namespace has a row, by the kernel's own count.

@@ -2,6 +2,7 @@
 //! tcplife against traffic whose truth is known.
 
 mod active;
+mod cli_contract;
 mod closing;
 mod cut;
 mod details;
@@ -11,18 +12,16 @@ mod filters;
 mod formats;
 mod given_up;
 mod late_start;
-mod manners;
 mod many;
 mod owners;
 mod pipes;
 mod resets;
-pub mod scene;
 mod unseen;
 
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
-    [
+    crate::trial::group([
         closing::tests(),
         cut::tests(),
         resets::tests(),
@@ -36,11 +35,8 @@ pub fn tests() -> Vec<Trial> {
         details::tests(),
         many::tests(),
         filters::tests(),
-        manners::tests(),
+        cli_contract::tests(),
         formats::tests(),
         pipes::tests(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ])
 }

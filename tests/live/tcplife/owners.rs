@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whose session it was: threads, children, exec, listeners handed on. A pid is right, or there is none.
+//! Owners of sessions: threads, children, exec, listeners passed on. A PID is right or blank.
 
 use anyhow::Result;
 use libtest_mimic::Trial;
 use nix::libc;
 use serde_json::json;
 
-use super::scene::{ANSWER, End, REQUEST, Scene, end, merged, scene};
+use crate::scene::{ANSWER, End, REQUEST, Scene, end, merged, scene};
 use crate::{
     scratch::Scratch,
     wait::{self, PATIENCE},
@@ -73,7 +73,7 @@ fn forked_child_closes(scene: &mut Scene, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// The child has read, then the client resets: nobody there acts on the end.
+/// The child has read, then the client resets: no local process acts on the end.
 fn forked_child_is_reset(scene: &mut Scene, host: &str) -> Result<()> {
     let (c, s) = scene.session(host)?;
     let child = scene.s.fork(&[s.fd])?;
@@ -222,7 +222,7 @@ fn other_user(scene: &mut Scene, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// Two processes share a port: each session is of the one whose listener got it, though it has not touched it.
+/// Two processes share a port: each session belongs to the one whose listener received it, even before it acts on it.
 fn reuseport(scene: &mut Scene, host: &str) -> Result<()> {
     let mut second = scene.net.b.agent()?;
     let open = scene.s.open(host)?;

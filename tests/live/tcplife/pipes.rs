@@ -20,17 +20,17 @@ use nix::{
 };
 use serde_json::Value;
 
-use super::scene::{HOSTS, Scene};
+use crate::scene::{HOSTS, Scene};
 use crate::{tool::Tool, trial};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("tcplife::pipes::reader_leaves", reader_leaves),
+        trial("tcplife::pipes::reader_closes", reader_closes),
         trial(
-            "tcplife::pipes::reader_leaves_before_any_row",
-            reader_leaves_before_any_row,
+            "tcplife::pipes::reader_closes_before_first_row",
+            reader_closes_before_first_row,
         ),
-        trial("tcplife::pipes::rows_come_at_once", rows_come_at_once),
+        trial("tcplife::pipes::rows_are_flushed", rows_are_flushed),
         trial("tcplife::pipes::full_pipe", full_pipe),
         trial("tcplife::pipes::late_reader", late_reader),
         trial("tcplife::pipes::overflow", overflow),
@@ -51,7 +51,7 @@ fn piped(scene: &Scene, args: &[&str]) -> Result<(Tool, ChildStdout)> {
 }
 
 /// `tcplife | head -1`: nothing more happens on the host, and yet it ends.
-fn reader_leaves() -> Result<()> {
+fn reader_closes() -> Result<()> {
     let mut scene = Scene::new()?;
     let (listener, at) = scene.s.listen(HOSTS[0])?;
     let (tool, pipe) = piped(&scene, &[])?;
@@ -63,7 +63,7 @@ fn reader_leaves() -> Result<()> {
     Ok(())
 }
 
-fn reader_leaves_before_any_row() -> Result<()> {
+fn reader_closes_before_first_row() -> Result<()> {
     let (tool, pipe) = piped(&Scene::new()?, &["--json"])?;
     drop(pipe);
     let run = tool.finish(Duration::from_secs(2))?;
@@ -72,7 +72,7 @@ fn reader_leaves_before_any_row() -> Result<()> {
 }
 
 /// Each row can be read before the next session begins.
-fn rows_come_at_once() -> Result<()> {
+fn rows_are_flushed() -> Result<()> {
     let mut scene = Scene::new()?;
     let (listener, at) = scene.s.listen(HOSTS[0])?;
     scene.watch(&[])?;

@@ -5,8 +5,8 @@ use anyhow::Result;
 use libtest_mimic::Trial;
 use nix::libc;
 
-use super::scene::{ANSWER, REQUEST, Scene, scene};
 use crate::net::Side;
+use crate::scene::{ANSWER, REQUEST, Scene, scene};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -14,7 +14,7 @@ pub fn tests() -> Vec<Trial> {
         scene("resets::server_resets", server_resets),
         scene("resets::client_disconnects", client_disconnects),
         scene("resets::unread_data", unread_data),
-        scene("resets::data_meets_close", data_meets_close),
+        scene("resets::data_crosses_close", data_crosses_close),
         scene("resets::data_after_close", data_after_close),
         scene("resets::unacknowledged_bytes", unacknowledged_bytes),
         scene("resets::unread_data_and_fin", unread_data_and_fin),
@@ -77,7 +77,7 @@ fn unread_data(scene: &mut Scene, host: &str) -> Result<()> {
 }
 
 /// The client closes while data is on its way to it: its FIN, then its reset.
-fn data_meets_close(scene: &mut Scene, host: &str) -> Result<()> {
+fn data_crosses_close(scene: &mut Scene, host: &str) -> Result<()> {
     let (c, s) = scene.talk(host)?;
     scene.net.hold(Side::A)?;
     scene.c.run(&format!("close {}", c.fd))?;

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use nix::libc;
 use serde_json::json;
 
-use super::scene::{ANSWER, End, HOSTS, REQUEST, Scene, merged};
+use crate::scene::{ANSWER, End, HOSTS, REQUEST, Scene, merged};
 use crate::{missing::needs_cookies, net::Side, trial};
 
 pub fn tests() -> Vec<Trial> {
@@ -68,7 +68,7 @@ fn waiting_to_be_accepted() -> Result<()> {
     scene.finish()
 }
 
-/// Connected before the start, reset after it, and nobody has accepted it yet: nobody, or the listener's process.
+/// Connected before the start, reset after it, and not accepted: no owner, or the listener's process.
 fn reset_before_accepted() -> Result<()> {
     needs_cookies()?;
     let mut scene = Scene::new()?;
@@ -169,7 +169,7 @@ fn half_closed_then_reset() -> Result<()> {
         scene.s.run(&format!("drained {}", s.fd))?;
         sessions.push((c, s));
     }
-    scene.watch(&["--no-seed"])?;
+    scene.watch(&["--no-scan"])?;
     for (c, s) in sessions {
         scene.c.run(&format!("linger0 {}", c.fd))?;
         scene.c.run(&format!("close {}", c.fd))?;

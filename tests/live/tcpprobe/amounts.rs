@@ -14,7 +14,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         trial("tcpprobe::amounts::segments", segments),
         trial("tcpprobe::amounts::sampling", sampling),
-        trial("tcpprobe::amounts::unseen_sockets_are_sampled_too", unseen),
+        trial("tcpprobe::amounts::unscanned_sockets_are_sampled", unseen),
         trial("tcpprobe::amounts::filters", filters),
         trial("tcpprobe::amounts::histograms", histograms),
     ]
@@ -49,7 +49,7 @@ fn segments() -> Result<()> {
         ] {
             let sum: u64 = of(&rows, cookie)
                 .iter()
-                .filter_map(|r| r["data_len"].as_u64())
+                .filter_map(|r| r["len_bytes"].as_u64())
                 .sum();
             ensure!(sum == bytes, "{sum} of {bytes} bytes");
         }
@@ -86,16 +86,16 @@ fn sampling() -> Result<()> {
     sampled(&[])
 }
 
-/// Of a socket that was not seen at the start state is made when its first sample comes.
+/// For a socket not found at the start, state is created with its first sample.
 fn unseen() -> Result<()> {
-    sampled(&["--no-seed"])
+    sampled(&["--no-scan"])
 }
 
 fn sampled(more: &[&str]) -> Result<()> {
     let mut scene = Scene::new()?;
     let talks = [scene.connect(HOSTS[0])?, scene.connect(HOSTS[1])?];
     let interval_ms = 20 * wait::slower(20);
-    let interval = interval_ms.to_string();
+    let interval = format!("{interval_ms}ms");
     let with = |args: &[&str]| -> Vec<String> {
         args.iter().chain(more).map(|a| (*a).to_owned()).collect()
     };

@@ -2,8 +2,8 @@
 //! tcpprobe against the sockets themselves, the kernel's counters and the kernel's own trace record.
 
 mod amounts;
-mod manners;
-mod pictures;
+mod cli_contract;
+mod plot;
 mod samples;
 mod scene;
 mod values;
@@ -11,14 +11,11 @@ mod values;
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
-    [
+    crate::trial::group([
         values::tests(),
         amounts::tests(),
-        pictures::tests(),
-        manners::tests(),
+        plot::tests(),
+        cli_contract::tests(),
         samples::tests(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ])
 }

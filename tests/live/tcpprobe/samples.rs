@@ -15,8 +15,8 @@ use crate::{net::Side, tool::Tool, trial};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("tcpprobe::samples::a_late_answer", late),
-        trial("tcpprobe::samples::from_before", from_before),
+        trial("tcpprobe::samples::late_reply", late),
+        trial("tcpprobe::samples::existing", existing),
         trial("tcpprobe::samples::formats", formats),
     ]
 }
@@ -65,7 +65,7 @@ fn number(row: &Value, key: &str) -> Result<u64> {
     row[key].as_u64().with_context(|| format!("{key}: {row}"))
 }
 
-/// The smoothed one would have an eighth of it at the most.
+/// The smoothed value would show at most an eighth of it.
 fn late() -> Result<()> {
     for host in HOSTS {
         let mut scene = Scene::new()?;
@@ -93,7 +93,7 @@ fn late() -> Result<()> {
 }
 
 /// What a connection had measured before is no sample, and what it measures afterwards is.
-fn from_before() -> Result<()> {
+fn existing() -> Result<()> {
     for host in &HOSTS[..2] {
         let mut scene = Scene::new()?;
         let talk = scene.connect(host)?;

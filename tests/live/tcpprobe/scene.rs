@@ -97,7 +97,7 @@ pub fn of(rows: &[Value], cookie: u64) -> Vec<Value> {
         .collect()
 }
 
-/// What a row says but when: two runs of the command see the same at slightly different times.
+/// A row without its times: two runs of the command see the same at slightly different times.
 pub fn timeless(rows: &[Value]) -> Vec<Value> {
     let mut rows = rows.to_vec();
     for row in &mut rows {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a row says, against TCP_INFO, `ss`, and the record that the kernel writes for the same event.
+//! The values of rows, compared with TCP_INFO, `ss`, and the kernel's own record of the same event.
 
 use std::collections::HashMap;
 
@@ -24,13 +24,13 @@ pub fn tests() -> Vec<Trial> {
 
 const CA_STATES: [&str; 5] = ["open", "disorder", "cwr", "recovery", "loss"];
 
-/// What the row of the next segment must say: nothing changes a socket at rest.
+/// The expected row of the next segment: an idle socket does not change.
 fn expected(agent: &mut Agent, fd: u64) -> Result<Value> {
     let info = agent.info(fd)?;
     let finite = Some(info["snd_ssthresh"]).filter(|&s| s < 0x7fff_ffff);
     let known = |rate: u64| Some(rate).filter(|&r| r != 0);
     let mut row = json!({
-        "snd_cwnd": info["snd_cwnd"], "ssthresh": finite, "srtt_us": info["srtt_us"], "snd_wnd": info["snd_wnd"],
+        "snd_cwnd": info["snd_cwnd"], "ssthresh": finite, "srtt_us": info["srtt_us"], "snd_wnd_bytes": info["snd_wnd"],
         "mss": info["snd_mss"], "total_retrans": info["total_retrans"],
         "ca_state": CA_STATES[info["ca_state"] as usize],
         "packets_out": info["unacked"], "sacked_out": info["sacked"], "lost_out": info["lost"],
@@ -40,7 +40,7 @@ fn expected(agent: &mut Agent, fd: u64) -> Result<Value> {
         "delivery_rate_bytes_per_s": known(info["delivery_rate"]),
     });
     if let Some(&window) = info.get("rcv_wnd") {
-        row["rcv_wnd"] = json!(window);
+        row["rcv_wnd_bytes"] = json!(window);
     }
     Ok(row)
 }
@@ -91,13 +91,13 @@ fn sockets() -> Result<()> {
         let rows = tool.stop()?.rows()?;
         let client_rows: Vec<_> = rows
             .iter()
-            .filter(|r| r["data_len"] == 1)
+            .filter(|r| r["len_bytes"] == 1)
             .cloned()
             .collect();
         check(&client_rows, talk.c_cookie, &client).with_context(|| host.to_owned())?;
         let server_rows: Vec<_> = rows
             .iter()
-            .filter(|r| r["data_len"] == 7)
+            .filter(|r| r["len_bytes"] == 7)
             .cloned()
             .collect();
         check(&server_rows, talk.s_cookie, &server).with_context(|| host.to_owned())?;
@@ -234,14 +234,19 @@ fn compare(row: &Value, record: &HashMap<String, String>) -> Result<()> {
             .and_then(|text| parse(text))
             .with_context(|| name.to_owned())
     };
-    for key in [
-        "data_len", "snd_nxt", "snd_una", "snd_cwnd", "snd_wnd", "rcv_wnd",
+    for (key, name) in [
+        ("len_bytes", "data_len"),
+        ("snd_nxt", "snd_nxt"),
+        ("snd_una", "snd_una"),
+        ("snd_cwnd", "snd_cwnd"),
+        ("snd_wnd_bytes", "snd_wnd"),
+        ("rcv_wnd_bytes", "rcv_wnd"),
+        ("srtt_us", "srtt"),
     ] {
-        ensure!(row[key] == field(key)?, "{key}");
+        ensure!(row[key] == field(name)?, "{key}");
     }
-    ensure!(row["srtt_us"] == field("srtt")?, "srtt");
     ensure!(current_ssthresh(row) == field("ssthresh")?, "ssthresh");
     let unacked = (field("snd_nxt")? as u32).wrapping_sub(field("snd_una")? as u32);
-    ensure!(row["bytes_in_flight"] == unacked, "bytes_in_flight");
+    ensure!(row["in_flight_bytes"] == unacked, "in_flight_bytes");
     Ok(())
 }

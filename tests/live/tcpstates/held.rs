@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use nix::libc;
 use serde_json::Value;
 
-use super::stage::{CLIENT_FIRST, HOSTS, Stage, of, states};
+use super::fixture::{CLIENT_FIRST, Fixture, HOSTS, of, states};
 use crate::trial;
 
 /// The only ports that connect() may choose in the client's namespace.
@@ -22,13 +22,13 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-fn stage() -> Result<Stage> {
-    let stage = Stage::new()?;
-    stage
+fn fixture() -> Result<Fixture> {
+    let fixture = Fixture::new()?;
+    fixture
         .net
         .a
         .sysctl("ipv4/ip_local_port_range", &LOCAL.replace('-', " "))?;
-    Ok(stage)
+    Ok(fixture)
 }
 
 /// Its port is there, its time is its own, it comes first, and there is one.
@@ -54,13 +54,13 @@ fn check_first(rows: &[&Value]) -> Result<()> {
 
 fn first_row() -> Result<()> {
     for filter in [["-L", LOCAL], ["--port", LOCAL], ["-L", "!22,80"]] {
-        let mut stage = stage()?;
-        let tool = stage.watch(&filter)?;
+        let mut fixture = fixture()?;
+        let tool = fixture.watch(&filter)?;
         let mut sessions = Vec::new();
         for host in HOSTS {
-            let session = stage.session(host)?;
-            stage.close(session)?;
-            stage.net.quiet()?;
+            let session = fixture.session(host)?;
+            fixture.close(session)?;
+            fixture.net.quiet()?;
             sessions.push(session);
         }
         let rows = tool.stop()?.rows()?;
@@ -82,11 +82,11 @@ fn other_ports() -> Result<()> {
         ["--port", "1-1023"],
         ["-L", "!41000-41099"],
     ] {
-        let mut stage = stage()?;
-        let tool = stage.watch(&filter)?;
-        let session = stage.session(HOSTS[0])?;
-        stage.close(session)?;
-        stage.net.quiet()?;
+        let mut fixture = fixture()?;
+        let tool = fixture.watch(&filter)?;
+        let session = fixture.session(HOSTS[0])?;
+        fixture.close(session)?;
+        fixture.net.quiet()?;
         let rows = tool.stop()?.rows()?;
         ensure!(
             of(&rows, session.c_cookie).is_empty(),
@@ -97,21 +97,21 @@ fn other_ports() -> Result<()> {
 }
 
 fn no_answer() -> Result<()> {
-    let mut stage = stage()?;
-    stage.net.b.nft(
+    let mut fixture = fixture()?;
+    fixture.net.b.nft(
         "add table inet t\nadd chain inet t in { type filter hook input priority 0; policy drop; }\n",
     )?;
-    let tool = stage.watch(&["-L", LOCAL])?;
-    let fd = stage.c.open(HOSTS[0].0)?;
-    stage.c.run(&format!("nonblock {fd}"))?;
-    stage
+    let tool = fixture.watch(&["-L", LOCAL])?;
+    let fd = fixture.c.open(HOSTS[0].0)?;
+    fixture.c.run(&format!("nonblock {fd}"))?;
+    fixture
         .c
         .fails(&format!("connect {fd} 10.9.0.2:80"), libc::EINPROGRESS)?;
     // The first retransmission tells the port; nothing else happens to this socket.
     tool.wait_lines(1)?;
-    let info = stage.c.info(fd)?;
+    let info = fixture.c.info(fd)?;
     ensure!(info["state"] == 2, "no longer in SYN_SENT: {info:?}");
-    stage.c.run(&format!("close {fd}"))?;
+    fixture.c.run(&format!("close {fd}"))?;
     let rows = tool.stop()?.rows()?;
     ensure!(
         rows.len() == 2 && rows[1]["new_state"] == "CLOSE",
@@ -122,15 +122,15 @@ fn no_answer() -> Result<()> {
 
 /// Closed before any answer: the row comes with the end.
 fn given_up() -> Result<()> {
-    let mut stage = stage()?;
-    stage.net.hold(crate::net::Side::A)?;
-    let tool = stage.watch(&["-L", LOCAL])?;
-    let fd = stage.c.open(HOSTS[0].0)?;
-    stage.c.run(&format!("nonblock {fd}"))?;
-    stage
+    let mut fixture = fixture()?;
+    fixture.net.hold(crate::net::Side::A)?;
+    let tool = fixture.watch(&["-L", LOCAL])?;
+    let fd = fixture.c.open(HOSTS[0].0)?;
+    fixture.c.run(&format!("nonblock {fd}"))?;
+    fixture
         .c
         .fails(&format!("connect {fd} 10.9.0.2:80"), libc::EINPROGRESS)?;
-    stage.c.run(&format!("close {fd}"))?;
+    fixture.c.run(&format!("close {fd}"))?;
     let rows = tool.stop()?.rows()?;
     ensure!(
         rows.len() == 2 && rows[1]["new_state"] == "CLOSE",
@@ -147,11 +147,11 @@ fn held_states() -> Result<()> {
         (["--comm", "client"], 5),
         (["--comm", "!client"], 0),
     ] {
-        let mut stage = stage()?;
-        let tool = stage.watch(&[&["-L", LOCAL], &flags[..]].concat())?;
-        let session = stage.session(HOSTS[1])?;
-        stage.close(session)?;
-        stage.net.quiet()?;
+        let mut fixture = fixture()?;
+        let tool = fixture.watch(&[&["-L", LOCAL], &flags[..]].concat())?;
+        let session = fixture.session(HOSTS[1])?;
+        fixture.close(session)?;
+        fixture.net.quiet()?;
         let rows = tool.stop()?.rows()?;
         ensure!(rows.len() == wanted, "{flags:?}: {rows:?}");
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use super::stage::{HOSTS, Stage, of};
+use super::fixture::{Fixture, HOSTS, of};
 use crate::{scratch::Scratch, tool, trial};
 
 pub fn tests() -> Vec<Trial> {
@@ -37,13 +37,13 @@ fn fields() -> Result<()> {
             }
         }
     });
-    let mut stage = Stage::new()?;
-    let tool = stage.watch(&["-Y", "--journal-socket", path.text()])?;
+    let mut fixture = Fixture::new()?;
+    let tool = fixture.watch(&["-Y", "--journal-socket", path.text()])?;
     let mut cookies = Vec::new();
     for host in &HOSTS[..2] {
-        let session = stage.session(*host)?;
-        stage.close(session)?;
-        stage.net.quiet()?;
+        let session = fixture.session(*host)?;
+        fixture.close(session)?;
+        fixture.net.quiet()?;
         cookies.push(session.c_cookie);
     }
     let run = tool.stop()?;
@@ -116,7 +116,7 @@ fn none() -> Result<()> {
     );
     ensure!(
         run.stderr
-            .starts_with("tcpstates: no systemd journal listens at")
+            .starts_with("tcpstates: cannot connect to the systemd journal at")
             && run.stderr.lines().count() == 1,
         "{run:?}"
     );
@@ -127,19 +127,19 @@ fn none() -> Result<()> {
 fn stalled() -> Result<()> {
     let path = Scratch::path("stalled-journal");
     let _journal = UnixDatagram::bind(&*path)?;
-    let mut stage = Stage::new()?;
-    let tool = stage.watch(&["-Y", "--journal-socket", path.text()])?;
-    let (listener, to) = stage.listen(HOSTS[0])?;
+    let mut fixture = Fixture::new()?;
+    let tool = fixture.watch(&["-Y", "--journal-socket", path.text()])?;
+    let (listener, to) = fixture.listen(HOSTS[0])?;
     for _ in 0..200 {
-        let session = stage.connect(listener, &to)?;
-        stage.close(session)?;
+        let session = fixture.connect(listener, &to)?;
+        fixture.close(session)?;
     }
-    stage.net.quiet()?;
+    fixture.net.quiet()?;
     let run = tool.stop()?;
     ensure!(run.rows()?.len() == 2001, "{}", run.lines.len());
     ensure!(
         run.stderr
-            .starts_with("tcpstates: the journal did not take "),
+            .starts_with("tcpstates: the journal did not accept "),
         "{}",
         run.stderr
     );

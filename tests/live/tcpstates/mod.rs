@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! tcpstates against traffic whose truth is known.
 
+mod cli_contract;
 mod counters;
 mod filters;
+mod fixture;
 mod held;
 mod journal;
-mod manners;
+mod now;
 mod owners;
 mod sequences;
-mod stage;
 mod summary;
 mod times;
 
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
-    [
+    crate::trial::group([
         sequences::tests(),
         counters::tests(),
         times::tests(),
@@ -23,10 +24,8 @@ pub fn tests() -> Vec<Trial> {
         filters::tests(),
         summary::tests(),
         journal::tests(),
+        now::tests(),
         owners::tests(),
-        manners::tests(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+        cli_contract::tests(),
+    ])
 }

@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
-use super::stage::{HOSTS, Stage, of};
+use super::fixture::{Fixture, HOSTS, of};
 use crate::trial;
 
 pub fn tests() -> Vec<Trial> {
@@ -12,25 +12,25 @@ pub fn tests() -> Vec<Trial> {
         trial("tcpstates::owners::both_ends", both_ends),
         trial("tcpstates::owners::loopback", loopback),
         trial("tcpstates::owners::worker", worker),
-        trial("tcpstates::owners::seeded", seeded),
+        trial("tcpstates::owners::scanned", scanned),
     ]
 }
 
 fn both_ends() -> Result<()> {
-    let mut stage = Stage::new()?;
-    let tool = stage.watch(&[])?;
+    let mut fixture = Fixture::new()?;
+    let tool = fixture.watch(&[])?;
     let mut sessions = Vec::new();
     for host in HOSTS {
-        let session = stage.session(host)?;
-        stage.close(session)?;
-        stage.net.quiet()?;
+        let session = fixture.session(host)?;
+        fixture.close(session)?;
+        fixture.net.quiet()?;
         sessions.push(session);
     }
     let rows = tool.stop()?.rows()?;
     for session in sessions {
         for (cookie, pid, comm, first) in [
-            (session.c_cookie, stage.c.pid(), "client", "socket"),
-            (session.s_cookie, stage.s.pid(), "server", "listener"),
+            (session.c_cookie, fixture.c.pid(), "client", "socket"),
+            (session.s_cookie, fixture.s.pid(), "server", "listener"),
         ] {
             for row in of(&rows, cookie) {
                 ensure!(row["pid"] == pid && row["comm"] == comm, "{row}");
@@ -43,10 +43,10 @@ fn both_ends() -> Result<()> {
 
 /// Both processes in one namespace, so that each runs the other's softirqs.
 fn loopback() -> Result<()> {
-    let stage = Stage::new()?;
-    let mut s = stage.net.a.agent()?;
-    let mut c = stage.net.a.agent()?;
-    let tool = stage.watch(&[])?;
+    let fixture = Fixture::new()?;
+    let mut s = fixture.net.a.agent()?;
+    let mut c = fixture.net.a.agent()?;
+    let tool = fixture.watch(&[])?;
     let (listener, to) = s.listen("127.0.0.1:0")?;
     for _ in 0..300 {
         let fd = c.open(&to)?;
@@ -56,7 +56,7 @@ fn loopback() -> Result<()> {
         s.run(&format!("eof {accepted}"))?;
         s.run(&format!("close {accepted}"))?;
     }
-    stage.net.quiet()?;
+    fixture.net.quiet()?;
     let rows = tool.stop()?.rows()?;
     ensure!(rows.len() == 300 * 10 + 1, "{}", rows.len());
     let port: u64 = to
@@ -75,19 +75,19 @@ fn loopback() -> Result<()> {
 
 /// A child of the listening process takes the session over: its rows are the child's from its first act on.
 fn worker() -> Result<()> {
-    let mut stage = Stage::new()?;
-    let tool = stage.watch(&[])?;
-    let (listener, to) = stage.listen(HOSTS[0])?;
-    let parent = stage.s.pid();
-    let session = stage.connect(listener, &to)?;
-    let child = stage.s.fork(&[session.s])?;
-    stage.c.run(&format!("send {} 10", session.c))?;
-    stage.s.run(&format!("recv {} 10", session.s))?;
-    stage.s.run(&format!("close {}", session.s))?;
-    stage.s.exit_child()?;
-    stage.c.run(&format!("eof {}", session.c))?;
-    stage.c.run(&format!("close {}", session.c))?;
-    stage.net.quiet()?;
+    let mut fixture = Fixture::new()?;
+    let tool = fixture.watch(&[])?;
+    let (listener, to) = fixture.listen(HOSTS[0])?;
+    let parent = fixture.s.pid();
+    let session = fixture.connect(listener, &to)?;
+    let child = fixture.s.fork(&[session.s])?;
+    fixture.c.run(&format!("send {} 10", session.c))?;
+    fixture.s.run(&format!("recv {} 10", session.s))?;
+    fixture.s.run(&format!("close {}", session.s))?;
+    fixture.s.exit_child()?;
+    fixture.c.run(&format!("eof {}", session.c))?;
+    fixture.c.run(&format!("close {}", session.c))?;
+    fixture.net.quiet()?;
     let rows = tool.stop()?.rows()?;
     let rows = of(&rows, session.s_cookie);
     ensure!(
@@ -104,18 +104,18 @@ fn worker() -> Result<()> {
     Ok(())
 }
 
-fn seeded() -> Result<()> {
-    let mut stage = Stage::new()?;
-    let session = stage.session(HOSTS[1])?;
-    let tool = stage.watch(&[])?;
-    stage.s.run(&format!("linger0 {}", session.s))?;
-    stage.s.run(&format!("close {}", session.s))?;
-    stage.net.quiet()?;
+fn scanned() -> Result<()> {
+    let mut fixture = Fixture::new()?;
+    let session = fixture.session(HOSTS[1])?;
+    let tool = fixture.watch(&[])?;
+    fixture.s.run(&format!("linger0 {}", session.s))?;
+    fixture.s.run(&format!("close {}", session.s))?;
+    fixture.net.quiet()?;
     let rows = tool.stop()?.rows()?;
     ensure!(rows.len() == 2, "{rows:?}");
     for (cookie, pid) in [
-        (session.c_cookie, stage.c.pid()),
-        (session.s_cookie, stage.s.pid()),
+        (session.c_cookie, fixture.c.pid()),
+        (session.s_cookie, fixture.s.pid()),
     ] {
         ensure!(of(&rows, cookie)[0]["pid"] == pid, "{rows:?}");
     }

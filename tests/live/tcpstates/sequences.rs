@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use nix::libc;
 use serde_json::Value;
 
-use super::stage::{CLIENT_FIRST, HOSTS, Session, Stage, check, of, states};
+use super::fixture::{CLIENT_FIRST, Fixture, HOSTS, Session, check, of, states};
 use crate::{missing::needs_mptcp, net::Side, trial};
 
 pub fn tests() -> Vec<Trial> {
@@ -65,17 +65,17 @@ pub fn tests() -> Vec<Trial> {
 /// A way of closing, over every kind of address.
 fn closing(
     name: &str,
-    close: fn(&mut Stage, Session) -> Result<()>,
+    close: fn(&mut Fixture, Session) -> Result<()>,
     expected: (&'static str, &'static str),
 ) -> Trial {
     trial(format!("tcpstates::sequences::{name}"), move || {
-        let mut stage = Stage::new()?;
-        let tool = stage.watch(&[])?;
+        let mut fixture = Fixture::new()?;
+        let tool = fixture.watch(&[])?;
         let mut sessions = Vec::new();
         for host in HOSTS {
-            let session = stage.session(host)?;
-            close(&mut stage, session).with_context(|| host.0.to_owned())?;
-            stage.net.quiet()?;
+            let session = fixture.session(host)?;
+            close(&mut fixture, session).with_context(|| host.0.to_owned())?;
+            fixture.net.quiet()?;
             sessions.push((host, session));
         }
         let rows = tool.stop()?.rows()?;
@@ -101,76 +101,76 @@ fn addresses(rows: &[&Value], to: &str) -> Result<()> {
     Ok(())
 }
 
-fn client_first(stage: &mut Stage, session: Session) -> Result<()> {
-    stage.close(session)
+fn client_first(fixture: &mut Fixture, session: Session) -> Result<()> {
+    fixture.close(session)
 }
 
-fn server_first(stage: &mut Stage, session: Session) -> Result<()> {
-    stage.s.run(&format!("close {}", session.s))?;
-    stage.c.run(&format!("eof {}", session.c))?;
-    stage.c.run(&format!("close {}", session.c)).map(drop)
+fn server_first(fixture: &mut Fixture, session: Session) -> Result<()> {
+    fixture.s.run(&format!("close {}", session.s))?;
+    fixture.c.run(&format!("eof {}", session.c))?;
+    fixture.c.run(&format!("close {}", session.c)).map(drop)
 }
 
-fn half_closed(stage: &mut Stage, session: Session) -> Result<()> {
-    stage.c.run(&format!("shutdown {} wr", session.c))?;
-    stage.s.run(&format!("eof {}", session.s))?;
-    stage.s.run(&format!("send {} 5000", session.s))?;
-    stage.s.run(&format!("close {}", session.s))?;
-    stage.c.run(&format!("eof {}", session.c))?;
-    stage.c.run(&format!("close {}", session.c)).map(drop)
+fn half_closed(fixture: &mut Fixture, session: Session) -> Result<()> {
+    fixture.c.run(&format!("shutdown {} wr", session.c))?;
+    fixture.s.run(&format!("eof {}", session.s))?;
+    fixture.s.run(&format!("send {} 5000", session.s))?;
+    fixture.s.run(&format!("close {}", session.s))?;
+    fixture.c.run(&format!("eof {}", session.c))?;
+    fixture.c.run(&format!("close {}", session.c)).map(drop)
 }
 
-fn simultaneous(stage: &mut Stage, session: Session) -> Result<()> {
-    stage.net.hold(Side::A)?;
-    stage.net.hold(Side::B)?;
-    stage.c.run(&format!("close {}", session.c))?;
-    stage.s.run(&format!("close {}", session.s))?;
-    stage.net.release(Side::A)?;
-    stage.net.release(Side::B)
+fn simultaneous(fixture: &mut Fixture, session: Session) -> Result<()> {
+    fixture.net.hold(Side::A)?;
+    fixture.net.hold(Side::B)?;
+    fixture.c.run(&format!("close {}", session.c))?;
+    fixture.s.run(&format!("close {}", session.s))?;
+    fixture.net.release(Side::A)?;
+    fixture.net.release(Side::B)
 }
 
-fn reset(stage: &mut Stage, session: Session) -> Result<()> {
-    stage.c.run(&format!("linger0 {}", session.c))?;
-    stage.c.run(&format!("close {}", session.c))?;
-    stage
+fn reset(fixture: &mut Fixture, session: Session) -> Result<()> {
+    fixture.c.run(&format!("linger0 {}", session.c))?;
+    fixture.c.run(&format!("close {}", session.c))?;
+    fixture
         .s
         .fails(&format!("recv {} 1", session.s), libc::ECONNRESET)?;
-    stage.s.run(&format!("close {}", session.s)).map(drop)
+    fixture.s.run(&format!("close {}", session.s)).map(drop)
 }
 
-fn unread(stage: &mut Stage, session: Session) -> Result<()> {
-    stage.s.run(&format!("send {} 100", session.s))?;
-    stage.s.run(&format!("drained {}", session.s))?;
-    stage.c.run(&format!("close {}", session.c))?;
-    stage
+fn unread(fixture: &mut Fixture, session: Session) -> Result<()> {
+    fixture.s.run(&format!("send {} 100", session.s))?;
+    fixture.s.run(&format!("drained {}", session.s))?;
+    fixture.c.run(&format!("close {}", session.c))?;
+    fixture
         .s
         .fails(&format!("recv {} 1", session.s), libc::ECONNRESET)?;
-    stage.s.run(&format!("close {}", session.s)).map(drop)
+    fixture.s.run(&format!("close {}", session.s)).map(drop)
 }
 
-fn reset_in_close_wait(stage: &mut Stage, session: Session) -> Result<()> {
-    stage.half_close(session)?;
-    stage.s.run(&format!("linger0 {}", session.s))?;
-    stage.s.run(&format!("close {}", session.s))?;
-    stage
+fn reset_in_close_wait(fixture: &mut Fixture, session: Session) -> Result<()> {
+    fixture.half_close(session)?;
+    fixture.s.run(&format!("linger0 {}", session.s))?;
+    fixture.s.run(&format!("close {}", session.s))?;
+    fixture
         .c
         .fails(&format!("recv {} 1", session.c), libc::ECONNRESET)?;
-    stage.c.run(&format!("close {}", session.c)).map(drop)
+    fixture.c.run(&format!("close {}", session.c)).map(drop)
 }
 
 /// A socket that is refused and connects again: the second time its stay in CLOSE has been seen from its begin.
 fn refused_and_reused() -> Result<()> {
-    let mut stage = Stage::new()?;
-    let tool = stage.watch(&[])?;
+    let mut fixture = Fixture::new()?;
+    let tool = fixture.watch(&[])?;
     let mut sockets = Vec::new();
     for to in ["10.9.0.2:9", "[fd09::2]:9"] {
-        let fd = stage.c.open(to)?;
+        let fd = fixture.c.open(to)?;
         for _ in 0..2 {
-            stage
+            fixture
                 .c
                 .fails(&format!("connect {fd} {to}"), libc::ECONNREFUSED)?;
         }
-        sockets.push(stage.c.number(&format!("cookie {fd}"))?);
+        sockets.push(fixture.c.number(&format!("cookie {fd}"))?);
     }
     let rows = tool.stop()?.rows()?;
     for cookie in sockets {
@@ -185,14 +185,14 @@ fn refused_and_reused() -> Result<()> {
 }
 
 fn listener() -> Result<()> {
-    let mut stage = Stage::new()?;
-    let tool = stage.watch(&[])?;
-    let (fd, to) = stage.listen(HOSTS[0])?;
-    let cookie = stage.s.number(&format!("cookie {fd}"))?;
-    let session = stage.connect(fd, &to)?;
-    stage.close(session)?;
-    stage.s.run(&format!("close {fd}"))?;
-    stage.net.quiet()?;
+    let mut fixture = Fixture::new()?;
+    let tool = fixture.watch(&[])?;
+    let (fd, to) = fixture.listen(HOSTS[0])?;
+    let cookie = fixture.s.number(&format!("cookie {fd}"))?;
+    let session = fixture.connect(fd, &to)?;
+    fixture.close(session)?;
+    fixture.s.run(&format!("close {fd}"))?;
+    fixture.net.quiet()?;
     let rows = tool.stop()?.rows()?;
     ensure!(states(&rows, cookie)? == "CLOSE LISTEN CLOSE");
     let born = of(&rows, session.s_cookie)[0];
@@ -207,23 +207,23 @@ fn listener() -> Result<()> {
 fn mptcp() -> Result<()> {
     needs_mptcp()?;
     for (args, parents) in [(&[][..], false), (&["--mptcp"], true)] {
-        let mut stage = Stage::new()?;
-        let tool = stage.watch(args)?;
-        let s = stage.s.number("socket 4 mptcp")?;
-        stage.s.run(&format!("bind {s} 10.9.0.2:0"))?;
-        stage.s.run(&format!("listen {s} 8"))?;
-        let to = stage.s.run(&format!("local {s}"))?;
-        let c = stage.c.number("socket 4 mptcp")?;
-        let parent = stage.c.number(&format!("cookie {c}"))?;
-        stage.c.run(&format!("connect {c} {to}"))?;
+        let mut fixture = Fixture::new()?;
+        let tool = fixture.watch(args)?;
+        let s = fixture.s.number("socket 4 mptcp")?;
+        fixture.s.run(&format!("bind {s} 10.9.0.2:0"))?;
+        fixture.s.run(&format!("listen {s} 8"))?;
+        let to = fixture.s.run(&format!("local {s}"))?;
+        let c = fixture.c.number("socket 4 mptcp")?;
+        let parent = fixture.c.number(&format!("cookie {c}"))?;
+        fixture.c.run(&format!("connect {c} {to}"))?;
         let session = Session {
             c,
-            s: stage.s.number(&format!("accept {s}"))?,
+            s: fixture.s.number(&format!("accept {s}"))?,
             c_cookie: 0,
             s_cookie: 0,
         };
-        stage.close(session)?;
-        stage.net.quiet()?;
+        fixture.close(session)?;
+        fixture.net.quiet()?;
         let rows = tool.stop()?.rows()?;
         ensure!(
             rows.iter().all(|r| r["old_state"] != r["new_state"]),

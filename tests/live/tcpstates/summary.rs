@@ -7,14 +7,14 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::stage::{HOSTS, Stage};
+use super::fixture::{Fixture, HOSTS};
 use crate::{trial, wait::apart_us};
 
 pub fn tests() -> Vec<Trial> {
     vec![
         trial("tcpstates::summary::agrees_with_rows", agrees_with_rows),
         trial("tcpstates::summary::stuck", stuck),
-        trial("tcpstates::summary::from_before", from_before),
+        trial("tcpstates::summary::existing", existing),
         trial("tcpstates::summary::intervals", intervals),
     ]
 }
@@ -27,17 +27,17 @@ fn state<'a>(rows: &'a [Value], name: &str) -> Result<&'a Value> {
 
 /// Counts exactly, the longest exactly, percentiles within 1/32.
 fn agrees_with_rows() -> Result<()> {
-    let mut stage = Stage::new()?;
-    let rows = stage.watch(&[])?;
-    let summary = stage.watch(&["--summary"])?;
+    let mut fixture = Fixture::new()?;
+    let rows = fixture.watch(&[])?;
+    let summary = fixture.watch(&["--summary"])?;
     for n in 0..60 {
-        let session = stage.session(HOSTS[n % 3])?;
+        let session = fixture.session(HOSTS[n % 3])?;
         if n % 20 == 0 {
             sleep(Duration::from_millis(15));
         }
-        stage.close(session)?;
+        fixture.close(session)?;
     }
-    stage.net.quiet()?;
+    fixture.net.quiet()?;
     let (rows, summary) = (rows.stop()?.rows()?, summary.stop()?.rows()?);
     let mut times: HashMap<&str, (u64, Vec<u64>)> = HashMap::new();
     for row in &rows {
@@ -86,32 +86,29 @@ fn agrees_with_rows() -> Result<()> {
 
 /// Who is stuck in which state, how many, and who for the longest time.
 fn stuck() -> Result<()> {
-    let mut stage = Stage::new()?;
-    let tool = stage.watch(&["--summary", "--min-ms", "1000"])?;
-    let (listener, to) = stage.listen(HOSTS[1])?;
-    let mut other = stage.net.b.agent()?;
+    let mut fixture = Fixture::new()?;
+    let tool = fixture.watch(&["--summary", "--min-ms", "1000"])?;
+    let (listener, to) = fixture.listen(HOSTS[1])?;
+    let mut other = fixture.net.b.agent()?;
     other.comm("other")?;
     let (at_other, to_other) = other.listen("[fd09::2]:0")?;
     let sessions = (0..4)
-        .map(|_| stage.connect(listener, &to))
+        .map(|_| fixture.connect(listener, &to))
         .collect::<Result<Vec<_>>>()?;
     for session in &sessions[..3] {
-        stage.half_close(*session)?;
+        fixture.half_close(*session)?;
     }
-    let fd = stage.c.open(&to_other)?;
-    stage.c.run(&format!("connect {fd} {to_other}"))?;
+    let fd = fixture.c.open(&to_other)?;
+    fixture.c.run(&format!("connect {fd} {to_other}"))?;
     let accepted = other.number(&format!("accept {at_other}"))?;
-    stage.c.run(&format!("shutdown {fd} wr"))?;
+    fixture.c.run(&format!("shutdown {fd} wr"))?;
     other.run(&format!("eof {accepted}"))?;
-    stage.await_fin_wait2(fd)?;
+    fixture.await_fin_wait2(fd)?;
     sleep(Duration::from_millis(1010));
     // Too young to be shown, as long as the host does not stop for a second.
-    stage.connect(listener, &to)?;
+    fixture.connect(listener, &to)?;
     let rows = tool.stop()?.rows()?;
-    ensure!(
-        rows.iter().all(|row| row["event"] == "state_summary"),
-        "{rows:?}"
-    );
+    ensure!(rows.iter().all(|row| row["event"] == "state"), "{rows:?}");
     let expect = |name: &str, expected: Value| {
         let row = state(&rows, name)?;
         for (key, value) in expected.as_object().context("an object")? {
@@ -123,15 +120,15 @@ fn stuck() -> Result<()> {
     expect(
         "CLOSE_WAIT",
         json!({
-            "now": 4, "most_pid": stage.s.pid(), "most_comm": "server", "most_sockets": 3, "left": 0,
-            "oldest_pid": stage.s.pid(), "oldest_cookie": sessions[0].s_cookie, "oldest_at_least": false,
-            "oldest_laddr": "fd09::2", "oldest_raddr": "fd09::1", "oldest_netns": stage.net.b.inode,
+            "now": 4, "most_pid": fixture.s.pid(), "most_comm": "server", "most_sockets": 3, "left": 0,
+            "oldest_pid": fixture.s.pid(), "oldest_cookie": sessions[0].s_cookie, "oldest_at_least": false,
+            "oldest_laddr": "fd09::2", "oldest_raddr": "fd09::1", "oldest_netns": fixture.net.b.inode,
         }),
     )?;
     expect(
         "FIN_WAIT2",
         json!({
-            "now": 4, "most_pid": stage.c.pid(), "most_comm": "client", "most_sockets": 4,
+            "now": 4, "most_pid": fixture.c.pid(), "most_comm": "client", "most_sockets": 4,
             "oldest_cookie": sessions[0].c_cookie,
         }),
     )?;
@@ -140,16 +137,19 @@ fn stuck() -> Result<()> {
 }
 
 /// Sockets from before the start count, with a lower bound of their time, and are nobody else's.
-fn from_before() -> Result<()> {
-    let mut stage = Stage::new()?;
-    let session = stage.session(HOSTS[0])?;
-    stage.half_close(session)?;
+fn existing() -> Result<()> {
+    let mut fixture = Fixture::new()?;
+    let session = fixture.session(HOSTS[0])?;
+    fixture.half_close(session)?;
     // Never used: in no state worth counting.
-    stage.c.open(HOSTS[0].0)?;
-    let tool = stage.watch(&["--summary", "--old", "!established"])?;
+    fixture.c.open(HOSTS[0].0)?;
+    let tool = fixture.watch(&["--summary", "--old", "!established"])?;
     let rows = tool.stop()?.rows()?;
     ensure!(rows.len() == 2, "{rows:?}");
-    for (name, pid) in [("CLOSE_WAIT", stage.s.pid()), ("FIN_WAIT2", stage.c.pid())] {
+    for (name, pid) in [
+        ("CLOSE_WAIT", fixture.s.pid()),
+        ("FIN_WAIT2", fixture.c.pid()),
+    ] {
         let row = state(&rows, name)?;
         ensure!(
             row["now"] == 1 && row["most_pid"] == pid && row["oldest_at_least"] == true,
@@ -161,15 +161,19 @@ fn from_before() -> Result<()> {
 
 /// Each interval counts what happened in it; together they count everything.
 fn intervals() -> Result<()> {
-    let mut stage = Stage::new()?;
-    let tool = stage.watch(&["--summary=100ms", "--old", "established"])?;
+    let mut fixture = Fixture::new()?;
+    let tool = fixture.watch(&["--summary=100ms", "--old", "established"])?;
     for n in 0..6 {
-        let session = stage.session(HOSTS[0])?;
-        stage.close(session)?;
-        stage.net.quiet()?;
+        let session = fixture.session(HOSTS[0])?;
+        fixture.close(session)?;
+        fixture.net.quiet()?;
         tool.wait_lines(n + 1)?;
     }
     let rows = tool.stop()?.rows()?;
+    ensure!(
+        rows.iter().all(|row| row["interval_us"].as_u64() > Some(0)),
+        "{rows:?}"
+    );
     let left: Vec<u64> = rows.iter().filter_map(|row| row["left"].as_u64()).collect();
     ensure!(
         left.iter().sum::<u64>() == 12 && left.len() >= 6,

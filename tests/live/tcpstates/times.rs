@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
-use super::stage::{HOSTS, Stage, of};
+use super::fixture::{Fixture, HOSTS, of};
 use crate::trial;
 
 pub fn tests() -> Vec<Trial> {
@@ -31,23 +31,23 @@ fn left<'a>(rows: &[&'a Value], state: &str) -> Result<(u64, &'a Value)> {
 
 /// ESTABLISHED and FIN_WAIT2 last as long as the steps around them took, and every time is that between two rows.
 fn clock() -> Result<()> {
-    let mut stage = Stage::new()?;
-    let tool = stage.watch(&[])?;
+    let mut fixture = Fixture::new()?;
+    let tool = fixture.watch(&[])?;
     let mut sessions = Vec::new();
     for host in HOSTS {
         let begin = now()?;
-        let session = stage.session(host)?;
+        let session = fixture.session(host)?;
         let open = now()?;
         sleep(Duration::from_millis(30));
         let before = now()?;
-        stage.half_close(session)?;
+        fixture.half_close(session)?;
         let after = now()?;
         sleep(Duration::from_millis(20));
         let before_end = now()?;
-        stage.s.run(&format!("close {}", session.s))?;
-        stage.c.run(&format!("eof {}", session.c))?;
-        stage.c.run(&format!("close {}", session.c))?;
-        stage.net.quiet()?;
+        fixture.s.run(&format!("close {}", session.s))?;
+        fixture.c.run(&format!("eof {}", session.c))?;
+        fixture.c.run(&format!("close {}", session.c))?;
+        fixture.net.quiet()?;
         let end = now()?;
         sessions.push((
             session,
@@ -90,12 +90,12 @@ fn exact(rows: &[&Value]) -> Result<()> {
 
 /// Of a state that a socket was in before tracing began the time is not known; of the next one it is.
 fn late_start() -> Result<()> {
-    for flags in [&[][..], &["--no-seed"]] {
-        let mut stage = Stage::new()?;
-        let session = stage.session(HOSTS[0])?;
-        let tool = stage.watch(flags)?;
-        stage.close(session)?;
-        stage.net.quiet()?;
+    for flags in [&[][..], &["--no-scan"]] {
+        let mut fixture = Fixture::new()?;
+        let session = fixture.session(HOSTS[0])?;
+        let tool = fixture.watch(flags)?;
+        fixture.close(session)?;
+        fixture.net.quiet()?;
         let rows = tool.stop()?.rows()?;
         exact(&of(&rows, session.c_cookie))?;
         exact(&of(&rows, session.s_cookie))?;

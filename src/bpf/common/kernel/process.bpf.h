@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A recorded process: its identity, whether it still runs, and its current name. */
+#ifndef TCPTOOLS_PROCESS_BPF_H
+#define TCPTOOLS_PROCESS_BPF_H
+
+#include "kernel/compat.bpf.h"
+#include "filter.bpf.h"
+
+struct process {
+	__u64 task;  /* address of the thread group leader, 0: none; read only, see process_is_alive() */
+	__u32 tgid;  /* in the initial pid namespace */
+	__u32 start_time; /* lower half of the start time: distinguishes it from a later process with the same PID */
+};
+
+/* task_struct.start_boottime: since 5.5, before it real_start_time. */
+static __always_inline void process_of(struct process *process, struct task_struct *task)
+{
+	struct task_struct *leader = task_leader(task);
+
+	process->task = (__u64)leader;
+	process->tgid = task_tgid(task);
+	process->start_time = 0;
+	if (bpf_core_field_exists(leader->start_boottime))
+		process->start_time = BPF_CORE_READ(leader, start_boottime);
+}
+
+static __always_inline bool process_is(const struct process *process, const struct process *other)
+{
+	return process->task == other->task && process->tgid == other->tgid && process->start_time == other->start_time;
+}
+
+/* The contents at the address of a task, which may have exited. */
+struct task_look {
+	__u32 tgid;
+	__u32 start_time;
+	int exit_state;
+	bool has_files;
+	int threads; /* threads of its process, including itself, that have not been released */
+};
+
+static __always_inline void task_look(struct task_look *look, __u64 address)
+{
+	struct task_struct *task = (void *)address;
+
+	look->start_time = 0;
+	if (CAN_CAST(task_struct)) { /* plain loads, whose faults are caught */
+		task = bpf_rdonly_cast(task, config.types.task_struct);
+		look->tgid = task->tgid;
+		look->exit_state = task->exit_state;
+		look->has_files = task->files;
+		look->start_time = task->start_boottime;
+		look->threads = task->signal->nr_threads;
+		return;
+	}
+	look->tgid = BPF_CORE_READ(task, tgid);
+	look->exit_state = BPF_CORE_READ(task, exit_state);
+	look->has_files = BPF_CORE_READ(task, files);
+	look->threads = BPF_CORE_READ(task, signal, nr_threads);
+	if (bpf_core_field_exists(task->start_boottime))
+		look->start_time = BPF_CORE_READ(task, start_boottime);
+}
+
+/*
+ * Whether any thread of the process runs, or exits but has not closed its files yet (kernel/exit.c: do_exit,
+ * exit_files). The leader's memory may have been reused: then the PID or the start time differs; if it was freed but
+ * not reused, exit_state is not 0 (exit_notify, release_task). A leader may exit before other threads, and stays a
+ * zombie until they exit. signal->nr_threads includes the leader, and each thread until it has closed its files
+ * (signal->live only until the thread starts to exit); it is used only if signal still belongs to this process.
+ */
+static __always_inline bool process_is_alive(const struct process *process)
+{
+	struct task_struct *task = (void *)process->task;
+	struct task_look look;
+
+	if (!task)
+		return false;
+	if (process->tgid == bpf_get_current_pid_tgid() >> 32)
+		return true;
+	task_look(&look, process->task);
+	if (look.tgid != process->tgid || look.start_time != process->start_time)
+		return false;
+	if (!look.exit_state && look.has_files)
+		return true;
+	if (look.threads <= 1)
+		return false;
+	__u32 tgid = BPF_CORE_READ(task, signal, pids[PIDTYPE_TGID], numbers[0].nr);
+	return tgid == process->tgid;
+}
+
+enum { MAX_PID_NS_LEVEL = 32 }; /* include/linux/pid_namespace.h */
+
+/* The PID of a process in a PID namespace; 0 if the process is not in it (kernel/pid.c: pid_nr_ns). */
+static __always_inline __u32 id_in_namespace(struct task_struct *task, __u32 inum)
+{
+	struct pid *pid = BPF_CORE_READ(task, signal, pids[PIDTYPE_TGID]);
+	__u32 level = BPF_CORE_READ(pid, level);
+
+	for (__u32 i = 1; i < MAX_PID_NS_LEVEL && i <= level; i++) {
+		struct upid *id = (void *)__builtin_preserve_access_index(&pid->numbers) +
+				  i * bpf_core_type_size(struct upid);
+		if (BPF_CORE_READ(id, ns, ns.inum) == inum)
+			return BPF_CORE_READ(id, nr);
+	}
+	return 0;
+}
+
+/* The PID in the command's own PID namespace. */
+static __always_inline __u32 process_id(struct task_struct *task)
+{
+	return config.pid_ns ? id_in_namespace(task, config.pid_ns) : task_tgid(task);
+}
+
+/* Likewise, for a recorded process that still runs. */
+static __always_inline __u32 process_id_of(const struct process *process)
+{
+	return config.pid_ns ? id_in_namespace((void *)process->task, config.pid_ns) : process->tgid;
+}
+
+/* Its name as it is now: exec changes it. */
+static __always_inline void process_comm(__u8 *to, const struct process *process)
+{
+	struct task_struct *leader = (void *)process->task;
+	__u64 *word = (__u64 *)to;
+
+	if (CAN_CAST(task_struct)) {
+		const __u64 *comm = (const __u64 *)READ_ONLY(leader, task_struct)->comm;
+		word[0] = comm[0];
+		word[1] = comm[1];
+	} else {
+		bpf_core_read(to, 16, &leader->comm);
+	}
+	comm_tidy(word);
+}
+
+#endif

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Rows of listeners, at an interval or at the end: those that were busy, or all.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::abi::types::head;
+use crate::aggregate::table::Table;
+use crate::output::{Format, Rows, Style};
+use crate::session::{Figures, Handler, Interval, Printer, Shows};
+use anyhow::Result;
+
+use super::bpf::types::listener_stats;
+use super::columns::{Which, listener_columns};
+use super::listener::{Listener, Opens, TIME_UNKNOWN, UNKNOWN, known};
+use super::listeners::{Key, Listeners};
+
+// SAFETY: generated from C, a `repr(C)` struct of integers without padding: every bit pattern is a value.
+unsafe impl plain::Plain for listener_stats {}
+
+/// What the kernel half counts.
+pub(super) struct Counts {
+    /// Opens, by listener.
+    pub table: Table,
+    /// The listeners' heads at their first open.
+    pub heads: Table,
+    /// The number of the interval.
+    pub interval: Table,
+    epoch: u64,
+    /// Opens of each listener that were shown.
+    shown: HashMap<Key, u64>,
+}
+
+impl Counts {
+    pub fn new(table: Table, heads: Table, interval: Table) -> Self {
+        Self {
+            table,
+            heads,
+            interval,
+            epoch: 1,
+            shown: HashMap::new(),
+        }
+    }
+
+    /// What each listener did since the last call.
+    fn take(&mut self) -> Result<HashMap<Key, Opens>> {
+        let before = self.epoch;
+        // New opens count for the next interval, so this one no longer changes.
+        self.interval.write(&(before + 1).to_ne_bytes())?;
+        let entries = self.table.read()?;
+        self.epoch += 1;
+        let mut all = HashMap::new();
+        for (key, value) in entries {
+            let mut stats = listener_stats::default();
+            if plain::copy_from_bytes(&mut stats, &value).is_err() {
+                continue;
+            }
+            let shown = self.shown.insert(key.clone(), stats.accepts);
+            let high = longest(&stats, before);
+            let opens = Opens {
+                accepts: stats.accepts - shown.unwrap_or(0),
+                high,
+                max: known(high).map_or(UNKNOWN, |_| stats.accept_queue_max),
+            };
+            all.insert(key, opens);
+        }
+        Ok(all)
+    }
+
+    /// After the numbers: of each there is a head then.
+    fn heads(&mut self) -> Result<HashMap<Key, head>> {
+        let heads = self.heads.read()?.into_iter().filter_map(|(key, value)| {
+            let mut head = head::default();
+            plain::copy_from_bytes(&mut head, &value).ok()?;
+            Some((key, head))
+        });
+        Ok(heads.collect())
+    }
+}
+
+/// The longest accept queue of an interval.
+fn longest(stats: &listener_stats, epoch: u64) -> u32 {
+    let of_epoch = stats
+        .high
+        .iter()
+        .filter(|&&high| high >> 32 == epoch & 0xffff_ffff);
+
+    of_epoch.map(|&high| high as u32).max().unwrap_or(UNKNOWN)
+}
+
+/// Prints them.
+pub(super) struct Summary {
+    which: Which,
+    counts: Option<Counts>,
+    listeners: Listeners,
+    rows: Rows<Listener>,
+    every: Interval,
+    /// Finds the listeners that no process has open.
+    find: Box<dyn Fn() -> Result<()>>,
+    /// A table of `--listeners` has a header each time.
+    again: bool,
+    printed: bool,
+}
+
+impl Summary {
+    /// `counts`: `None` where opens are not counted.
+    ///
+    /// # Errors
+    /// When a column that was named does not exist.
+    pub fn new(
+        (which, interval): (Which, Option<Duration>),
+        mut style: Style,
+        (counts, listeners): (Option<Counts>, Listeners),
+        find: Box<dyn Fn() -> Result<()>>,
+    ) -> Result<Self> {
+        let table = style.format == Format::Table;
+        style.time |= which == Which::Busy && interval.is_some() && table;
+        Ok(Self {
+            which,
+            counts,
+            listeners,
+            rows: Rows::sums("tcpaccept", style, listener_columns(which))?,
+            every: Interval::new(interval),
+            find,
+            again: which == Which::Every && table,
+            printed: false,
+        })
+    }
+
+    fn read(&mut self) -> Result<Vec<Listener>> {
+        let mut opens = match &mut self.counts {
+            Some(counts) => counts.take()?,
+            None => HashMap::new(),
+        };
+        let none = Opens {
+            accepts: self.counts.as_ref().map_or(TIME_UNKNOWN, |_| 0),
+            high: UNKNOWN,
+            max: UNKNOWN,
+        };
+        let now = self.listeners.look()?;
+        let period = self.rows.next_period();
+        let of = |key: &Key| opens.get(key).copied().unwrap_or(none);
+        let open = self.listeners.end(&now, period.interval_us, of);
+        let mut rows = Vec::new();
+        for (key, matches, listener) in open {
+            // Opens have passed the filters themselves.
+            let counted = opens.remove(&key).is_some_and(|opens| opens.accepts != 0);
+            let dropped = known(listener.new_drops).is_some_and(|drops| drops != 0);
+            if self.which == Which::Every || counted || dropped && matches {
+                rows.push(listener);
+            }
+        }
+        if let (Which::Busy, Some(counts)) = (self.which, &mut self.counts) {
+            let heads = counts.heads()?;
+            let closed = opens.iter().filter(|(_, opens)| opens.accepts != 0);
+            let closed = closed.filter_map(|(key, opens)| Some((*heads.get(key)?, *opens)));
+            rows.extend(
+                closed.map(|(head, opens)| Listener::closed(head, opens, period.interval_us)),
+            );
+        }
+        for row in &mut rows {
+            row.head.boot_ns = period.boot_ns;
+        }
+        Ok(rows)
+    }
+
+    fn print(&mut self, out: &mut Printer) {
+        let mut rows = match self.read() {
+            Ok(rows) => rows,
+            Err(error) => {
+                crate::message!("tcpaccept: cannot show listeners: {error:#}");
+                return;
+            }
+        };
+        match self.which {
+            Which::Every => rows.sort_by_cached_key(Listener::by_trouble),
+            Which::Busy => rows.sort_by_key(|row| {
+                let drops = known(row.new_drops).unwrap_or(0);
+                let busiest = Reverse((row.accepts, drops));
+                (busiest, row.head.flow.lport, row.head.cookie)
+            }),
+        }
+        self.rows.sort(&mut rows, |row| row.into());
+        if self.printed && self.again {
+            out.heading(|buf| self.rows.header(buf));
+        }
+        for row in &rows {
+            out.row(|buf| self.rows.row(buf, "listener", &row.into()));
+        }
+        self.printed = true;
+    }
+}
+
+impl Handler for Summary {
+    fn attached(&mut self) {
+        if let Err(error) = (self.find)().and_then(|()| self.listeners.begin()) {
+            crate::message!("tcpaccept: cannot look at listeners: {error:#}");
+        }
+        self.rows.next_period();
+        self.every.restart();
+    }
+
+    fn header(&mut self, out: &mut Vec<u8>) {
+        self.rows.header(out);
+    }
+
+    fn record(&mut self, _record: &[u8], _out: &mut Printer) {}
+
+    fn shows(&self) -> Shows {
+        self.every.length().into()
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.every.due()
+    }
+
+    fn tick(&mut self, out: &mut Printer) {
+        if self.every.is_due() {
+            self.print(out);
+        }
+    }
+
+    fn finish(&mut self, out: &mut Printer) {
+        // What is now was shown; sums have a rest.
+        if self.which == Which::Busy || !self.printed {
+            self.print(out);
+        }
+    }
+
+    fn unvisited(&self) -> u64 {
+        self.listeners.unvisited()
+    }
+
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
+        self.rows.summary(out, fields);
+    }
+}

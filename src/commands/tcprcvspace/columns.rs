@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The columns of a sample, and of a socket's summary.
+
+use crate::abi::known::*;
+use crate::by_number;
+use crate::output::Column;
+use crate::output::column::*;
+use crate::output::schema::Kind;
+use crate::output::units::*;
+use crate::output::value::Value;
+
+use super::bpf::types::{self, adjust};
+
+/// The row's `event` in JSON.
+pub(super) const EVENTS: [&str; 3] = by_number! { types::event_kind:
+    ADJUST => "adjust",
+    LIMITED_CLOSED => "limited",
+    LIMITED_OPEN => "active",
+};
+
+const GROWTH: [&str; 4] = by_number! { types::growth:
+    GROWTH_OPEN => "open",
+    GROWTH_LOCKED => "locked",
+    GROWTH_OFF => "off",
+    GROWTH_MAX => "max",
+};
+
+pub(super) fn columns(summary: bool) -> Vec<Column<adjust>> {
+    let own = if summary { stats() } else { sample() };
+    [who(), own, sizes()].into_iter().flatten().collect()
+}
+
+fn who() -> Vec<Column<adjust>> {
+    columns! { |row, s: adjust|
+        "pid"    TEXT "PID"   (5, 7)   => pid(row);
+        "comm"   TEXT "COMM"  (7, 16)  => comm(row);
+        "laddr"  TEXT "LADDR" (15, 39) => laddr(row);
+        "lport"  TEXT "LPORT" (5, 5)   => lport(row);
+        "raddr"  TEXT "RADDR" (15, 39) => raddr(row);
+        "rport"  TEXT "RPORT" (5, 5)   => rport(row);
+    }
+}
+
+/// What one call has measured.
+fn sample() -> Vec<Column<adjust>> {
+    columns! { |row, s: adjust|
+        "copied_bytes" ALL    "COPIED"  (6, 7).right if KNOWN_SOCKET => bytes(s.copied);
+        "measure_us"   DETAIL "MEASURE" (7, 7).right if KNOWN_SOCKET => micros(s.measure_us);
+        "measured"     JSON                          if KNOWN_SOCKET => s.measured != 0;
+        "queued_bytes" DETAIL "QUEUED"  (6, 7).right if KNOWN_SOCKET => bytes(s.queued);
+    }
+}
+
+/// What all calls of a socket have, since its first one that was seen.
+fn stats() -> Vec<Column<adjust>> {
+    columns! { |row, s: adjust|
+        "limited_percent"  ALL    "LIM%"      (5, 5).right => Value::Percent(limited_percent(s));
+        "limited"          JSON   "LIMITED"   (7, 7).right => s.limited;
+        "measures"         JSON   "MEASURES"  (8, 8).right => s.measures;
+        "max_copied_bytes" JSON   "MAXCOPIED" (9, 9).right => bytes(s.max_copied);
+        "watched_us"       DETAIL "MS"        (8, 8).right => micros(s.stats_ns / 1000);
+        "window_rate_bytes_per_s" DETAIL "MBIT/S" (6, 7).right => rate(window_rate(s));
+    }
+}
+
+fn sizes() -> Vec<Column<adjust>> {
+    columns! { |row, s: adjust|
+        "rcvbuf_bytes"       ALL    "RCVBUF"   (6, 7).right if KNOWN_SOCKET => bytes(s.rcvbuf);
+        "growth"             ALL    "GROWTH"   (6, 6)       if KNOWN_SOCKET => GROWTH.get(usize::from(s.growth)).copied();
+        "rcv_rtt_us"         DETAIL "RTT"      (6, 6).right if KNOWN_SOCKET => micros(unless(s.rcv_rtt_us, 0));
+        "rcv_space_bytes"    JSON   "SPACE"    (6, 7).right if KNOWN_SOCKET => bytes(s.space);
+        "window_clamp_bytes" JSON   "CLAMP"    (6, 7).right if KNOWN_SOCKET => bytes(s.window_clamp);
+        "rcv_ssthresh_bytes" JSON   "SSTHRESH" (8, 8).right if KNOWN_SOCKET => bytes(s.rcv_ssthresh);
+        "rcv_wnd_bytes"      DETAIL "RCVWND"   (6, 7).right if KNOWN_SOCKET => bytes(s.rcv_wnd);
+        "tcp_rmem_max_bytes" DETAIL "RMEMMAX"  (7, 7).right if KNOWN_SOCKET => bytes(s.rmem_max);
+        "rmem_alloc_bytes"   JSON.right                     if KNOWN_SOCKET => bytes(s.rmem_alloc);
+        "calls"              JSON.right                                     => s.calls;
+    }
+}
+
+fn limited_percent(body: &adjust) -> f64 {
+    f64::from(body.limited) * 100.0 / f64::from(body.measures.max(1))
+}
+
+/// What this window allows: one of it in each round trip.
+fn window_rate(body: &adjust) -> Option<u64> {
+    (u64::from(body.rcv_ssthresh) * 1_000_000).checked_div(body.rcv_rtt_us.into())
+}
+
+/// Every kind of row, with its columns.
+pub(super) fn kinds() -> Vec<Kind> {
+    let [sample, summaries @ ..] = EVENTS;
+    let modes = [PROGRAMS, with_btf(KNOWN_SOCKET), records(0)];
+    let mut kinds = vec![Kind::row(sample, &columns(false)).known(&modes)];
+    kinds.extend(summaries.map(|event| Kind::row(event, &columns(true))));
+    kinds
+}

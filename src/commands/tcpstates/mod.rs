@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! tcpstates: a row per change of a TCP socket's state, with the time it spent in the old one; or a summary of them; or the
+//! sockets that are in a state now.
+//!
+//! Traces `sock:inet_sock_set_state`, with `tcp:tcp_rcv_space_adjust` for the owner of an accepted socket and
+//! `tcp:tcp_retransmit_skb` where a filter has to wait for a local port.
+
+mod active;
+mod columns;
+mod fallback;
+#[cfg(test)]
+mod golden;
+mod inet_diag;
+mod look;
+mod now;
+mod ports;
+mod summary;
+mod times;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crate::abi::names::tcp_state;
+use crate::abi::types::{Record, decode};
+use crate::aggregate::top;
+use crate::cli::filter::{Filter, Part, States, StatesNow};
+use crate::cli::{self, Common, Run, duration, milliseconds, whole};
+use crate::fallback::inet_diag::NoRecords;
+use crate::kernel::clock;
+use crate::output::Rows;
+use crate::output::journal::{self, Journal};
+use crate::session::{Figures, Handler, Printer, Session, constants, storage};
+use anyhow::Result;
+use clap::Parser;
+use libbpf_rs::skel::Skel;
+
+use active::Active;
+use bpf::types::transition;
+use look::Look;
+use summary::Summary;
+
+use columns::{columns, in_state_us, kinds};
+
+crate::skeleton!("tcpstates");
+
+crate::record!(transition, bpf::types::head);
+
+crate::enumerators! { bpf::types::event_kind as u16:
+    STATE_NOW = STATE_NOW,
+    PORT_RANGE = PORT_RANGE,
+    PORT_RESERVED = PORT_RESERVED,
+}
+
+/// Show TCP state changes, with the time spent in the old state.
+///
+/// MS is '-' if the entry into the old state was not seen. TIME_WAIT and half-open connections change without a row: they
+/// are not full sockets in the kernel. A socket that enters TIME_WAIT shows FIN_WAIT2 -> CLOSE. --active and --summary
+/// show them.
+#[derive(Parser)]
+#[command(name = "tcpstates")]
+struct Args {
+    /// Show only changes from these states: LISTEN,close_wait; start the list with '!' to negate it
+    #[arg(long, value_name = "STATES")]
+    old: Option<States>,
+    /// Show only changes to these states
+    #[arg(long, value_name = "STATES")]
+    new: Option<States>,
+    /// Show only changes after at least MS milliseconds in the old state; with --active, sockets that long in their state
+    #[arg(long, value_name = "MS", value_parser = milliseconds)]
+    min_ms: Option<Duration>,
+    /// Print statistics and current owners per state instead of events, on exit or every TIME
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration)]
+    summary: Option<Option<Duration>>,
+    /// Print the sockets that are in a state now, and for how long, instead of events: once, or every TIME
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration, conflicts_with_all = ["summary", "journal", "old", "new"])]
+    active: Option<Option<Duration>>,
+    /// With --active, show only sockets in these states: CLOSE_WAIT,time_wait
+    #[arg(long, value_name = "STATES", requires = "active")]
+    state: Option<StatesNow>,
+    /// With --active, show only the first N rows; 0: all [default: 0]
+    #[arg(long, value_name = "N", value_parser = whole(0..=u32::MAX), requires = "active")]
+    top: Option<u32>,
+    /// Also log each row to the systemd journal
+    #[arg(short = 'Y', long, conflicts_with = "summary")]
+    journal: bool,
+    /// Set the socket of the journal
+    #[arg(long, hide = true, value_name = "PATH", default_value = journal::SOCKET)]
+    journal_socket: PathBuf,
+    /// Print the kernel address of the socket
+    #[arg(long, conflicts_with = "summary")]
+    skaddr: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Args {
+    /// Whether it looks at the sockets that are there.
+    fn looks(&self) -> bool {
+        self.summary.is_some() || self.active.is_some()
+    }
+
+    /// How it runs: without an interval, `--active` is one look, at once.
+    fn run(&self) -> Run {
+        let mut run = self.common.run.clone();
+        if self.active == Some(None) {
+            run.duration.get_or_insert(Duration::ZERO);
+        }
+        run
+    }
+
+    /// The states that are shown, or from which changes are, as bits.
+    fn states(&self) -> u32 {
+        let old = self.old.map(States::mask);
+        let now = self.state.map(StatesNow::mask);
+        old.or(now).unwrap_or(u32::MAX)
+    }
+
+    /// Whether no socket is left out that may take a port.
+    fn sees_all_ports(&self, filter: &Filter) -> bool {
+        let whose = |(flag, part)| part == Part::owner || part == Part::socket && flag != "--netns";
+        let ports = |flag| ["--lport", "--port"].contains(&flag);
+        let mut given = filter.given();
+        let leaves_out = given.any(|(flag, part)| whose((flag, part)) || ports(flag));
+        !leaves_out && self.old.is_none() && self.min_ms.is_none()
+    }
+}
+
+struct Changes {
+    rows: Rows<transition>,
+    journal: Option<Journal>,
+}
+
+impl Changes {
+    fn say_lost(&mut self, last: bool) {
+        if let Some(entries) = self.journal.as_mut().and_then(|j| j.to_say(last)) {
+            crate::message!("tcpstates: the journal did not accept {entries} entries");
+        }
+    }
+}
+
+impl Handler for Changes {
+    fn header(&mut self, out: &mut Vec<u8>) {
+        self.rows.header(out);
+    }
+
+    fn record(&mut self, record: &[u8], out: &mut Printer) {
+        if let Some(body) = decode::<transition>(record) {
+            out.row(|buf| {
+                self.rows.row(buf, "state_change", &body.into());
+                if let Some(journal) = &mut self.journal {
+                    log(journal, body);
+                }
+            });
+        }
+    }
+
+    fn resume(&mut self) {
+        self.rows.refresh_clock();
+    }
+
+    fn tick(&mut self, _out: &mut Printer) {
+        self.say_lost(false);
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.journal.as_ref().and_then(Journal::due)
+    }
+
+    fn finish(&mut self, _out: &mut Printer) {
+        self.say_lost(true);
+    }
+
+    fn figures(&self) -> Vec<(&'static str, Option<u64>)> {
+        let journal = self.journal.as_ref();
+        let lost = journal.map(|journal| ("journal_lost", Some(journal.lost())));
+        lost.into_iter().collect()
+    }
+
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
+        self.rows.summary(out, fields);
+    }
+}
+
+/// An entry with the fields of bcc's tcpstates; what is not known is left out.
+fn log(journal: &mut Journal, body: &transition) {
+    let head = body.head();
+    let (local, remote) = (head.local(), head.remote());
+    let (lport, rport) = (head.flow.lport, head.flow.rport);
+    let (old, new) = (tcp_state(body.old_state), tcp_state(body.new_state));
+    let (from, to) = (local.with_port(lport), remote.with_port(rport));
+    journal.begin();
+    journal.text("SYSLOG_IDENTIFIER", "tcpstates");
+    journal.text("PRIORITY", 5);
+    journal.text("MESSAGE", format_args!("{from} {to} {old} -> {new}"));
+    if let (Some(pid), Some(comm)) = (head.pid(), head.comm()) {
+        journal.text("OBJECT_PID", pid);
+        journal.field("OBJECT_COMM", comm);
+    }
+    let (source, destination) = match head.flow.family {
+        4 => (
+            "OBJECT_IPV4_SOURCE_ADDRESS",
+            "OBJECT_IPV4_DESTINATION_ADDRESS",
+        ),
+        _ => (
+            "OBJECT_IPV6_SOURCE_ADDRESS",
+            "OBJECT_IPV6_DESTINATION_ADDRESS",
+        ),
+    };
+    journal.text(source, local);
+    journal.text("OBJECT_TCP_SOURCE_PORT", lport);
+    journal.text(destination, remote);
+    journal.text("OBJECT_TCP_DESTINATION_PORT", rport);
+    journal.text("OBJECT_TCP_OLD_STATE", old);
+    journal.text("OBJECT_TCP_NEW_STATE", new);
+    if let Some(us) = in_state_us(body) {
+        journal.text("OBJECT_TCP_SPAN_TIME", us);
+    }
+    if head.cookie != 0 {
+        journal.text("OBJECT_TCP_COOKIE", head.cookie);
+    }
+    journal.send();
+}
+
+fn run(args: Args) -> Result<()> {
+    let run = args.run();
+    let (filter, output, _) = args.common.parts();
+    let journal = args.journal.then(|| Journal::open(&args.journal_socket));
+    // A summary has columns of its own.
+    let mut style = output.style();
+    if args.summary.is_some() {
+        style.columns = None;
+    }
+    let mut changes = Changes {
+        rows: Rows::new("tcpstates", style, columns(args.skaddr))?,
+        journal: journal.transpose()?,
+    };
+    let mut session = Session::new("tcpstates", &run, &["sock:inet_sock_set_state"])?;
+    let iterator = args.looks().then_some("sockets_now");
+    let mut storage = storage();
+    let loaded =
+        session.start::<bpf::TcpstatesSkelBuilder>(&mut storage, filter, iterator, |open| {
+            let rodata = constants(&mut open.maps.rodata_data)?;
+            rodata.old_states = args.states();
+            rodata.new_states = args.new.map_or(u32::MAX, States::mask);
+            rodata.min_ns = args.min_ms.map_or(0, |time| time.as_nanos() as u64);
+            rodata.looks = args.looks();
+            rodata.summary = args.summary.is_some();
+            rodata.want_skaddr = args.skaddr;
+            rodata.jiffy_us = clock::jiffy_us() as u32;
+            let waits_for_port = filter.lport.is_some() || filter.port.is_some();
+            open.progs.retransmit.set_autoload(waits_for_port);
+            open.progs.sockets_here.set_autoload(args.looks());
+            Ok(())
+        });
+    let shown = (top::limit(args.top, usize::MAX), args.skaddr);
+    let Some(mut skel) = loaded? else {
+        let records = fallback::Changes::new(&args)?;
+        let Some(interval) = args.active else {
+            return crate::fallback::run(&session, filter, records, &mut changes);
+        };
+        let look = inet_diag::sockets(filter, records.now(), session.scans())?;
+        let mut active = Active::new(look.into(), output.style(), interval, shown)?;
+        let no_records = NoRecords(inet_diag::BLANK);
+        return crate::fallback::run(&session, &Filter::default(), no_records, &mut active);
+    };
+    let Some(sockets) = session.each_socket(skel.object_mut())? else {
+        return session.run(skel.object_mut(), &mut changes);
+    };
+    let (look, style) = (Look::new(&skel, sockets)?, output.style());
+    if let Some(interval) = args.summary {
+        let how = (interval, args.sees_all_ports(filter));
+        let mut summary = Summary::new(&skel, look, style, how)?;
+        return session.run(skel.object_mut(), &mut summary);
+    }
+    let mut active = Active::new(look, style, args.active.flatten(), shown)?;
+    session.run(skel.object_mut(), &mut active)
+}
+
+/// The whole life of the command.
+pub fn main() -> ExitCode {
+    cli::main("tcpstates", kinds, run)
+}
