@@ -69,14 +69,14 @@ static __always_inline void traffic_fill(struct active *e, struct sock *sk, stru
 		e->last_ack_recv_ms = age_ms(now, tp->rcv_tstamp);
 }
 
-/* The state of the socket; 0 if unused: never connected, or closed and released by its owner. */
-static __always_inline __u32 state_now(struct sock *sk, const struct residence *residence)
+/* The state of the socket, of which a change to `last` was the last one seen; 0 if unused: never connected, or closed and released by its owner. */
+static __always_inline __u32 state_now(struct sock *sk, __u32 last)
 {
-	__u32 state = residence->state ?: sk->__sk_common.skc_state;
+	__u32 state = last ?: sk->__sk_common.skc_state;
 
 	if (state != TCP_CLOSE)
 		return state;
-	return residence->state && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD)) ? state : 0;
+	return last && !(sk->__sk_common.skc_flags & (1UL << SOCK_DEAD)) ? state : 0;
 }
 
 static __always_inline bool is_wanted(__u32 state, __u64 in_ns)
@@ -87,13 +87,14 @@ static __always_inline bool is_wanted(__u32 state, __u64 in_ns)
 /* Whether a record was written. */
 static __noinline bool show_full(struct seq_file *seq, struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
 {
-	struct residence residence = s->tool;
+	__u32 last = s->tool.state;
+	__u64 since_ns = s->tool.since_ns;
 	struct owner owner;
 	struct flow flow;
-	__u32 state = state_now(sk, &residence);
+	__u32 state = state_now(sk, last);
 	__u64 now = bpf_ktime_get_boot_ns();
 	/* A change on another CPU may be newer than `now`. */
-	__u64 in_ns = residence.since_ns && now > residence.since_ns ? now - residence.since_ns : 0;
+	__u64 in_ns = since_ns && now > since_ns ? now - since_ns : 0;
 
 	if (!state)
 		return false;
@@ -114,7 +115,7 @@ static __noinline bool show_full(struct seq_file *seq, struct sock *sk, struct t
 	e->in_state_ns = in_ns;
 	e->skaddr = want_skaddr ? address_seen() : 0;
 	e->state = state;
-	e->at_least = !residence.since_ns || (residence.since_ns & 1);
+	e->at_least = !since_ns || (since_ns & 1);
 	e->keeper = keeper;
 	e->pad = 0;
 	traffic_fill(e, sk, tp);

@@ -40,7 +40,7 @@ static __always_inline struct listener_owner *owner_of_listener(__u64 key)
 }
 
 /* The kernel visits a namespace's listeners before its connections (net/ipv4/tcp_ipv4.c: bpf_iter_tcp_seq_ops). */
-static __always_inline void listener_note(const struct owner *owner, __u64 address, __u64 port)
+static __noinline void listener_note(const struct owner *owner, __u64 address, __u64 port)
 {
 	struct listener_owner now = {.look = look.number};
 	struct listener_owner *same = owner_of_listener(port);

@@ -133,7 +133,8 @@ static __always_inline void listener_flow(struct flow *flow, const struct flow *
 
 /* ---------------------------------------------------------------- what is made of a passive open */
 
-static __always_inline void listener_count(struct sock *sk, const struct flow *child, struct sock_state *s,
+/* Its stack is not added to that of what is below state_make(). */
+static __noinline void listener_count(struct sock *sk, const struct flow *child, struct sock_state *s,
 					   const struct owner *owner)
 {
 	struct listener_key key = {

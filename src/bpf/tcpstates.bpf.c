@@ -149,8 +149,11 @@ static __always_inline void report(struct sock *sk, const struct flow *flow, con
 	event_submit(e, sizeof(*e));
 }
 
-/* The port is known now, or never will be: send the deferred change before the socket's next one. */
-static __always_inline void release(struct sock *sk, struct sock_state *s, const struct flow *flow)
+/*
+ * The port is known now, or never will be: send the deferred change before the socket's next one. A function, whose stack
+ * is not added to that of what is below state_make().
+ */
+static __noinline void release(struct sock *sk, struct sock_state *s, const struct flow *flow)
 {
 	struct change c = {
 		.at_ns = s->tool.deferred_ns,

@@ -46,8 +46,13 @@ impl Peers {
         };
         // Another connection between the same addresses may have come since.
         let is_own = |placed: &placed| placed.cookie == head.cookie;
-        let mut placed = self.places.iter().filter_map(|map| look(map, &place));
-        let own: placed = placed.find(is_own)?;
+        // Before 5.12 a socket has a cookie only once somebody has asked for it, which may be after it was noted.
+        let may_be_own = |placed: &placed| placed.cookie == 0;
+        let at = |map: &MapHandle| look::<place, placed>(map, &place);
+        let [now, past] = self.places.each_ref().map(at);
+        let placed = [now, past].into_iter().flatten();
+        let own = placed.clone().find(is_own);
+        let own = own.or_else(|| placed.clone().find(may_be_own))?;
         let other = mirrored(own.numbers);
         let end: end = self.ends.iter().find_map(|map| look(map, &other))?;
         Some(head {

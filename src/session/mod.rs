@@ -27,7 +27,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapHandle, Object, OpenObject, PrintLevel, ProgramMut, set_print};
 
 pub use self::deferred::{Age, Deferred};
@@ -36,7 +36,7 @@ pub use self::idle::Shows;
 pub use self::interval::Interval;
 use self::ready::Ready;
 use self::signals::Interrupt;
-use self::variant::{enable, enable_more_backups, type_numbers};
+use self::variant::{choose_backups, connect_backups, enable, type_numbers};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use self::table::Room;
@@ -192,7 +192,7 @@ impl<'a> Session<'a> {
             configure(&mut open)?;
             self.interrupt.check()?;
             let error = match open.load() {
-                Ok(skel) => return Ok(Some(skel)),
+                Ok(skel) => return connect_backups(skel.object()).map(|()| Some(skel)),
                 Err(error) => error.into(),
             };
             // A feature test that failed for lack of descriptors or memory proves nothing.
@@ -239,7 +239,7 @@ impl<'a> Session<'a> {
         if self.table() {
             enable(object, "forget_socket");
         }
-        enable_more_backups(object);
+        choose_backups(object);
         let slots = self.room().slots();
         for mut map in object.maps_mut() {
             if map.name() == "events" {

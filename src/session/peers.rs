@@ -12,6 +12,7 @@ use super::Session;
 use super::handler::Handler;
 use super::loss::Counters;
 use super::skipped::Skipped;
+use super::variant::connect_backups;
 use crate::error::Usage;
 use crate::kernel::btf::subset::Subset;
 use crate::kernel::conntrack::Conntrack;
@@ -121,6 +122,7 @@ impl Session<'_> {
             subset.fill(object)?;
         }
         let skel = self.load(open)?;
+        connect_backups(skel.object())?;
         // Without it only what is translated to other hosts stays blank.
         let conntrack = Conntrack::start().unwrap_or_default();
         Ok(Some(OtherEnds { skel, conntrack }))

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use libbpf_rs::Object;
 
 use crate::session::stats::{info, is_loaded};
+use crate::session::variant::KERNEL_STACK;
 
 /// The part of a name that marks a backup program (`bpf/common/owner/nested.bpf.h`).
 const BACKUP: &str = "_backup";
@@ -20,7 +21,8 @@ impl Skipped {
         let mut families = BTreeMap::<String, Vec<OwnedFd>>::new();
         for program in object.progs().filter(is_loaded) {
             let name = program.name().to_string_lossy();
-            let family = name.split_once(BACKUP).map_or(&*name, |(first, _)| first);
+            let first = name.strip_suffix(KERNEL_STACK).unwrap_or(&name);
+            let family = first.split_once(BACKUP).map_or(first, |(first, _)| first);
             if let Ok(own) = program.as_fd().try_clone_to_owned() {
                 families.entry(family.to_owned()).or_default().push(own);
             }

@@ -135,6 +135,7 @@ static __always_inline void end_renew(struct sock_state *s, struct sock *sk)
 	if (!noted)
 		return;
 	end = *noted;
+	end.cookie = cookie_of(sk); /* until 5.12 a socket may have got one since */
 	owner_find(&end.owner, s, sk);
 	bpf_map_update_elem(&ends, &numbers, &end, BPF_ANY);
 }

@@ -46,6 +46,17 @@ pub(crate) fn has(kind: Kind, name: &str) -> bool {
     kernel().is_some_and(|types| types.find(kind, name).is_some())
 }
 
+/// Whether the kernel's types have a struct with this member.
+pub(crate) fn has_field(of: &str, member: &str) -> bool {
+    kernel().is_some_and(|types| {
+        let found = types.find(Kind::Struct, of);
+        found.is_some_and(|(_, found)| {
+            let mut members = found.tail::<3>();
+            members.any(|[name, ..]| types.name(name) == member.as_bytes())
+        })
+    })
+}
+
 /// A file's contents.
 pub(crate) enum Bytes {
     Mapped(NonNull<libc::c_void>, usize),

@@ -2,9 +2,9 @@
 /*
  * Handles state changes that occur while the handling program runs on the same CPU: from an interrupt or, where
  * tracepoints are preemptible (7.x), from another task. The kernel does not start a program recursively
- * (kernel/trace/bpf_trace.c: __bpf_trace_run, since 6.2), but it does start another one: a backup program. Every
- * program handles each change, and the first one claims it (state.bpf.h: claim_change), so the order does not matter. A
- * change that all programs were skipped for is lost; the kernel counts the skips of each (src/session/skipped.rs).
+ * (kernel/trace/bpf_trace.c: __bpf_trace_run, since 6.2), but it does start another one: a backup program. Each
+ * program may handle a change, and the first one that does claims it (state.bpf.h: claim_change). A change that all
+ * programs were skipped for is lost; the kernel counts the skips of each (src/session/skipped.rs).
  *
  * Nearly always the first program has just handled the change, and has left word of it: a backup leaves after one load.
  *
@@ -43,35 +43,83 @@ static __always_inline bool is_handled(struct sock *sk, int old, int new)
 }
 
 /*
- * A backup program for `handle(sk, old, new)`. Kernels without socket storage skip nothing and need none.
- *
- * It must not call the first program (bpf_tail_call()), though that would be loaded once: the kernel lets a tail call into
- * a program that is at work on this CPU, and gives both runs the same private stack (x86 since 6.13,
- * kernel/bpf/verifier.c: bpf_enable_priv_stack). The interrupted one then goes on with the pointers of the other.
+ * Whether the socket has ended, and the first program must have handled it: events in between have overwritten its word,
+ * and others may have the slot. The state would be made anew, and the end be told twice.
  */
-#define SET_STATE_BACKUP(section, name, handle)                                                                        \
+static __always_inline bool has_ended(struct sock *sk, int new)
+{
+	if (new != TCP_CLOSE || !handled_here()->sk)
+		return false;
+	struct sock_state *s = state_find(sk);
+	return !s || s->over;
+}
+
+/*
+ * The first program, once it is loaded (src/session/variant.rs), which a backup calls: what it does is verified once. Not
+ * listed before, since libbpf would want each program that it lists to be loaded.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} first_program SEC(".maps");
+
+static __always_inline void handled_begin(void)
+{
+	handled_here()->sk = 0;
+}
+
+static __always_inline void handled_end(struct sock *sk, int old, int new)
+{
+	struct handled *last = handled_here();
+
+	last->change = change_of(old, new);
+	last->sk = (__u64)sk;
+}
+
+#define FIRST_PROGRAM(section, name, handle, own_stack)                                                                \
 	SEC(section)                                                                                                   \
 	int BPF_PROG(name, struct sock *sk, int old, int new)                                                          \
 	{                                                                                                              \
-		if (!config.missing.sk_storage && !is_handled(sk, old, new))                                           \
-			handle(sk, old, new);                                                                          \
+		if (own_stack && (__u32)old > NO_STATE) {                                                              \
+			bpf_tail_call(ctx, &first_program, 0);                                                         \
+			return 0;                                                                                      \
+		}                                                                                                      \
+		handled_begin();                                                                                       \
+		handle(sk, old, new);                                                                                  \
+		handled_end(sk, old, new);                                                                             \
 		return 0;                                                                                              \
 	}
 
-/* Defines `name` and its backups, which call `handle(sk, old, new)` at sock:inet_sock_set_state. */
-#define SET_STATE_PROGRAMS(name, handle)                                                                               \
-	SEC("tp_btf/inet_sock_set_state")                                                                              \
+/* A backup program. Kernels without socket storage skip nothing and need none. */
+#define BACKUP_PROGRAM(section, name)                                                                                  \
+	SEC(section)                                                                                                   \
 	int BPF_PROG(name, struct sock *sk, int old, int new)                                                          \
 	{                                                                                                              \
-		struct handled *last = handled_here();                                                                 \
-		last->sk = 0;                                                                                          \
-		handle(sk, old, new);                                                                                  \
-		last->change = change_of(old, new);                                                                    \
-		last->sk = (__u64)sk;                                                                                  \
+		if (!config.missing.sk_storage && !is_handled(sk, old, new) && !has_ended(sk, new))                    \
+			bpf_tail_call(ctx, &first_program, 0);                                                         \
 		return 0;                                                                                              \
-	}                                                                                                              \
-	SET_STATE_BACKUP("tp_btf/inet_sock_set_state", name##_backup1, handle)                                         \
-	SET_STATE_BACKUP("?tp_btf/inet_sock_set_state", name##_backup2, handle)                                        \
-	SET_STATE_BACKUP("?tp_btf/inet_sock_set_state", name##_backup3, handle)
+	}
+
+enum { NO_STATE = 255 }; /* the kernel has 8 bits for a state */
+
+/*
+ * Defines `name` and its backups, which call `handle(sk, old, new)` at sock:inet_sock_set_state.
+ *
+ * A tail call gets into a program that is at work on this CPU. Since 6.13 (x86; arm64: 6.17) a program that needs 64
+ * bytes of stack or more has a private stack per CPU, which both runs would share: the interrupted one would go on with
+ * the pointers of the other. A program that has a tail call itself stays on the kernel's stack (kernel/bpf/verifier.c:
+ * check_max_stack_depth). So such kernels load `name`_kstack, with one that is never made. Others do not: not all of them
+ * allow that in a program that calls functions (x86 since 5.10, arm64 since 6.0).
+ *
+ * All are in one section, so that they are attached, and run, in this order.
+ */
+#define SET_STATE_PROGRAMS(name, handle)                                                                               \
+	FIRST_PROGRAM("?tp_btf/inet_sock_set_state", name, handle, false)                                              \
+	FIRST_PROGRAM("?tp_btf/inet_sock_set_state", name##_kstack, handle, true)                                      \
+	BACKUP_PROGRAM("?tp_btf/inet_sock_set_state", name##_backup1)                                                  \
+	BACKUP_PROGRAM("?tp_btf/inet_sock_set_state", name##_backup2)                                                  \
+	BACKUP_PROGRAM("?tp_btf/inet_sock_set_state", name##_backup3)
 
 #endif

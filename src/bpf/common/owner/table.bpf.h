@@ -65,7 +65,7 @@ static __always_inline struct sock_slot *slot_of_address(__u64 address)
 {
 	__u32 home = slot_home(address);
 
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < WAYS; i++) {
 		struct sock_slot *slot = slot_at(home ^ i);
 		if (!slot || !slot->address)
@@ -134,7 +134,7 @@ static __always_inline __u32 slot_choose(const struct bucket *bucket, __u64 addr
 {
 	__u32 mine = 0, others = gone;
 
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < WAYS; i++) {
 		__u64 there = bucket->slot[i]->address;
 		mine |= (__u32)(1 ^ (is_set(there) & is_set(there ^ address))) << i;
@@ -154,7 +154,7 @@ static __always_inline __u32 bucket_gone(const struct bucket *bucket)
 {
 	__u32 gone = 0;
 
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < WAYS; i++) {
 		__u64 address = bucket->slot[i]->address, cookie = bucket->slot[i]->cookie;
 		__u64 another = is_set(cookie_at(address) ^ cookie);

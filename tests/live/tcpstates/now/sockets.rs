@@ -7,7 +7,13 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{HOSTS, Named, look, named, port, proc_states, ss, stages, stuck};
-use crate::{missing, net::Netns, tcpstates::fixture::Fixture, tool};
+use crate::{
+    missing,
+    net::Netns,
+    tcpstates::fixture::Fixture,
+    tool,
+    wait::{PATIENCE, until},
+};
 
 /// Every socket once: of each family, in each state, in two namespaces.
 pub fn every_state() -> Result<()> {
@@ -102,7 +108,12 @@ pub fn many() -> Result<()> {
             }
         }
     }
-    fixture.net.b.quiet().ok();
+    until("every FIN to be answered", PATIENCE, || {
+        let states = proc_states(&fixture.net.b)?;
+        let settled = ["ESTABLISHED", "LISTEN", "TIME_WAIT"];
+        let is_settled = |state: &String| settled.contains(&state.as_str());
+        Ok(states.keys().all(is_settled).then_some(()))
+    })?;
     let rows = look(&fixture, &[])?;
     let mut told = Named::new();
     ss(&fixture.net.a, &mut told)?;
