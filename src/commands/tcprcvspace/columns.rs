@@ -18,6 +18,11 @@ pub(super) const EVENTS: [&str; 3] = by_number! { types::event_kind:
     LIMITED_OPEN => "active",
 };
 
+crate::enumerators! { types::growth as u8:
+    pub(super) LOCKED = GROWTH_LOCKED,
+    pub(super) MAX = GROWTH_MAX,
+}
+
 const GROWTH: [&str; 4] = by_number! { types::growth:
     GROWTH_OPEN => "open",
     GROWTH_LOCKED => "locked",
@@ -93,5 +98,6 @@ pub(super) fn kinds() -> Vec<Kind> {
     let modes = [PROGRAMS, with_btf(KNOWN_SOCKET), records(0)];
     let mut kinds = vec![Kind::row(sample, &columns(false)).known(&modes)];
     kinds.extend(summaries.map(|event| Kind::row(event, &columns(true))));
+    kinds.extend(super::grouped::kinds());
     kinds
 }

@@ -2,9 +2,10 @@
 //! The order of rows, and the first of them.
 
 use std::cmp::Reverse;
-use std::str::FromStr;
+use std::ffi::OsStr;
 
-use clap::ValueEnum;
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::{Arg, Command, ValueEnum};
 
 use crate::aggregate::top::{self, Rank};
 use crate::output;
@@ -52,14 +53,34 @@ pub(super) enum By {
     Columns(output::Sort),
 }
 
-impl FromStr for By {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match <Sort as ValueEnum>::from_str(text, true) {
+impl By {
+    fn parse(text: &str) -> Result<Self, String> {
+        match Sort::from_str(text, true) {
             Ok(sort) => Ok(Self::Own(sort)),
             Err(_) => text.parse().map(Self::Columns),
         }
+    }
+}
+
+/// Completions offer the screen's orders; columns are taken as well.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parser;
+
+impl TypedValueParser for Parser {
+    type Value = By;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<By, clap::Error> {
+        By::parse.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let all = Sort::value_variants().iter();
+        Some(Box::new(all.filter_map(ValueEnum::to_possible_value)))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod by;
 mod columns;
+pub mod keys;
 
 use std::{
     collections::BTreeSet,
@@ -38,6 +39,7 @@ pub fn tests() -> Vec<Trial> {
     tests.extend(trials("tcpretrans", &[], "sums_omitted", limits));
     tests.extend(by::tests());
     tests.extend(columns::tests());
+    tests.extend(keys::tests());
     tests
 }
 
