@@ -89,7 +89,7 @@ fn segments(mut pair: Pair, host: &str) -> Result<()> {
     };
     ensure!(mine(&counts, "count") == kernel, "{kernel}: {counts:?}");
     ensure!(
-        counts.iter().all(|row| row["unit"] == "segments"),
+        counts.iter().all(|row| row["count_unit"] == "segments"),
         "{counts:?}"
     );
     ensure!(

@@ -54,7 +54,7 @@ impl Drop for Named {
 }
 
 /// What does not show, or turns the text around, outside of what a screen itself sends: `ESC [ ... letter`.
-fn odd(text: &str, screen: bool) -> Option<char> {
+fn odd(text: &str, screen: bool) -> Option<String> {
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
         if screen && c == '\x1b' && rest.next_if_eq(&'[').is_some() {
@@ -64,7 +64,10 @@ fn odd(text: &str, screen: bool) -> Option<char> {
         let turns =
             ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
         if c.is_control() || turns {
-            return Some(c);
+            return Some(format!(
+                "{c:?} before {:?}",
+                rest.take(100).collect::<String>()
+            ));
         }
     }
     None
@@ -140,7 +143,7 @@ fn on_screen(inodes: &str, agents: &[Agent]) -> Result<()> {
     for agent in agents {
         screen.shows(&agent.pid().to_string())?;
     }
-    screen.shows(r"\x01\x02\x03\x04")?;
+    screen.shows(r"\x01\x02\x03")?;
     screen.shows(r"\xf1\xf2")?;
     screen.press("\r")?;
     screen.shows("send queue")?;
@@ -155,8 +158,8 @@ fn on_screen(inodes: &str, agents: &[Agent]) -> Result<()> {
     screen.shows("filter ")?;
     screen.press("q")?;
     let text = screen.ended()?;
-    // The cursor goes to the first column when the screen is left.
-    let text = text.replace(['\r', '\n'], "");
+    // Leaving the screen cancels a sequence that is cut off, and goes to the first column.
+    let text = text.replace(['\x18', '\r', '\n'], "");
     ensure!(odd(&text, true).is_none(), "{:?}", odd(&text, true));
     Ok(())
 }

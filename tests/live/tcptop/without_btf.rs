@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! On a kernel without type information inet_diag is asked: the same bytes and reasons, of what is there at each look.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
@@ -93,12 +93,11 @@ fn moves(host: &str) -> Result<()> {
                 ensure!(found <= moved, "{found:?}, not {moved:?}");
                 Ok((found == moved).then_some(()))
             })?;
-            let seen = tool.seen()?;
-            let own = rows_of(&seen, cookie).last().context("a row")?;
-            ensure!(
-                own["pid"] == pids[n] && own["active_open"] == (n == 0),
-                "{own}"
-            );
+            // Owners are looked for every half second.
+            let own = row(&tool, "the owner", |row| {
+                is(row, cookie) && row["pid"] == pids[n]
+            })?;
+            ensure!(own["active_open"] == (n == 0), "{own}");
             ensure!(
                 own["rcvbuf_bytes"].is_null() && own["partial"] == true,
                 "{own}"
@@ -106,13 +105,17 @@ fn moves(host: &str) -> Result<()> {
         }
     }
     let info = scene.c.info(new[0])?;
-    let mine = |row: &Value| is(row, &new_cookies[0]) && row["bytes_acked"] == info["bytes_acked"];
+    let mine = |row: &Value| {
+        let bytes = ["bytes_acked", "bytes_received"];
+        is(row, &new_cookies[0]) && bytes.iter().all(|key| row[*key] == info[*key])
+    };
     let told = row(&tool, "TCP_INFO", mine)?;
     for (key, name) in [
-        ("bytes_received", "bytes_received"),
         ("snd_cwnd", "snd_cwnd"),
-        ("mss", "snd_mss"),
-        ("srtt_us", "rtt"),
+        ("snd_wnd_bytes", "snd_wnd"),
+        ("srtt_us", "srtt_us"),
+        ("min_rtt_us", "min_rtt_us"),
+        ("bytes_sent", "bytes_sent"),
         ("total_retrans", "total_retrans"),
     ] {
         ensure!(told[key] == info[name], "{name}: {info:?}: {told}");
