@@ -242,16 +242,20 @@ impl Hists {
             let _ = writeln!(out, "{lo:>10} -> {hi:<10} : {n:<8} |{bar:<BAR$}|");
         }
         let (count, sum) = (shown.count(), shown.hist.sum);
+        let line = out.len();
         let _ = write!(out, "{count} values, ");
         let _ = match sum / count.max(1) {
             0..10 => write!(out, "{:.1}", sum as f64 / count.max(1) as f64),
             mean => write!(out, "{mean}"),
         };
         let _ = write!(out, " {unit} on average");
-        for (name, value) in shown.figures() {
-            let _ = write!(out, ", {name} {value}");
-        }
-        out.extend_from_slice(b"\n\n");
+        let figures = shown
+            .figures()
+            .map(|(name, value)| format!("{name} {value}"));
+        let figures = figures.join(", ");
+        // Long numbers take a line of their own.
+        let fits = out.len() - line + figures.len() + 2 <= 80;
+        let _ = write!(out, ",{}{figures}\n\n", if fits { ' ' } else { '\n' });
     }
 
     /// A line per bucket, with the bucket's keys, and the same figures of the whole in each.

@@ -18,11 +18,6 @@ pub(super) const EVENTS: [&str; 3] = by_number! { types::event_kind:
     LIMITED_OPEN => "active",
 };
 
-crate::enumerators! { types::growth as u8:
-    pub(super) LOCKED = GROWTH_LOCKED,
-    pub(super) MAX = GROWTH_MAX,
-}
-
 const GROWTH: [&str; 4] = by_number! { types::growth:
     GROWTH_OPEN => "open",
     GROWTH_LOCKED => "locked",

@@ -15,8 +15,9 @@ use crate::output::value::Value;
 use crate::output::{Column, Figures, Row, Rows, Style};
 use crate::session::Printer;
 
-use super::bpf::types::adjust;
-use super::columns::{LOCKED, MAX};
+use super::bpf::types::{self, adjust};
+
+crate::enumerators! { types::growth as u8: LOCKED = GROWTH_LOCKED, MAX = GROWTH_MAX }
 
 /// Groups that are kept at once, those of most sockets.
 const MAX_GROUPS: usize = 50_000;

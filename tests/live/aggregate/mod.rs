@@ -4,6 +4,7 @@
 
 mod by;
 mod columns;
+mod every_key;
 pub mod keys;
 
 use std::{
@@ -39,7 +40,7 @@ pub fn tests() -> Vec<Trial> {
     tests.extend(trials("tcpretrans", &[], "sums_omitted", limits));
     tests.extend(by::tests());
     tests.extend(columns::tests());
-    tests.extend(keys::tests());
+    tests.extend(every_key::tests());
     tests
 }
 
