@@ -185,6 +185,16 @@ mod tests {
     }
 
     #[test]
+    fn completions_offer_the_orders_and_columns_are_taken() {
+        let offered = Parser.possible_values().unwrap();
+        let offered: Vec<_> = offered.map(|value| value.get_name().to_owned()).collect();
+        let names = Sort::value_variants().iter().map(|sort| sort.name());
+        assert!(names.eq(offered.iter().map(String::as_str)));
+        assert!(matches!(By::parse("RTT"), Ok(By::Own(Sort::Rtt))));
+        assert!(matches!(By::parse("+age_us"), Ok(By::Columns(_))));
+    }
+
+    #[test]
     fn names_are_those_of_the_flag() {
         for sort in Sort::value_variants() {
             let value = sort.to_possible_value().unwrap();
