@@ -5,7 +5,7 @@ use plain::Plain;
 
 pub use super::skeleton::types::{
     byte_counts, cgroup_path, cgroup_pattern, cidr, cidr_list, close_event, comm_list, config,
-    count_bits, count_key, counters, end, filter, filter_set, flow, head, hist, hist_key, id_list,
+    counters, end, filter, filter_set, flow, group_bits, group_key, head, hist, id_list,
     limit_event, missing_features, name_list, numbers, owner, place, placed, port_set, range,
     range_list, read_event, reset_event, segment_event, trace_event, type_ids,
 };
@@ -53,9 +53,7 @@ unsafe impl Plain for segment_event {}
 // SAFETY: as above.
 unsafe impl Plain for counters {}
 // SAFETY: as above.
-unsafe impl Plain for count_key {}
-// SAFETY: as above.
-unsafe impl Plain for hist_key {}
+unsafe impl Plain for group_key {}
 // SAFETY: as above.
 unsafe impl Plain for hist {}
 // SAFETY: as above.

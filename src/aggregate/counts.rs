@@ -14,6 +14,7 @@ use crate::output::column::{columns, ifindex, ifname, netns};
 use crate::output::value::Value;
 use crate::output::{Column, Figures, Format, Rows, Style};
 use crate::session::{Printer, interval::Interval};
+use anyhow::Result;
 
 /// Capacity of a table of counts; the excess is counted and reported.
 pub const MAX_COUNTS: u32 = 1 << 16;
@@ -48,7 +49,7 @@ impl Per {
         by.map_or(Self::Flow(lport), |keys| Self::Keys(keys.clone()))
     }
 
-    /// For `count_by` of the kernel half.
+    /// For `group_by` of the kernel half.
     pub fn bits(&self) -> u32 {
         match self {
             Self::Flow(true) => bits::FLOW,
@@ -102,15 +103,48 @@ fn flow_columns(by_lport: bool) -> Vec<Column<Counted>> {
     all
 }
 
-/// Shows the increase of a table of counts since the last time, the largest first.
-pub struct Counts {
-    tool: &'static str,
+/// A table of counts, and what of it is new.
+pub struct Growth {
     table: Table,
-    per: Per,
-    rows: Rows<Counted>,
     /// What the kernel half's table had the last time, if there is a next one.
     shown: HashMap<Group, u64>,
     again: bool,
+}
+
+impl Growth {
+    /// `again`: it is read more than once.
+    pub fn new(table: Table, again: bool) -> Self {
+        Self {
+            table,
+            shown: HashMap::new(),
+            again,
+        }
+    }
+
+    /// What was counted since the last time, by group.
+    ///
+    /// # Errors
+    /// See [`Table::read`].
+    pub fn take(&mut self) -> Result<Vec<(Group, u64)>> {
+        let entries = self.table.read()?.into_iter();
+        let grown = entries.filter_map(|(key, value)| {
+            let (group, total) = decode_count(&key, &value)?;
+            let mut count = total;
+            if self.again && !self.table.begins_anew() {
+                count -= self.shown.insert(group, total).unwrap_or(0);
+            }
+            (count != 0).then_some((group, count))
+        });
+        Ok(grown.collect())
+    }
+}
+
+/// Shows the increase of a table of counts since the last time, the largest first.
+pub struct Counts {
+    tool: &'static str,
+    counts: Growth,
+    per: Per,
+    rows: Rows<Counted>,
     every: Interval,
 }
 
@@ -133,30 +167,34 @@ impl Counts {
         }
         Ok(Self {
             tool,
-            table: Table::own(MAX_COUNTS),
+            counts: Growth::new(Table::own(MAX_COUNTS), interval.is_some()),
             per,
             rows,
-            shown: HashMap::new(),
-            again: interval.is_some(),
             every: Interval::new(interval),
         })
     }
 
+    /// For `group_by` of the kernel half.
+    pub fn bits(&self) -> u32 {
+        self.per.bits()
+    }
+
     /// Reads the kernel half's table instead of one of its own.
     pub fn read_from(&mut self, table: Table) {
-        self.table = table;
+        self.counts.table = table;
     }
 
     /// count_add() of count.bpf.h, on this side.
     pub fn add(&mut self, head: &head, kind: u32, n: u64) {
         let group = Group::new(head, self.per.bits(), kind);
-        self.table
+        self.counts
+            .table
             .change(group.bytes(), n, |count: &mut u64| *count += n);
     }
 
     /// See [`Table::uncounted`].
     pub fn uncounted(&self) -> u64 {
-        self.table.uncounted()
+        self.counts.table.uncounted()
     }
 
     /// At which it prints, if at any.
@@ -183,8 +221,8 @@ impl Counts {
 
     /// Prints what was counted since the last time.
     pub fn print(&mut self, out: &mut Printer) {
-        match self.table.read() {
-            Ok(entries) => self.show(entries, out),
+        match self.counts.take() {
+            Ok(counts) => self.show(counts, out),
             Err(error) => crate::message!("{}: cannot show counts: {error:#}", self.tool),
         }
     }
@@ -194,20 +232,9 @@ impl Counts {
         self.rows.summary(out, fields);
     }
 
-    fn show(&mut self, entries: Vec<(Vec<u8>, Vec<u8>)>, out: &mut Printer) {
+    fn show(&mut self, counts: Vec<(Group, u64)>, out: &mut Printer) {
         let now = self.rows.next_period().boot_ns;
-        let mut rows: Vec<_> = entries
-            .into_iter()
-            .filter_map(|(key, value)| {
-                let (group, total) = decode_count(&key, &value)?;
-                let mut count = total;
-                if self.again && !self.table.begins_anew() {
-                    count -= self.shown.insert(group, total).unwrap_or(0);
-                }
-                (count != 0).then_some((group, count))
-            })
-            .collect();
-        rows = self.per.merged(rows.into_iter());
+        let mut rows = self.per.merged(counts.into_iter());
         rows.sort_by_key(|(group, count)| (Reverse(*count), *group));
         let mut rows: Vec<_> = rows.iter().map(|row| counted(row, now)).collect();
         self.rows.sort(&mut rows, |row| row.into());

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One histogram as it is shown: powers of two, percentiles, the highest value.
 
-use std::net::IpAddr;
-
 use crate::abi::types::hist;
 use crate::aggregate::buckets::{self, lowest};
+use crate::aggregate::group::Group;
 
 /// `HIST_SUB_BITS` and `HIST_MAX_EXPONENT` of hist.bpf.h.
 const SUB_BITS: u32 = 3;
@@ -13,19 +12,13 @@ const MAX_EXPONENT: usize = 34;
 /// What is told of the distribution: its name, and how many of a hundred values are not higher.
 pub(super) const PERCENTILES: [(&str, u64); 3] = [("p50", 50), ("p90", 90), ("p99", 99)];
 
-/// One histogram, and the address or port that it is of.
+/// One histogram, and the group that it is of.
 pub(super) struct Shown {
-    pub(super) addr: Option<IpAddr>,
-    pub(super) port: Option<u32>,
+    pub(super) group: Group,
     pub(super) hist: hist,
 }
 
 impl Shown {
-    pub(super) fn of(&self) -> Option<String> {
-        let port = || self.port.map(|port| port.to_string());
-        self.addr.map(|addr| addr.to_string()).or_else(port)
-    }
-
     pub(super) fn count(&self) -> u64 {
         self.hist.bucket.iter().sum()
     }
@@ -60,6 +53,15 @@ impl Shown {
     }
 }
 
+/// Adds the values of another one.
+pub(super) fn add(to: &mut hist, more: &hist) {
+    for (to, more) in to.bucket.iter_mut().zip(more.bucket) {
+        *to += more;
+    }
+    to.sum += more.sum;
+    to.max = to.max.max(more.max);
+}
+
 /// The bucket of a value: bucket_of() of buckets.bpf.h.
 pub(super) fn bucket_of(value: u64) -> usize {
     let octave = value.max(1).ilog2().saturating_sub(SUB_BITS);
@@ -79,8 +81,7 @@ pub(super) mod tests {
             hist.max = hist.max.max(value);
         }
         Shown {
-            addr: None,
-            port: None,
+            group: Group::default(),
             hist,
         }
     }

@@ -5,21 +5,21 @@ use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
 use crate::abi::known::KNOWN_ALL;
-use crate::abi::types::{count_bits, count_key, head, owner, pid_source};
+use crate::abi::types::{group_bits, group_key, head, owner, pid_source};
 
 /// What is grouped by, as bits.
 #[allow(missing_docs)]
 pub mod bits {
-    crate::enumerators! { super::count_bits as u32:
-        pub PID = COUNT_PID,
-        pub COMM = COUNT_COMM,
-        pub UID = COUNT_UID,
-        pub CGROUP = COUNT_CGROUP,
-        pub NETNS = COUNT_NETNS,
-        pub LADDR = COUNT_LADDR,
-        pub LPORT = COUNT_LPORT,
-        pub RADDR = COUNT_RADDR,
-        pub RPORT = COUNT_RPORT,
+    crate::enumerators! { super::group_bits as u32:
+        pub PID = GROUP_PID,
+        pub COMM = GROUP_COMM,
+        pub UID = GROUP_UID,
+        pub CGROUP = GROUP_CGROUP,
+        pub NETNS = GROUP_NETNS,
+        pub LADDR = GROUP_LADDR,
+        pub LPORT = GROUP_LPORT,
+        pub RADDR = GROUP_RADDR,
+        pub RPORT = GROUP_RPORT,
     }
     /// Both ends of a connection, and the namespace that they are in.
     pub const FLOW: u32 = NETNS | LADDR | LPORT | RADDR | RPORT;
@@ -27,15 +27,15 @@ pub mod bits {
 
 /// A group: of a head, what is grouped by; the rest is zero, and so is what is not known.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Group(count_key);
+pub struct Group(group_key);
 
 impl Group {
-    /// count_key_fill() of count.bpf.h, on this side. `by`: [`bits`]; `kind`: what the command groups by besides.
+    /// group_fill() of count.bpf.h, on this side. `by`: [`bits`]; `kind`: what the command groups by besides.
     pub fn new(head: &head, by: u32, kind: u32) -> Self {
         let has = |bit| by & bit != 0;
-        let mut key = count_key {
+        let mut key = group_key {
             kind,
-            ..count_key::default()
+            ..group_key::default()
         };
         if has(bits::LADDR | bits::RADDR) {
             key.flow.family = head.flow.family;
@@ -79,7 +79,7 @@ impl Group {
 
     /// An entry of the kernel half's table; `None` if it has another layout.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let mut key = count_key::default();
+        let mut key = group_key::default();
         plain::copy_from_bytes(&mut key, bytes).ok()?;
         Some(Self(key))
     }

@@ -2,15 +2,19 @@
 //! Histograms made in the kernel (`bpf/common/hist.bpf.h`): read at the end of a run or at an interval, shown in powers of two
 //! with percentiles.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crate::abi::types::{flow, hist, hist_key};
-use crate::aggregate::distribution::{PERCENTILES, Shown, bucket_of};
+use crate::abi::types::{head, hist};
+use crate::aggregate::distribution::{self, PERCENTILES, Shown, bucket_of};
+use crate::aggregate::group::Group;
+use crate::aggregate::hist_keys::columns;
+use crate::aggregate::keys::Keys;
 use crate::aggregate::table::Table;
 use crate::error::Usage;
-use crate::output::{Figures, Format, Stamp, Style, schema::Kind};
+use crate::output::{Column, Figures, Format, Row, Stamp, Style, Value};
 use crate::session::{Printer, interval::Interval};
 
 /// Maximum number of histograms in a run; the excess is counted and reported.
@@ -26,19 +30,21 @@ pub struct Hists {
     style: Style,
     /// What the values are: `usecs`, and its suffix in JSON: `us`.
     unit: (&'static str, &'static str),
-    /// What there is one histogram for each of: `raddr`, `laddr`, `rport`, `lport`.
-    key: &'static str,
+    /// What there is one histogram for each of; `None`: one for all.
+    keys: Option<Keys>,
+    columns: Vec<Column<()>>,
     /// What the values are of, where that is not always the same: `sample` in JSON and CSV.
     sample: Option<&'static str>,
     /// What the kernel half's table had the last time, if there is a next one.
-    shown: HashMap<Vec<u8>, hist>,
+    shown: HashMap<Group, hist>,
     again: bool,
     every: Interval,
     stamp: Stamp,
 }
 
 impl Hists {
-    /// Shown at every `interval`, if there is one; [`Hists::print`] is for the end.
+    /// Shown at every `interval`, if there is one; [`Hists::print`] is for the end. `keys`: see
+    /// [`per`](crate::aggregate::hist_keys::per).
     ///
     /// # Errors
     /// When columns were named: a histogram has none.
@@ -46,18 +52,26 @@ impl Hists {
         tool: &'static str,
         style: Style,
         unit: (&'static str, &'static str),
+        keys: Option<Keys>,
         interval: Option<Duration>,
     ) -> Result<Self, Usage> {
         if style.columns.is_some() {
             return Err(Usage("--columns: a histogram has no columns".into()));
         }
+        let mut stamp = Stamp::of_sums(tool, &style);
+        if let Some(keys) = &keys {
+            stamp.by(&keys.name());
+        }
+        let mut columns = columns(keys.as_ref());
+        columns.retain(|column| column.shown.has(style.layout()));
         Ok(Self {
             tool,
             table: Table::own(MAX_HISTS),
-            stamp: Stamp::of_sums(tool, &style),
+            stamp,
             style,
             unit,
-            key: "raddr",
+            keys,
+            columns,
             sample: None,
             shown: HashMap::new(),
             again: interval.is_some(),
@@ -70,6 +84,11 @@ impl Hists {
         self.table = table;
     }
 
+    /// For `group_by` of the kernel half.
+    pub fn bits(&self) -> u32 {
+        self.keys.as_ref().map_or(0, Keys::bits)
+    }
+
     /// The last record of a JSON run.
     pub fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         if self.style.format == Format::Json {
@@ -77,25 +96,11 @@ impl Hists {
         }
     }
 
-    /// What `--describe-columns` says of a record: what there is one for each of, and more keys.
-    pub fn kind(of: &'static str, more: &[&'static str]) -> Kind {
-        let keys = [
-            of, "count", "sum_us", "p50_us", "p90_us", "p99_us", "max_us", "buckets", "lo_us",
-            "hi_us",
-        ];
-        Kind::sum_record("histogram", &[&keys, more].concat())
-    }
-
-    /// hist_add() of hist.bpf.h, on this side. `flow`: of its remote address, if there is not one for all.
-    pub fn add(&mut self, flow: Option<&flow>, kind: u32, value: u64) {
-        let key = hist_key {
-            raddr: flow.map_or([0; 16], |flow| flow.raddr),
-            family: flow.map_or(0, |flow| flow.family.into()),
-            kind,
-        };
-        // SAFETY: integers only, without padding, so all its bytes have values.
-        let key = unsafe { plain::as_bytes(&key) };
-        self.table.change(key, 1, |hist: &mut hist| {
+    /// hist_add() of hist.bpf.h, on this side.
+    pub fn add(&mut self, head: &head, value: u64) {
+        let keys = self.keys.as_ref();
+        let group = keys.map_or(Group::default(), |keys| keys.group(head, 0));
+        self.table.change(group.bytes(), 1, |hist: &mut hist| {
             hist.bucket[bucket_of(value)] += 1;
             hist.sum += value;
             hist.max = hist.max.max(value);
@@ -107,13 +112,6 @@ impl Hists {
         self.table.uncounted()
     }
 
-    /// One for each `laddr`, `rport` or `lport` instead of each `raddr`: the kernel half puts a local address where the
-    /// remote one belongs, and a port into the key's kind.
-    pub fn by(mut self, key: &'static str) -> Self {
-        self.key = key;
-        self
-    }
-
     /// Says what the values are of, where that is not always the same.
     pub fn sample(&mut self, what: &'static str) {
         self.sample = Some(what);
@@ -122,9 +120,12 @@ impl Hists {
     /// Only CSV has one: a line per bucket follows.
     pub fn header(&mut self, out: &mut Vec<u8>) {
         if self.style.format == Format::Csv && self.style.header {
-            let (key, unit) = (self.key, self.unit.1);
+            let unit = self.unit.1;
             self.stamp.csv_header(out);
-            let _ = write!(out, ",{key},lo_{unit},hi_{unit},count");
+            for column in &self.columns {
+                let _ = write!(out, ",{}", column.key);
+            }
+            let _ = write!(out, ",lo_{unit},hi_{unit},count");
             for name in PERCENTILES.map(|(name, _)| name).into_iter().chain(["max"]) {
                 let _ = write!(out, ",{name}_{unit}");
             }
@@ -160,13 +161,18 @@ impl Hists {
 
     fn show(&mut self, entries: Vec<(Vec<u8>, Vec<u8>)>, out: &mut Printer) {
         let now = self.stamp.next_period().boot_ns;
-        let mut gained: Vec<_> = entries
-            .into_iter()
-            .filter_map(|(key, value)| self.gained(key, &value))
-            .filter(|shown| shown.count() != 0)
-            .collect();
-        gained.sort_by_key(|shown| (std::cmp::Reverse(shown.count()), shown.addr, shown.port));
-        for shown in &gained {
+        let gained = entries.into_iter();
+        let gained = gained.filter_map(|(key, value)| self.gained(&key, &value));
+        let gained: Vec<_> = gained.collect();
+        let merged = match &self.keys {
+            Some(keys) => keys.merged(gained, |to, more| distribution::add(to, &more)),
+            None => gained,
+        };
+        let shown = merged.into_iter();
+        let shown = shown.map(|(group, hist)| Shown { group, hist });
+        let mut shown: Vec<_> = shown.filter(|shown| shown.count() != 0).collect();
+        shown.sort_by_key(|shown| (Reverse(shown.count()), shown.group));
+        for shown in &shown {
             out.row(|buf| match self.style.format {
                 Format::Table => self.bars(buf, now, shown),
                 Format::Csv => self.csv(buf, now, shown),
@@ -175,41 +181,54 @@ impl Hists {
         }
     }
 
-    fn gained(&mut self, key: Vec<u8>, value: &[u8]) -> Option<Shown> {
-        let (mut of, mut hist) = (hist_key::default(), hist::default());
-        plain::copy_from_bytes(&mut of, &key).ok()?;
+    fn gained(&mut self, key: &[u8], value: &[u8]) -> Option<(Group, hist)> {
+        let group = Group::from_bytes(key)?;
+        let mut hist = hist::default();
         plain::copy_from_bytes(&mut hist, value).ok()?;
-        let by_port = self.key.ends_with("port");
-        let mut shown = Shown {
-            addr: None,
-            port: by_port.then_some(of.kind),
-            hist,
-        };
         let again = self.again && !self.table.begins_anew();
-        if let Some(before) = again.then(|| self.shown.insert(key, hist)).flatten() {
-            let buckets = shown.hist.bucket.iter_mut().zip(before.bucket);
+        if let Some(before) = again.then(|| self.shown.insert(group, hist)).flatten() {
+            let buckets = hist.bucket.iter_mut().zip(before.bucket);
             // The kernel may have added to one while the whole was read.
             buckets.for_each(|(now, before)| *now = now.saturating_sub(before));
-            shown.hist.sum = shown.hist.sum.saturating_sub(before.sum);
+            hist.sum = hist.sum.saturating_sub(before.sum);
         }
-        if of.family != 0 {
-            let flow = flow {
-                raddr: of.raddr,
-                family: of.family as u8,
-                ..flow::default()
+        Some((group, hist))
+    }
+
+    /// Hands each key on with its value.
+    fn each_key(&self, shown: &Shown, now: u64, mut each: impl FnMut(&Column<()>, Value<'_>)) {
+        let head = shown.group.head(now);
+        let row = Row {
+            head: &head,
+            body: &(),
+        };
+        self.columns
+            .iter()
+            .for_each(|column| each(column, column.value(&row)));
+    }
+
+    /// What it is of, as `comm = curl, rport = 443`.
+    fn name(&self, out: &mut Vec<u8>, now: u64, shown: &Shown) {
+        let mut before = "";
+        self.each_key(shown, now, |column, value| {
+            let name = match column.key {
+                "" => column.heading.to_lowercase(),
+                key => key.to_owned(),
             };
-            shown.addr = Some(flow.remote());
+            let _ = write!(out, "{before}{name} = ");
+            value.table(out);
+            before = ", ";
+        });
+        if !before.is_empty() {
+            out.push(b'\n');
         }
-        Some(shown)
     }
 
     fn bars(&mut self, out: &mut Vec<u8>, now: u64, shown: &Shown) {
         if self.style.time {
             let _ = writeln!(out, "{}", self.stamp.local_time(now));
         }
-        if let Some(of) = shown.of() {
-            let _ = writeln!(out, "{} = {of}", self.key);
-        }
+        self.name(out, now, shown);
         let unit = self.unit.0;
         let _ = writeln!(out, "     {unit:<19} : count     distribution");
         let slots = shown.slots();
@@ -223,42 +242,46 @@ impl Hists {
             let _ = writeln!(out, "{lo:>10} -> {hi:<10} : {n:<8} |{bar:<BAR$}|");
         }
         let (count, sum) = (shown.count(), shown.hist.sum);
+        let line = out.len();
         let _ = write!(out, "{count} values, ");
         let _ = match sum / count.max(1) {
             0..10 => write!(out, "{:.1}", sum as f64 / count.max(1) as f64),
             mean => write!(out, "{mean}"),
         };
         let _ = write!(out, " {unit} on average");
-        for (name, value) in shown.figures() {
-            let _ = write!(out, ", {name} {value}");
-        }
-        out.extend_from_slice(b"\n\n");
+        let figures = shown
+            .figures()
+            .map(|(name, value)| format!("{name} {value}"));
+        let figures = figures.join(", ");
+        // Long numbers take a line of their own.
+        let fits = out.len() - line + figures.len() + 2 <= 80;
+        let _ = write!(out, ",{}{figures}\n\n", if fits { ' ' } else { '\n' });
     }
 
     /// A line per bucket, with the bucket's keys, and the same figures of the whole in each.
     fn csv(&mut self, out: &mut Vec<u8>, now: u64, shown: &Shown) {
-        let of = shown.of().unwrap_or_default();
+        let mut of = Vec::new();
+        self.each_key(shown, now, |_, value| {
+            of.push(b',');
+            value.csv(&mut of);
+        });
         let [p50, p90, p99, max] = shown.figures().map(|(_, value)| value);
         let sample = self.sample.map(|sample| format!(",{sample}"));
         let sample = sample.unwrap_or_default();
         for (lo, hi, count) in shown.slots().into_iter().filter(|slot| slot.2 != 0) {
             self.stamp.csv(out, "histogram", now);
-            let _ = writeln!(
-                out,
-                ",{of},{lo},{hi},{count},{p50},{p90},{p99},{max}{sample}"
-            );
+            out.extend_from_slice(&of);
+            let _ = writeln!(out, ",{lo},{hi},{count},{p50},{p90},{p99},{max}{sample}");
         }
     }
 
     fn json(&mut self, out: &mut Vec<u8>, now: u64, shown: &Shown) {
-        let (key, unit) = (self.key, self.unit.1);
+        let unit = self.unit.1;
         self.stamp.json(out, "histogram", now);
-        let _ = write!(out, r#","{key}":"#);
-        let _ = match (shown.addr, shown.port) {
-            (Some(addr), _) => write!(out, "\"{addr}\""),
-            (None, Some(port)) => write!(out, "{port}"),
-            (None, None) => write!(out, "null"),
-        };
+        self.each_key(shown, now, |column, value| {
+            let _ = write!(out, r#","{}":"#, column.key);
+            value.json(out);
+        });
         let (count, sum) = (shown.count(), shown.hist.sum);
         let _ = write!(out, r#","count":{count},"sum_{unit}":{sum}"#);
         for (name, value) in shown.figures() {
@@ -283,11 +306,17 @@ impl Hists {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aggregate::by::{By, Key};
     use crate::aggregate::distribution::tests::of;
+    use crate::output::golden::heads;
 
-    fn hists(sample: bool) -> Hists {
+    fn hists(format: Format, keys: Option<Keys>, sample: bool) -> Hists {
+        let style = Style {
+            format,
+            ..Style::default()
+        };
         let unit = ("usecs", "us");
-        let mut hists = Hists::new("tcpprobe", Style::default(), unit, None).unwrap();
+        let mut hists = Hists::new("tcpprobe", style, unit, keys, None).unwrap();
         if sample {
             hists.sample("rtt");
         }
@@ -297,7 +326,11 @@ mod tests {
     #[test]
     fn table_starts_at_first_value_and_marks_each() {
         let mut out = Vec::new();
-        hists(false).bars(&mut out, 0, &of((0..1000).map(|_| 70).chain([300_000])));
+        hists(Format::Table, None, false).bars(
+            &mut out,
+            0,
+            &of((0..1000).map(|_| 70).chain([300_000])),
+        );
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[1].trim_start().starts_with("64 -> 127"), "{text}");
@@ -311,8 +344,8 @@ mod tests {
     fn json_and_csv_agree() {
         let (mut json, mut csv) = (Vec::new(), Vec::new());
         let shown = of([5, 5, 5, 900]);
-        hists(true).json(&mut json, 0, &shown);
-        hists(true).csv(&mut csv, 0, &shown);
+        hists(Format::Json, None, true).json(&mut json, 0, &shown);
+        hists(Format::Csv, None, true).csv(&mut csv, 0, &shown);
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         for (key, value) in [
             ("p50_us", 5),
@@ -330,5 +363,28 @@ mod tests {
             "{csv}"
         );
         assert!(csv.lines().all(|line| line.ends_with(",900,rtt")), "{csv}");
+    }
+
+    #[test]
+    fn histogram_says_what_it_is_of() {
+        let [_, curl, _] = heads();
+        let keys = Keys::new(vec![Key::Shared(By::Comm), Key::Shared(By::Rport)]);
+        let shown = Shown {
+            group: keys.group(&curl, 0),
+            ..of([5])
+        };
+        let hists = |format| hists(format, Some(keys.clone()), false);
+        let (mut table, mut json, mut csv) = (Vec::new(), Vec::new(), Vec::new());
+        hists(Format::Table).bars(&mut table, 0, &shown);
+        hists(Format::Json).json(&mut json, 0, &shown);
+        hists(Format::Csv).csv(&mut csv, 0, &shown);
+        assert!(table.starts_with(b"comm = curl, rport = 443\n"));
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(
+            (&json["by"], &json["comm"], &json["rport"]),
+            (&"comm,rport".into(), &"curl".into(), &443.into())
+        );
+        let csv = String::from_utf8(csv).unwrap();
+        assert!(csv.contains(",\"comm,rport\",curl,443,4,7,1,"), "{csv}");
     }
 }

@@ -7,6 +7,7 @@ pub mod by;
 pub mod counts;
 mod distribution;
 pub mod group;
+pub mod hist_keys;
 pub mod histograms;
 pub mod keys;
 pub mod table;

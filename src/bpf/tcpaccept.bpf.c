@@ -13,6 +13,7 @@ struct listener {
 #define TOOL_STATE struct listener
 #include "tcp.bpf.h"
 #include "owner/nested.bpf.h"
+#include "count.bpf.h"
 #include "listener.bpf.h"
 
 struct accept {
@@ -175,25 +176,32 @@ static __always_inline void passive_open(struct sock *sk, struct sock_state *s, 
 {
 	struct tcp_sock *tp = tcp_of(sk);
 	struct owner owner = {};
+	struct group_key key;
+	struct flow *flow = &key.flow;
 	struct queue queue;
-	struct flow flow;
 
-	flow_of(&flow, sk, tp);
+	flow_of(flow, sk, tp);
 	if (every_listener) {
 		/* The filters are for listeners, whose owners are found when they are shown. */
-		listener_count(sk, &flow, s, &owner);
+		listener_count(sk, flow, s, &owner);
 		return;
 	}
-	if (!passes_filters(sk, &flow, s, &owner))
+	if (!passes_filters(sk, flow, s, &owner))
 		return;
+	/* The child still has its listener's user and cgroup. */
+	if (group_by) {
+		group_fill(&key, sk, &owner, 0);
+		count_add(&key, 1);
+		return;
+	}
 	if (summarise) {
-		listener_count(sk, &flow, s, &owner);
+		listener_count(sk, flow, s, &owner);
 		return;
 	}
 	struct accept *e = event_reserve(sizeof(*e));
 	if (!e)
 		return;
-	head_fill(&e->head, sk, &flow, &owner, 0);
+	head_fill(&e->head, sk, flow, &owner, 0);
 	queue_read(&s->tool, &queue);
 	e->listener_cookie = s->tool.cookie;
 	e->accept_queue = queue.len;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * tcpconnect: one record per active open when it ends, and one when it has waited too long for an answer; or, instead
- * of records, counts per flow or histograms of the latency.
+ * of records, counts or histograms of the latency.
  */
 #include "kernel/kernel.h"
 
@@ -52,7 +52,6 @@ EXPORT_ENUM(mode);
 
 const volatile __u32 mode = MODE_ROWS;
 const volatile bool failed_only = false;
-const volatile bool by_raddr = false; /* MODE_HIST */
 const volatile __u64 min_ns = 0;
 const volatile __u64 pending_ns = 0; /* 0: pending opens are not shown */
 const volatile __u32 slot_shift = 0; /* a slot is 1 << slot_shift ns wide */
@@ -126,7 +125,7 @@ static __always_inline void on_open_end(struct sock *sk, struct sock_state *s, i
 {
 	struct tcp_sock *tp = tcp_of(sk);
 	struct owner owner;
-	struct count_key key;
+	struct group_key key;
 	struct flow *flow = &key.flow;
 
 	int error = new == TCP_CLOSE ? connect_error(sk, sk->sk_err) : 0;
@@ -159,13 +158,13 @@ static __always_inline void on_open_end(struct sock *sk, struct sock_state *s, i
 	}
 	if (!passes_filters(sk, flow, s, &owner))
 		return;
-	if (mode == MODE_COUNT) {
-		count_add(&key, sk, &owner, outcome, 1);
-		return;
-	}
-	if (mode == MODE_HIST) {
-		if (!s->tool.partial && latency_ns != ~0ULL && (failed_only || outcome == OUTCOME_ESTABLISHED))
-			hist_add(by_raddr ? flow : NULL, 0, latency_ns / 1000);
+	if (mode != MODE_ROWS) {
+		bool timed = !s->tool.partial && latency_ns != ~0ULL;
+		group_fill(&key, sk, &owner, mode == MODE_COUNT ? outcome : 0);
+		if (mode == MODE_COUNT)
+			count_add(&key, 1);
+		else if (timed && (failed_only || outcome == OUTCOME_ESTABLISHED))
+			hist_add(&key, latency_ns / 1000);
 		return;
 	}
 	struct connect *e = event_reserve(sizeof(*e));

@@ -52,10 +52,8 @@ struct probe {
 };
 EXPORT_TYPE(probe);
 
-/* Histograms of round-trip times instead of records; the key. */
-enum hist_by { HIST_NONE, HIST_ALL, HIST_LADDR, HIST_RADDR, HIST_LPORT, HIST_RPORT };
-EXPORT_ENUM(hist_by);
-const volatile __u32 hist_by = HIST_NONE;
+/* Histograms of round-trip times instead of records. */
+const volatile bool histograms = false;
 
 /* Any of --every, --interval, --changes. */
 const volatile bool sampled = false;
@@ -140,24 +138,16 @@ static __always_inline bool rtt_sampled(struct rtt *last, struct tcp_sock *tp, _
 	return true;
 }
 
-/*
- * The table is keyed by the remote address and a tool-specific number; a local address takes the place of the remote
- * one.
- */
-static __always_inline void count_rtt(struct flow *flow, struct rtt *last, struct tcp_sock *tp)
+/* `key` has the flow. */
+static __always_inline void count_rtt(struct group_key *key, struct sock *sk, const struct owner *owner, struct rtt *last,
+				      struct tcp_sock *tp)
 {
 	__u32 rtt_us;
 
 	if (!rtt_sampled(last, tp, &rtt_us))
 		return;
-	if (hist_by == HIST_LADDR)
-		__builtin_memcpy(flow->raddr, flow->laddr, sizeof(flow->raddr));
-	if (hist_by == HIST_LADDR || hist_by == HIST_RADDR)
-		hist_add(flow, 0, rtt_us);
-	else if (hist_by == HIST_LPORT)
-		hist_add(NULL, flow->lport, rtt_us);
-	else
-		hist_add(NULL, hist_by == HIST_RPORT ? flow->rport : 0, rtt_us);
+	group_fill(key, sk, owner, 0);
+	hist_add(key, rtt_us);
 }
 
 /* ---------------------------------------------------------------- the tracepoints */
@@ -180,11 +170,12 @@ static __always_inline bool is_due(struct sock *sk, struct sock_state *s, struct
 SEC("tp_btf/tcp_probe")
 int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 {
+	struct group_key key;
+	struct flow *flow = &key.flow;
 	struct owner owner;
-	struct flow flow;
 
-	flow_of(&flow, sk, NULL);
-	if (!flow_matches(&flow) || !sock_matches(sk)) {
+	flow_of(flow, sk, NULL);
+	if (!flow_matches(flow) || !sock_matches(sk)) {
 		count_filtered();
 		return 0;
 	}
@@ -200,14 +191,14 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 	struct tcp_sock *tp = tcp_of(sk);
 	if (!tp)
 		return 0;
-	if (hist_by && !s)
+	if (histograms && !s)
 		s = state_make(sk);
-	if (hist_by && s)
-		count_rtt(&flow, &s->tool.rtt, tp);
-	else if (hist_by)
+	if (histograms && s)
+		count_rtt(&key, sk, &owner, &s->tool.rtt, tp);
+	else if (histograms)
 		return 0;
 	else if (!sampled || is_due(sk, s, tp))
-		emit(sk, tp, &flow, &owner, PROBE_SAMPLE, payload_of(skb));
+		emit(sk, tp, flow, &owner, PROBE_SAMPLE, payload_of(skb));
 	else
 		count_filtered();
 	return 0;
@@ -217,8 +208,8 @@ int BPF_PROG(probe_segment, struct sock *sk, struct sk_buff *skb)
 static __always_inline void count_ends(struct sock *sk, struct sock_state *s, int new)
 {
 	struct tcp_sock *tp = tcp_of(sk);
+	struct group_key key;
 	struct owner owner;
-	struct flow flow;
 
 	if (!tp)
 		return;
@@ -226,15 +217,15 @@ static __always_inline void count_ends(struct sock *sk, struct sock_state *s, in
 		struct rtt none = {.known = 1};
 		s->tool.rtt = none;
 	}
-	flow_of(&flow, sk, tp);
-	if (passes_filters(sk, &flow, s, &owner))
-		count_rtt(&flow, &s->tool.rtt, tp);
+	flow_of(&key.flow, sk, tp);
+	if (passes_filters(sk, &key.flow, s, &owner))
+		count_rtt(&key, sk, &owner, &s->tool.rtt, tp);
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(set_state, struct sock *sk, int old, int new)
 {
-	bool counted = hist_by && (new == TCP_ESTABLISHED || old == TCP_ESTABLISHED);
+	bool counted = histograms && (new == TCP_ESTABLISHED || old == TCP_ESTABLISHED);
 
 	if (old == new || !protocol_matches(sk) || never_matches(sk, new))
 		return 0;

@@ -72,7 +72,7 @@ EXPORT_TYPE(total);
 const volatile bool reports_err = false; /* tcp_retransmit_skb has its third argument (6.16) */
 const volatile bool failed = false;      /* show failed attempts */
 const volatile bool lossprobe = false;   /* show such loss probes */
-const volatile bool counting = false;    /* in the kernel, by count_by */
+const volatile bool counting = false;    /* in the kernel, by group_by */
 const volatile bool totals = false;      /* one record per socket instead */
 
 /* ---------------------------------------------------------------- why */
@@ -253,7 +253,7 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	struct tcp_sock *tp = tcp_of(sk);
 	struct tcp_skb_cb *cb = (void *)__builtin_preserve_access_index(&skb->cb);
 	struct owner owner;
-	struct count_key key;
+	struct group_key key;
 	struct flow *flow = &key.flow;
 
 	if (!tp)
@@ -280,7 +280,8 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	if (!passes_filters(sk, flow, s, &owner))
 		return 0;
 	if (counting) {
-		count_add(&key, sk, &owner, 0, segs);
+		group_fill(&key, sk, &owner, 0);
+		count_add(&key, segs);
 		return 0;
 	}
 	struct retrans *e = event_reserve(SIZE_WITH_STACK(struct retrans));
@@ -329,14 +330,15 @@ int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
 {
 	struct sock_state *s = state_find(sk);
 	struct owner owner;
-	struct count_key key;
+	struct group_key key;
 	struct flow *flow = &key.flow;
 
 	flow_of(flow, (struct sock *)req, NULL);
 	if (!passes_filters(sk, flow, s, &owner))
 		return 0;
 	if (counting) {
-		count_add(&key, sk, &owner, 0, 1);
+		group_fill(&key, sk, &owner, 0);
+		count_add(&key, 1);
 		return 0;
 	}
 	struct retrans *e = event_reserve(SIZE_WITH_STACK(struct retrans));

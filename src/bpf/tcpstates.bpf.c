@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * tcpstates: one record per change of state; or, for a summary, histograms of the time in each state. Both this and a
+ * tcpstates: one record per change of state; or, for a summary, histograms of the time in each state, of all or by group. Both this and a
  * listing look at the sockets that are there (active.bpf.h).
  */
 #include "kernel/kernel.h"
@@ -20,6 +20,7 @@ struct residence {
 #include "tcp.bpf.h"
 #include "owner/nested.bpf.h"
 #include "buckets.bpf.h"
+#include "group.bpf.h"
 
 #define TIME_UNKNOWN (~0ULL)
 
@@ -60,6 +61,18 @@ struct {
 	__type(key, __u32);
 	__type(value, struct histogram);
 } histograms SEC(".maps");
+
+/* The same by old state (the key's kind) and what the user groups by. One entry until user space sets the size. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct group_key);
+	__type(value, struct histogram);
+} group_histograms SEC(".maps");
+
+/* Too large for the stack. */
+static const struct histogram histogram_empty = {};
 
 const volatile __u32 old_states = ~0U; /* bit per state */
 const volatile __u32 new_states = ~0U;
@@ -102,14 +115,32 @@ static __always_inline bool port_unknown(const struct flow *flow, int new)
 
 /* ---------------------------------------------------------------- counting */
 
-/* A softirq may interrupt this on the same CPU, hence the atomic additions. */
-static __always_inline void count(const struct change *c)
+/* `key` has the flow, and no longer afterwards. */
+static __always_inline struct histogram *histogram_of(struct group_key *key, struct sock *sk, const struct owner *owner,
+						      __u32 state)
 {
-	__u32 state = c->old;
-	struct histogram *h = bpf_map_lookup_elem(&histograms, &state);
+	if (!group_by)
+		return bpf_map_lookup_elem(&histograms, &state);
+	group_fill(key, sk, owner, state);
+	struct histogram *h = bpf_map_lookup_elem(&group_histograms, key);
+	if (h)
+		return h;
+	bpf_map_update_elem(&group_histograms, key, &histogram_empty, BPF_NOEXIST);
+	h = bpf_map_lookup_elem(&group_histograms, key);
+	if (!h)
+		loss_count(&counters.uncounted, 1);
+	return h;
+}
 
+/* A softirq may interrupt this on the same CPU, and groups are counted on all of them, hence the atomic additions. */
+static __always_inline void count(struct group_key *key, struct sock *sk, const struct owner *owner,
+				  const struct change *c)
+{
 	/* A child starts in SYN_RECV; its listener does not leave LISTEN. */
-	if (!h || (c->old == TCP_LISTEN && c->new == TCP_SYN_RECV))
+	if (c->old == TCP_LISTEN && c->new == TCP_SYN_RECV)
+		return;
+	struct histogram *h = histogram_of(key, sk, owner, c->old);
+	if (!h)
 		return;
 	if (c->in_ns == TIME_UNKNOWN) {
 		__sync_fetch_and_add(&h->unknown, 1);
@@ -134,17 +165,18 @@ static __always_inline void transition_fill(struct transition *e, struct sock *s
 	__builtin_memset(e->pad, 0, sizeof(e->pad));
 }
 
-static __always_inline void report(struct sock *sk, const struct flow *flow, const struct owner *owner,
+/* `key` has the flow. */
+static __always_inline void report(struct sock *sk, struct group_key *key, const struct owner *owner,
 				   const struct change *c)
 {
 	if (summary)
-		count(c);
+		count(key, sk, owner, c);
 	if (looks)
 		return;
 	struct transition *e = event_reserve(sizeof(*e));
 	if (!e)
 		return;
-	head_fill_at(&e->head, c->at_ns, sk, flow, owner, STATE_CHANGE);
+	head_fill_at(&e->head, c->at_ns, sk, &key->flow, owner, STATE_CHANGE);
 	transition_fill(e, sk, c);
 	event_submit(e, sizeof(*e));
 }
@@ -153,7 +185,7 @@ static __always_inline void report(struct sock *sk, const struct flow *flow, con
  * The port is known now, or never will be: send the deferred change before the socket's next one. A function, whose stack
  * is not added to that of what is below state_make().
  */
-static __noinline void release(struct sock *sk, struct sock_state *s, const struct flow *flow)
+static __noinline void release(struct sock *sk, struct sock_state *s, struct group_key *key)
 {
 	struct change c = {
 		.at_ns = s->tool.deferred_ns,
@@ -164,8 +196,8 @@ static __noinline void release(struct sock *sk, struct sock_state *s, const stru
 	struct owner owner;
 
 	s->tool.deferred_ns = 0;
-	if (passes_filters(sk, flow, s, &owner))
-		report(sk, flow, &owner, &c);
+	if (passes_filters(sk, &key->flow, s, &owner))
+		report(sk, key, &owner, &c);
 }
 
 /* ---------------------------------------------------------------- following a socket */
@@ -194,29 +226,32 @@ static __always_inline void change_note(struct change *c, struct residence *resi
 static __always_inline void on_change(struct sock *sk, struct sock_state *s, int old, int new)
 {
 	struct change c = {.old = old, .new = new};
+	struct group_key key;
+	struct flow *flow = &key.flow;
 	struct owner owner;
-	struct flow flow;
 
 	/* Even: see struct stay. */
 	c.at_ns = bpf_ktime_get_boot_ns() & ~1ULL;
 	change_note(&c, &s->tool);
 	owner_on_state_change(s, sk, old, new);
-	flow_of(&flow, sk, tcp_of(sk));
-	if (s->tool.deferred_ns)
-		release(sk, s, &flow);
+	flow_of(flow, sk, tcp_of(sk));
+	if (s->tool.deferred_ns) {
+		release(sk, s, &key);
+		flow_of(flow, sk, tcp_of(sk));
+	}
 	if (!change_matches(&c)) {
 		count_filtered();
 		return;
 	}
-	if (port_unknown(&flow, new)) {
+	if (port_unknown(flow, new)) {
 		s->tool.deferred_ns = c.at_ns;
 		s->tool.held_in_ns = c.in_ns;
 		s->tool.held_old_state = old;
 		s->tool.held_new_state = new;
 		return;
 	}
-	if (passes_filters(sk, &flow, s, &owner))
-		report(sk, &flow, &owner, &c);
+	if (passes_filters(sk, flow, s, &owner))
+		report(sk, &key, &owner, &c);
 }
 
 static __always_inline void on_set_state(struct sock *sk, int old, int new)
@@ -243,12 +278,12 @@ SEC("?tp_btf/tcp_retransmit_skb")
 int BPF_PROG(retransmit, struct sock *sk)
 {
 	struct sock_state *s = state_find(sk);
-	struct flow flow;
+	struct group_key key;
 
 	if (!s || !s->tool.deferred_ns)
 		return 0;
-	flow_of(&flow, sk, NULL);
-	release(sk, s, &flow);
+	flow_of(&key.flow, sk, NULL);
+	release(sk, s, &key);
 	return 0;
 }
 

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::{Event, Out, Translate, holders, scanned};
 use crate::abi::known::{KNOWN_NETNS, KNOWN_UID};
-use crate::abi::types::{Record, bytes_of, head, owner, trace_event};
+use crate::abi::names::state::{CLOSE_WAIT, ESTABLISHED, LISTEN, SYN_RECV};
+use crate::abi::types::{Record, bytes_of, head, owner, pid_source, trace_event};
 use crate::cli::filter::{Filter, Parts};
 use crate::error::Usage;
 use crate::kernel::clock::boot_ns;
@@ -109,6 +110,63 @@ impl Owners {
         let found = found.insert(fresh.unwrap_or_else(Scan::new));
         let pid = found.pids.get(&inode.into()).filter(|_| inode != 0);
         pid.map_or_else(owner::default, |&pid| scanned(pid))
+    }
+}
+
+/// Who holds a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// A process has it open.
+    Process,
+    /// It waits for accept().
+    AcceptQueue,
+    /// Its process has closed it.
+    Orphan,
+    /// It is half open.
+    Request,
+    /// It is what is left in TIME_WAIT ([`DiagSocket::rests`]).
+    Rest,
+}
+
+/// Of a socket with its statistics.
+pub fn held(socket: &DiagSocket) -> Held {
+    match socket.state {
+        _ if socket.rests() => Held::Rest,
+        _ if socket.inode != 0 => Held::Process,
+        SYN_RECV if socket.info_bytes == 0 => Held::Request,
+        ESTABLISHED | CLOSE_WAIT | SYN_RECV => Held::AcceptQueue,
+        _ => Held::Orphan,
+    }
+}
+
+/// The owners of a namespace's listeners, by port; none where several processes listen.
+#[derive(Default)]
+pub struct Listeners(HashMap<u16, Option<owner>>);
+
+impl Listeners {
+    /// The owner of a socket, and whether it is one that a listener made: its own, or where no process has accepted it,
+    /// the listener's. Listeners come first ([`crate::kernel::sock_diag::all`]).
+    pub fn owner(&mut self, socket: &DiagSocket, held: Held, own: owner) -> (owner, bool) {
+        let port = socket.flow.lport;
+        if socket.state == LISTEN {
+            let known = self.0.entry(port).or_insert(Some(own));
+            *known = known.filter(|known| known.pid == own.pid);
+            return (own, false);
+        }
+        let Some(listener) = self.0.get(&port) else {
+            return (own, false);
+        };
+        let owner = match (held, listener) {
+            (Held::AcceptQueue | Held::Request, Some(listener)) => owner {
+                source: match listener.source {
+                    pid_source::UNKNOWN => pid_source::UNKNOWN,
+                    _ => pid_source::LISTENER,
+                },
+                ..*listener
+            },
+            _ => own,
+        };
+        (owner, true)
     }
 }
 

@@ -222,7 +222,7 @@ fn peer_fields<E>() -> Vec<Column<E>> {
 }
 
 /// The same, in a table.
-fn peer_process<E>() -> Vec<Column<E>> {
+pub fn peer_process<E>() -> Vec<Column<E>> {
     if !peer::show() {
         return Vec::new();
     }

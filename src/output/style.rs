@@ -35,7 +35,8 @@ pub struct Style {
 }
 
 impl Style {
-    pub(super) fn layout(&self) -> Shown {
+    /// In which columns its rows are laid out.
+    pub fn layout(&self) -> Shown {
         match (self.format, self.wide) {
             (Format::Json | Format::Csv, _) => Shown::JSON,
             (Format::Table, false) => Shown::NARROW,

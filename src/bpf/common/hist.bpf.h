@@ -1,25 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Histograms in the kernel, in eighths of powers of two; one for all, or one per remote address. Read by src/aggregate/histograms.rs.
+ * Histograms in the kernel, in eighths of powers of two; one for all, or one per group. Read by src/aggregate/histograms.rs.
  *
  * The table is bounded; the excess is counted in counters.uncounted, which the reader reports.
  */
 #ifndef TCPTOOLS_HIST_BPF_H
 #define TCPTOOLS_HIST_BPF_H
 
-#include "tcp.bpf.h"
 #include "buckets.bpf.h"
+#include "group.bpf.h"
 
 /* The middle of a bucket is within 1/16 of any value in it. Up to 2^34: nearly five hours in microseconds. */
 enum { HIST_SUB_BITS = 3, HIST_MAX_EXPONENT = 34 };
 enum { HIST_BUCKETS = BUCKET_COUNT(HIST_SUB_BITS, HIST_MAX_EXPONENT) };
-
-struct hist_key {
-	__u8 raddr[16]; /* as in struct flow; zero when there is one histogram for all */
-	__u32 family;   /* 4 or 6; 0 when there is one for all */
-	__u32 kind;     /* the tool's own enum */
-};
-EXPORT_TYPE(hist_key);
 
 struct hist {
 	__u64 bucket[HIST_BUCKETS];
@@ -33,26 +26,19 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC); /* rarely many of them are used */
 	__uint(max_entries, 1);
-	__type(key, struct hist_key);
+	__type(key, struct group_key);
 	__type(value, struct hist);
 } hists SEC(".maps");
 
 static const struct hist hist_empty = {};
 
-/* `flow` NULL: one histogram for all. */
-static __always_inline void hist_add(const struct flow *flow, __u32 kind, __u64 value)
+static __always_inline void hist_add(const struct group_key *key, __u64 value)
 {
-	struct hist_key key = {.kind = kind};
 	__u64 bucket = bucket_of(value, HIST_SUB_BITS, HIST_MAX_EXPONENT);
-
-	if (flow) {
-		key.family = flow->family;
-		__builtin_memcpy(key.raddr, flow->raddr, sizeof(key.raddr));
-	}
-	struct hist *hist = bpf_map_lookup_elem(&hists, &key);
+	struct hist *hist = bpf_map_lookup_elem(&hists, key);
 	if (!hist) {
-		bpf_map_update_elem(&hists, &key, &hist_empty, BPF_NOEXIST);
-		hist = bpf_map_lookup_elem(&hists, &key);
+		bpf_map_update_elem(&hists, key, &hist_empty, BPF_NOEXIST);
+		hist = bpf_map_lookup_elem(&hists, key);
 	}
 	if (!hist) {
 		loss_count(&counters.uncounted, 1);

@@ -93,9 +93,11 @@ fn per_second(count: Option<u64>, l: &Listener) -> Value<'static> {
 
 /// Every kind of row, with its columns.
 pub(super) fn kinds() -> Vec<Kind> {
-    vec![
+    let mut kinds = vec![
         Kind::row("accept", &columns()).known(&[PROGRAMS, with_btf(0), records(0)]),
         Kind::sums("listener", &listener_columns(Which::Every)),
         Kind::sums("listener", &listener_columns(Which::Busy)),
-    ]
+    ];
+    kinds.extend(super::grouped::kinds());
+    kinds
 }

@@ -8,6 +8,7 @@ mod columns;
 mod fallback;
 #[cfg(test)]
 mod golden;
+mod grouped;
 mod inet_diag;
 mod listener;
 mod listeners;
@@ -17,8 +18,10 @@ mod verdict;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::aggregate::counts::{Growth, MAX_COUNTS};
+use crate::aggregate::keys::Keys;
 use crate::aggregate::table::Table;
-use crate::cli::{self, Common, PinnedMaps, Run, duration, filter::Filter};
+use crate::cli::{self, Common, PinnedMaps, Run, duration, filter::Filter, whole};
 use crate::error::Usage;
 use crate::fallback::inet_diag::NoRecords;
 use crate::kernel::{clock, holders, iter};
@@ -30,6 +33,7 @@ use libbpf_rs::skel::Skel;
 
 use bpf::types::accept;
 use columns::{Which, columns, kinds, listener_columns};
+use grouped::{columns_of, counts_opens};
 use listeners::Listeners;
 use summary::{Counts, Summary};
 
@@ -52,7 +56,13 @@ struct Args {
     /// Print every listener with its queues, drops and what is wrong, worst first: once, or every TIME
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration, conflicts_with = "summary")]
     listeners: Option<Option<Duration>>,
-    /// Sort listeners by COLUMN: numbers from the largest, names from A; +COLUMN ascending, -COLUMN descending
+    /// Print --summary by KEY instead of by listener: comm, or several as comm,raddr
+    #[arg(long, value_name = "KEY", value_parser = Keys::parser(&[]), requires = "summary")]
+    by: Option<Keys>,
+    /// Print only the N groups of --by with most opens; 0: all [default: 20 in a table, all in JSON and CSV]
+    #[arg(long, value_name = "N", value_parser = whole(0..=u32::MAX), requires = "by")]
+    top: Option<u32>,
+    /// Sort listeners or groups by COLUMN: numbers from the largest, names from A; +COLUMN ascending, -COLUMN descending
     #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
     sort: Option<Sort>,
     #[command(flatten)]
@@ -109,15 +119,18 @@ fn opens(style: Style) -> Result<EachRow<accept>> {
 }
 
 /// Whether the columns exist, before anything is loaded.
-fn check(which: Option<(Which, Option<Duration>)>, style: &Style) -> Result<()> {
-    match which {
-        Some((which, _)) => {
+fn check(args: &Args, style: &Style) -> Result<()> {
+    match (args.which(), &args.by) {
+        (Some(_), Some(by)) => {
+            Rows::sums("tcpaccept", style.clone(), columns_of(by))?;
+        }
+        (Some((which, _)), None) => {
             Rows::sums("tcpaccept", style.clone(), listener_columns(which))?;
         }
-        None if style.sort.is_some() => {
+        (None, _) if style.sort.is_some() => {
             return Err(Usage("--sort requires --listeners or --summary".into()).into());
         }
-        None => drop(opens(style.clone())?),
+        (None, _) => drop(opens(style.clone())?),
     }
     Ok(())
 }
@@ -131,7 +144,7 @@ fn fall_back(session: &Session<'_>, args: &Args, style: Style) -> Result<()> {
     };
     let listeners = Listeners::new(inet_diag::listeners(filter, session.scans())?);
     let find = Box::new(|| Ok(()));
-    let mut summary = Summary::new(shown, style, (None, listeners), find)?;
+    let mut summary = Summary::new(shown, style, (None, listeners), find, (None, None))?;
     // The filters are for listeners, and asked where those are found.
     let all = Filter::default();
     crate::fallback::run(session, &all, NoRecords(inet_diag::BLANK), &mut summary)
@@ -153,7 +166,7 @@ fn run(args: Args) -> Result<()> {
     let (filter, output, _) = args.common.parts();
     let mut style = output.style();
     style.sort.clone_from(&args.sort);
-    check(which, &style)?;
+    check(&args, &style)?;
     let mut session = Session::new("tcpaccept", &run, &["sock:inet_sock_set_state"])?;
     let finds = args.listeners.is_some() || which.is_some() && session.scans();
     let iterator = which.map(|_| "listeners_now");
@@ -167,6 +180,10 @@ fn run(args: Args) -> Result<()> {
             if which.is_some() {
                 open.maps.listeners.set_max_entries(MAX_LISTENERS)?;
                 open.maps.listener_heads.set_max_entries(MAX_LISTENERS)?;
+            }
+            if let Some(by) = args.by.as_ref().filter(|by| counts_opens(by)) {
+                rodata.group_by = by.bits();
+                open.maps.counts.set_max_entries(MAX_COUNTS)?;
             }
             open.progs.find_listeners.set_autoload(finds);
             // A row is printed before any process reads.
@@ -186,7 +203,14 @@ fn run(args: Args) -> Result<()> {
         Table::new(&skel.maps.data_interval)?,
     );
     let listeners = (Some(counts), Listeners::new(now));
-    let mut summary = Summary::new(shown, style, listeners, finder(&skel, finds)?)?;
+    let opens = args.by.as_ref().filter(|by| counts_opens(by));
+    let opens = opens.map(|_| Table::new(&skel.maps.counts)).transpose()?;
+    let again = args.summary.flatten().is_some();
+    let how = (args.by, args.top);
+    let mut summary = Summary::new(shown, style, listeners, finder(&skel, finds)?, how)?;
+    if let Some(opens) = opens {
+        summary.read_from(Growth::new(opens, again));
+    }
     session.run(skel.object_mut(), &mut summary)
 }
 

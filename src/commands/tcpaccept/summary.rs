@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::abi::types::head;
+use crate::aggregate::counts::Growth;
+use crate::aggregate::keys::Keys;
 use crate::aggregate::table::Table;
 use crate::output::{Format, Rows, Style};
 use crate::session::{Figures, Handler, Interval, Printer, Shows};
@@ -13,6 +15,7 @@ use anyhow::Result;
 
 use super::bpf::types::listener_stats;
 use super::columns::{Which, listener_columns};
+use super::grouped::Grouped;
 use super::listener::{Listener, Opens, TIME_UNKNOWN, UNKNOWN, known};
 use super::listeners::{Key, Listeners};
 
@@ -98,6 +101,8 @@ pub(super) struct Summary {
     every: Interval,
     /// Finds the listeners that no process has open.
     find: Box<dyn Fn() -> Result<()>>,
+    /// `--by`: they are added up.
+    grouped: Option<Grouped>,
     /// A table of `--listeners` has a header each time.
     again: bool,
     printed: bool,
@@ -113,19 +118,33 @@ impl Summary {
         mut style: Style,
         (counts, listeners): (Option<Counts>, Listeners),
         find: Box<dyn Fn() -> Result<()>>,
+        (by, top): (Option<Keys>, Option<u32>),
     ) -> Result<Self> {
         let table = style.format == Format::Table;
         style.time |= which == Which::Busy && interval.is_some() && table;
+        let mut listeners_style = style.clone();
+        if by.is_some() {
+            (listeners_style.columns, listeners_style.sort) = (None, None);
+        }
+        let grouped = by.map(|by| Grouped::new(by, style, top)).transpose()?;
         Ok(Self {
             which,
             counts,
             listeners,
-            rows: Rows::sums("tcpaccept", style, listener_columns(which))?,
+            rows: Rows::sums("tcpaccept", listeners_style, listener_columns(which))?,
             every: Interval::new(interval),
             find,
+            grouped,
             again: which == Which::Every && table,
             printed: false,
         })
+    }
+
+    /// Opens that the kernel half counts by what the user groups by.
+    pub fn read_from(&mut self, opens: Growth) {
+        if let Some(grouped) = &mut self.grouped {
+            grouped.read_from(opens);
+        }
     }
 
     fn read(&mut self) -> Result<Vec<Listener>> {
@@ -173,6 +192,12 @@ impl Summary {
                 return;
             }
         };
+        if let Some(grouped) = &mut self.grouped {
+            if let Err(error) = grouped.print(&rows, out) {
+                crate::message!("tcpaccept: cannot show groups: {error:#}");
+            }
+            return;
+        }
         match self.which {
             Which::Every => rows.sort_by_cached_key(Listener::by_trouble),
             Which::Busy => rows.sort_by_key(|row| {
@@ -198,11 +223,17 @@ impl Handler for Summary {
             crate::message!("tcpaccept: cannot look at listeners: {error:#}");
         }
         self.rows.next_period();
+        if let Some(grouped) = &mut self.grouped {
+            grouped.begin();
+        }
         self.every.restart();
     }
 
     fn header(&mut self, out: &mut Vec<u8>) {
-        self.rows.header(out);
+        match &mut self.grouped {
+            Some(grouped) => grouped.header(out),
+            None => self.rows.header(out),
+        }
     }
 
     fn record(&mut self, _record: &[u8], _out: &mut Printer) {}
@@ -233,6 +264,9 @@ impl Handler for Summary {
     }
 
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
-        self.rows.summary(out, fields);
+        match &mut self.grouped {
+            Some(grouped) => grouped.summary(out, fields),
+            None => self.rows.summary(out, fields),
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::abi::known::*;
 use crate::abi::names::errno;
 use crate::abi::types::Record;
 use crate::aggregate::counts::{Counted, Per};
-use crate::aggregate::histograms::Hists;
+use crate::aggregate::hist_keys;
 use crate::aggregate::keys::Keys;
 use crate::output::column::*;
 use crate::output::schema::Kind;
@@ -122,8 +122,8 @@ pub(super) fn kinds() -> Vec<Kind> {
         Kind::row("connect", &columns(&args)).known(&modes),
         Kind::row("pending", &columns(&args)),
         Kind::sums("count", &count_columns(&Per::Flow(true))),
-        Hists::kind("raddr", &[]),
     ];
+    kinds.extend(hist_keys::kinds(&[]));
     kinds.extend(Keys::each().map(|keys| Kind::sums_by("count", &count_columns(&Per::Keys(keys)))));
     kinds
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::abi::known::KNOWN_CAUSE;
 use crate::abi::types::{Record, decode};
+use crate::aggregate::hist_keys::ALL;
 use crate::aggregate::keys::Keys;
 use crate::aggregate::{counts::MAX_COUNTS, histograms::MAX_HISTS};
 use crate::cli::{self, Common, PinnedMaps, duration, milliseconds};
@@ -31,7 +32,7 @@ use libbpf_rs::skel::Skel;
 
 use bpf::types::connect;
 use columns::{ESTABLISHED, Named, PENDING, kinds};
-use shape::{Shape, per};
+use shape::Shape;
 
 crate::skeleton!("tcpconnect");
 
@@ -57,8 +58,8 @@ struct Args {
     #[arg(short, long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration,
           conflicts_with_all = ["hist", "dns"])]
     count: Option<Option<Duration>>,
-    /// Count by KEY instead of by flow: comm, or several as comm,rport
-    #[arg(long, value_name = "KEY", value_parser = Keys::parser(&[]), requires = "count")]
+    /// Make counts or histograms by KEY: comm, or several as comm,rport [default: flow for counts, all for histograms]
+    #[arg(long, value_name = "KEY", value_parser = Keys::parser(&[]))]
     by: Option<Keys>,
     /// Sort counts by COLUMN: numbers from the largest, names from A; +COLUMN ascending, -COLUMN descending
     #[arg(
@@ -83,9 +84,9 @@ struct Args {
     /// Do not show pending opens
     #[arg(long, conflicts_with = "pending")]
     no_pending: bool,
-    /// Print a latency histogram of established opens (with --failed, of failed ones) instead of events: one for all, or one per remote address
-    #[arg(long, value_enum, value_name = "PER", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
-    hist: Option<PerHist>,
+    /// Print a latency histogram of established opens (with --failed, of failed ones) instead of events: one for all, or one per KEY: raddr, or several as comm,rport
+    #[arg(long, value_name = "KEY", value_parser = Keys::parser(ALL), num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    hist: Option<Keys>,
     /// Print --hist every TIME, and on exit
     #[arg(short = 'i', long, alias = "interval", value_name = "TIME", value_parser = duration, requires = "hist")]
     refresh: Option<Duration>,
@@ -93,15 +94,6 @@ struct Args {
     pinned: PinnedMaps,
     #[command(flatten)]
     common: Common,
-}
-
-/// What a histogram is of.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum PerHist {
-    /// All opens.
-    All,
-    /// Each remote address.
-    Raddr,
 }
 
 crate::enumerators! { bpf::types::mode as u32: MODE_COUNT = MODE_COUNT, MODE_HIST = MODE_HIST }
@@ -172,7 +164,7 @@ impl Handler for Connects {
         match &mut self.shape {
             Shape::Rows(rows) => rows.header(out),
             Shape::Counts(counts) => counts.header(out),
-            Shape::Hists(hists, _) => hists.header(out),
+            Shape::Hists(hists) => hists.header(out),
         }
     }
 
@@ -188,11 +180,10 @@ impl Handler for Connects {
                 let kind = if known { connect.outcome } else { u8::MAX };
                 return counts.add(connect.head(), kind.into(), 1);
             }
-            Shape::Hists(hists, by_raddr) => {
+            Shape::Hists(hists) => {
                 let known = connect.partial == 0 && connect.latency_ns != u64::MAX;
                 if known && (self.failed_only || connect.outcome == ESTABLISHED) {
-                    let flow = by_raddr.then_some(&connect.head().flow);
-                    hists.add(flow, 0, connect.latency_ns / 1000);
+                    hists.add(connect.head(), connect.latency_ns / 1000);
                 }
                 return;
             }
@@ -211,7 +202,7 @@ impl Handler for Connects {
         match &self.shape {
             Shape::Rows(_) => crate::session::Shows::Rows,
             Shape::Counts(counts) => counts.interval().into(),
-            Shape::Hists(hists, _) => hists.interval().into(),
+            Shape::Hists(hists) => hists.interval().into(),
         }
     }
 
@@ -226,7 +217,7 @@ impl Handler for Connects {
         let shown = match &self.shape {
             Shape::Rows(_) => None,
             Shape::Counts(counts) => counts.due(),
-            Shape::Hists(hists, _) => hists.due(),
+            Shape::Hists(hists) => hists.due(),
         };
         let pending = self.pending.as_ref().and_then(Pending::due);
         [named, shown, pending].into_iter().flatten().min()
@@ -237,7 +228,7 @@ impl Handler for Connects {
         match &mut self.shape {
             Shape::Rows(_) => {}
             Shape::Counts(counts) => counts.tick(out),
-            Shape::Hists(hists, _) => hists.tick(out),
+            Shape::Hists(hists) => hists.tick(out),
         }
         if let Some(Err(error)) = self.pending.as_mut().map(Pending::tick) {
             crate::message!("tcpconnect: cannot show pending opens: {error:#}");
@@ -250,7 +241,7 @@ impl Handler for Connects {
         match &mut self.shape {
             Shape::Rows(_) => {}
             Shape::Counts(counts) => counts.print(out),
-            Shape::Hists(hists, _) => hists.print(out),
+            Shape::Hists(hists) => hists.print(out),
         }
     }
 
@@ -258,7 +249,7 @@ impl Handler for Connects {
         match &self.shape {
             Shape::Rows(_) => 0,
             Shape::Counts(counts) => counts.uncounted(),
-            Shape::Hists(hists, _) => hists.uncounted(),
+            Shape::Hists(hists) => hists.uncounted(),
         }
     }
 
@@ -270,12 +261,12 @@ impl Handler for Connects {
         match &mut self.shape {
             Shape::Rows(rows) => rows.summary(out, fields),
             Shape::Counts(counts) => counts.summary(out, fields),
-            Shape::Hists(hists, _) => hists.summary(out, fields),
+            Shape::Hists(hists) => hists.summary(out, fields),
         }
     }
 }
 
-fn configure(open: &mut bpf::OpenTcpconnectSkel<'_>, args: &Args) -> Result<()> {
+fn configure(open: &mut bpf::OpenTcpconnectSkel<'_>, args: &Args, group_by: u32) -> Result<()> {
     let rodata = constants(&mut open.maps.rodata_data)?;
     rodata.mode = match (&args.count, &args.hist) {
         (Some(_), _) => MODE_COUNT,
@@ -283,8 +274,7 @@ fn configure(open: &mut bpf::OpenTcpconnectSkel<'_>, args: &Args) -> Result<()> 
         _ => 0,
     };
     rodata.failed_only = args.failed;
-    rodata.count_by = per(args).bits();
-    rodata.by_raddr = args.hist == Some(PerHist::Raddr);
+    rodata.group_by = group_by;
     rodata.min_ns = args.min_ms.unwrap_or_default().as_nanos() as u64;
     rodata.pending_ns = args.pending.as_nanos() as u64;
     rodata.slot_shift = slot_shift(args.pending);
@@ -310,7 +300,8 @@ fn run(args: Args) -> Result<()> {
     let mut session = Session::new("tcpconnect", run, &["sock:inet_sock_set_state"])?;
     let iterator = shows_pending(&args).then_some("show_pending");
     let mut storage = storage();
-    let configure = |open: &mut _| configure(open, &args);
+    let group_by = connects.shape.bits();
+    let configure = |open: &mut _| configure(open, &args, group_by);
     let loaded =
         session.start::<bpf::TcpconnectSkelBuilder>(&mut storage, filter, iterator, configure);
     let Some(mut skel) = loaded? else {

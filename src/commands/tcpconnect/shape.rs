@@ -3,6 +3,7 @@
 
 use crate::aggregate::by::By;
 use crate::aggregate::counts::{Counts, Per};
+use crate::aggregate::hist_keys;
 use crate::aggregate::histograms::Hists;
 use crate::aggregate::keys::Keys;
 use crate::aggregate::table::Table;
@@ -10,35 +11,45 @@ use crate::error::Usage;
 use crate::output::{Rows, Style};
 use anyhow::Result;
 
+use super::Args;
 use super::bpf::TcpconnectSkel;
 use super::columns::{Named, columns, count_columns};
-use super::{Args, PerHist};
 
 /// What is made of the opens.
 pub(super) enum Shape {
     Rows(Rows<Named>),
     Counts(Counts),
-    /// One per remote address?
-    Hists(Hists, bool),
+    Hists(Hists),
 }
 
 impl Shape {
+    /// For `group_by` of the kernel half.
+    pub(super) fn bits(&self) -> u32 {
+        match self {
+            Self::Rows(_) => 0,
+            Self::Counts(counts) => counts.bits(),
+            Self::Hists(hists) => hists.bits(),
+        }
+    }
+
     /// With tables of its own.
     ///
     /// # Errors
     /// When a column that was named does not exist.
     pub(super) fn new(mut style: Style, args: &Args) -> Result<Self, Usage> {
-        Ok(match (args.count, args.hist) {
+        if args.by.is_some() && args.count.is_none() && args.hist.is_none() {
+            return Err(Usage("--by requires --count or --hist".into()));
+        }
+        Ok(match (args.count, &args.hist) {
             (Some(interval), _) => {
                 style.sort.clone_from(&args.sort);
                 let per = per(args);
                 let columns = count_columns(&per);
                 Self::Counts(Counts::new("tcpconnect", style, per, columns, interval)?)
             }
-            (_, Some(per)) => {
-                let unit = ("usecs", "us");
-                let hists = Hists::new("tcpconnect", style, unit, args.refresh)?;
-                Self::Hists(hists, per == PerHist::Raddr)
+            (_, Some(hist)) => {
+                let (unit, keys) = (("usecs", "us"), hist_keys::per(hist, args.by.as_ref())?);
+                Self::Hists(Hists::new("tcpconnect", style, unit, keys, args.refresh)?)
             }
             _ => Self::Rows(Rows::new("tcpconnect", style, columns(args))?),
         })
@@ -52,14 +63,14 @@ impl Shape {
         match self {
             Self::Rows(_) => {}
             Self::Counts(counts) => counts.read_from(Table::new(&skel.maps.counts)?),
-            Self::Hists(hists, _) => hists.read_from(Table::new(&skel.maps.hists)?),
+            Self::Hists(hists) => hists.read_from(Table::new(&skel.maps.hists)?),
         }
         Ok(())
     }
 }
 
 /// What `--count` counts by.
-pub(super) fn per(args: &Args) -> Per {
+fn per(args: &Args) -> Per {
     let with_port = |keys: Keys| match args.print_lport {
         true => keys.with(By::Lport),
         false => keys,

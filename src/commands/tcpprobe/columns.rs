@@ -3,7 +3,7 @@
 
 use crate::abi::known::*;
 use crate::abi::names::ca_state_name;
-use crate::aggregate::histograms::Hists;
+use crate::aggregate::hist_keys;
 use crate::commands::tcpprobe::series::INFINITE_SSTHRESH;
 use crate::output::Column;
 use crate::output::column::*;
@@ -70,8 +70,6 @@ fn unacked(p: &probe) -> u32 {
 pub(super) fn kinds() -> Vec<Kind> {
     let modes = [PROGRAMS, ("btf", 0), records(0)];
     let mut kinds = vec![Kind::row("sample", &columns()).known(&modes)];
-    // There is no `all`: it is that of an unknown raddr.
-    let keys = ["raddr", "laddr", "lport", "rport"];
-    kinds.extend(keys.map(|of| Hists::kind(of, &["sample"])));
+    kinds.extend(hist_keys::kinds(&["sample"]));
     kinds
 }

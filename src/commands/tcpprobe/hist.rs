@@ -4,57 +4,33 @@
 use std::time::Instant;
 
 use crate::abi::types::{Record, decode};
-use crate::aggregate::{histograms::Hists, table::Table};
+use crate::aggregate::{hist_keys, histograms::Hists, keys::Keys, table::Table};
 use crate::error::Usage;
 use crate::output::Style;
 use crate::session::{Figures, Handler, Printer, Shows};
-use clap::ValueEnum;
 
 use super::Args;
-use super::bpf::types::{hist_by, probe};
-
-/// What there is one histogram for each of.
-#[derive(Clone, Copy, ValueEnum)]
-pub(super) enum By {
-    /// One for all
-    All = hist_by::HIST_ALL.0 as isize,
-    /// Local address
-    Laddr = hist_by::HIST_LADDR.0 as isize,
-    /// Remote address
-    Raddr = hist_by::HIST_RADDR.0 as isize,
-    /// Local port
-    Lport = hist_by::HIST_LPORT.0 as isize,
-    /// Remote port
-    Rport = hist_by::HIST_RPORT.0 as isize,
-}
-
-impl By {
-    fn key(self) -> &'static str {
-        match self {
-            Self::All | Self::Raddr => "raddr",
-            Self::Laddr => "laddr",
-            Self::Lport => "lport",
-            Self::Rport => "rport",
-        }
-    }
-}
+use super::bpf::types::probe;
 
 pub(super) struct Histograms {
     hists: Hists,
-    by: By,
 }
 
 impl Histograms {
     /// Of records, which have only the smoothed round-trip time.
     ///
     /// # Errors
-    /// When columns were named.
-    pub(super) fn new(style: Style, by: By, args: &Args) -> Result<Self, Usage> {
-        let unit = ("usecs", "us");
-        let hists = Hists::new("tcpprobe", style, unit, args.refresh)?;
-        let mut hists = hists.by(by.key());
+    /// When columns were named, or keys twice.
+    pub(super) fn new(style: Style, hist: &Keys, args: &Args) -> Result<Self, Usage> {
+        let (unit, keys) = (("usecs", "us"), hist_keys::per(hist, args.by.as_ref())?);
+        let mut hists = Hists::new("tcpprobe", style, unit, keys, args.refresh)?;
         hists.sample("srtt");
-        Ok(Self { hists, by })
+        Ok(Self { hists })
+    }
+
+    /// See [`Hists::bits`].
+    pub(super) fn bits(&self) -> u32 {
+        self.hists.bits()
     }
 
     /// Of the kernel half's table: it has the samples of which the smoothed round-trip time is made.
@@ -65,18 +41,8 @@ impl Histograms {
 
     /// count_rtt() of tcpprobe.bpf.c, of the smoothed one.
     fn add(&mut self, body: &probe) {
-        let mut flow = body.head().flow;
-        let value = u64::from(body.srtt_us);
-        match self.by {
-            _ if value == 0 => {}
-            By::All => self.hists.add(None, 0, value),
-            By::Raddr => self.hists.add(Some(&flow), 0, value),
-            By::Laddr => {
-                flow.raddr = flow.laddr;
-                self.hists.add(Some(&flow), 0, value);
-            }
-            By::Lport => self.hists.add(None, flow.lport.into(), value),
-            By::Rport => self.hists.add(None, flow.rport.into(), value),
+        if body.srtt_us != 0 {
+            self.hists.add(body.head(), body.srtt_us.into());
         }
     }
 }

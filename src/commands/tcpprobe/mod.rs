@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::abi::types::decode;
-use crate::aggregate::{histograms::MAX_HISTS, table::Table, top};
+use crate::aggregate::{hist_keys::ALL, histograms::MAX_HISTS, keys::Keys, table::Table, top};
 use crate::cli::{self, Common, duration, sampling::Sampling, whole};
 use crate::commands::tcpprobe::series::Traces;
 use crate::error::Usage;
@@ -34,7 +34,7 @@ use libbpf_rs::skel::Skel;
 
 use bpf::types::probe;
 use columns::{columns, kinds};
-use hist::{By, Histograms};
+use hist::Histograms;
 use live::Live;
 use picture::{draw, follow};
 
@@ -55,9 +55,12 @@ struct Args {
     /// Print sparklines of cwnd and srtt per connection instead of rows, every second or every --refresh
     #[arg(long, conflicts_with = "plot")]
     live: bool,
-    /// Print a histogram of round-trip time samples instead of rows: one for all, or one per address or port
-    #[arg(long, value_name = "BY", num_args = 0..=1, require_equals = true, default_missing_value = "all", conflicts_with_all = ["plot", "live", "every", "interval", "changes"])]
-    hist: Option<By>,
+    /// Print a histogram of round-trip time samples instead of rows: one for all, or one per KEY: raddr, or several as comm,rport
+    #[arg(long, value_name = "KEY", value_parser = Keys::parser(ALL), num_args = 0..=1, require_equals = true, default_missing_value = "all", conflicts_with_all = ["plot", "live", "every", "interval", "changes"])]
+    hist: Option<Keys>,
+    /// Make histograms by KEY, as --hist=KEY does
+    #[arg(long, value_name = "KEY", value_parser = Keys::parser(&[]), requires = "hist")]
+    by: Option<Keys>,
     /// Limit --plot and --live to the N connections with most samples; 0: all that are tracked [default: 8]
     #[arg(long, value_name = "N", value_parser = whole(0..=u32::MAX))]
     top: Option<u32>,
@@ -174,9 +177,8 @@ fn run(args: Args) -> Result<()> {
     check(&args)?;
     let (filter, output, run) = args.common.parts();
     let style = output.style();
-    let hists = args
-        .hist
-        .map(|by| Histograms::new(style.clone(), by, &args));
+    let hists = args.hist.as_ref();
+    let hists = hists.map(|hist| Histograms::new(style.clone(), hist, &args));
     let mut hists = hists.transpose()?;
     let rows = Rows::new("tcpprobe", style.clone(), columns())?;
     let mut session = Session::new("tcpprobe", run, &["tcp:tcp_probe"])?;
@@ -186,7 +188,8 @@ fn run(args: Args) -> Result<()> {
         session.will_write(place);
     }
     let mut storage = storage();
-    let configure = |open: &mut _| configure(open, &args);
+    let group_by = hists.as_ref().map_or(0, Histograms::bits);
+    let configure = |open: &mut _| configure(open, &args, group_by);
     let loaded = session.start::<bpf::TcpprobeSkelBuilder>(&mut storage, filter, None, configure);
     let Some(mut skel) = loaded? else {
         let samples = fallback::Samples::new(&args)?;
@@ -223,13 +226,14 @@ fn run(args: Args) -> Result<()> {
     result
 }
 
-fn configure(open: &mut bpf::OpenTcpprobeSkel<'_>, args: &Args) -> Result<()> {
+fn configure(open: &mut bpf::OpenTcpprobeSkel<'_>, args: &Args, group_by: u32) -> Result<()> {
     let rodata = constants(&mut open.maps.rodata_data)?;
     rodata.sampled = args.sampling.is_set();
     rodata.sample_every = args.sampling.every;
     rodata.sample_interval_ns = args.sampling.interval_ns();
     rodata.sample_changes = args.sampling.changes;
-    rodata.hist_by = args.hist.map_or(0, |by| by as u32);
+    rodata.histograms = args.hist.is_some();
+    rodata.group_by = group_by;
     if args.hist.is_some() {
         open.maps.hists.set_max_entries(MAX_HISTS)?;
     }

@@ -93,5 +93,6 @@ pub(super) fn kinds() -> Vec<Kind> {
     let modes = [PROGRAMS, with_btf(KNOWN_SOCKET), records(0)];
     let mut kinds = vec![Kind::row(sample, &columns(false)).known(&modes)];
     kinds.extend(summaries.map(|event| Kind::row(event, &columns(true))));
+    kinds.extend(super::grouped::kinds());
     kinds
 }

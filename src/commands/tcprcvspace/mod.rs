@@ -8,11 +8,13 @@ mod columns;
 mod fallback;
 #[cfg(test)]
 mod golden;
+mod grouped;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::abi::types::{decode, event_name};
+use crate::aggregate::keys::Keys;
 use crate::cli::{self, Common, duration, sampling::Sampling};
 use crate::error::Usage;
 use crate::output::{Rows, Sort};
@@ -24,6 +26,7 @@ use libbpf_rs::skel::Skel;
 
 use bpf::types::adjust;
 use columns::{EVENTS, columns, kinds};
+use grouped::Grouped;
 
 crate::skeleton!("tcprcvspace");
 
@@ -40,7 +43,10 @@ struct Args {
     /// Print one line per window-limited socket instead of samples, when it closes, and of those still open on exit or every TIME
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration)]
     summary: Option<Option<Duration>>,
-    /// Sort the sockets that are still open by COLUMN: numbers from the largest, names from A; +COLUMN ascending, -COLUMN descending
+    /// Add the sockets of --summary up by KEY: comm, or several as comm,raddr
+    #[arg(long, value_name = "KEY", value_parser = Keys::parser(&[]), requires = "summary")]
+    by: Option<Keys>,
+    /// Sort the sockets that are still open, or sums, by COLUMN: numbers from the largest, names from A; +COLUMN ascending, -COLUMN descending
     #[arg(
         long,
         value_name = "COLUMN",
@@ -58,10 +64,15 @@ struct RcvSpace {
     rows: Rows<adjust>,
     /// With `--summary`: the sockets that are still open.
     open: Option<Active>,
+    /// With `--by`: they are added up.
+    grouped: Option<Grouped>,
 }
 
 impl RcvSpace {
     fn print(&mut self, body: &adjust, out: &mut Printer) {
+        if let Some(grouped) = &mut self.grouped {
+            return grouped.add(body);
+        }
         let event = event_name(&EVENTS, body.head.event);
         out.row(|buf| self.rows.row(buf, event, &body.into()));
     }
@@ -73,12 +84,18 @@ impl RcvSpace {
         for body in open {
             self.print(&body, out);
         }
+        if let Some(grouped) = &mut self.grouped {
+            grouped.print(out);
+        }
     }
 }
 
 impl Handler for RcvSpace {
     fn header(&mut self, out: &mut Vec<u8>) {
-        self.rows.header(out);
+        match &mut self.grouped {
+            Some(grouped) => grouped.header(out),
+            None => self.rows.header(out),
+        }
     }
 
     fn record(&mut self, record: &[u8], out: &mut Printer) {
@@ -95,7 +112,11 @@ impl Handler for RcvSpace {
     }
 
     fn has_ends(&self) -> bool {
-        true
+        self.grouped.is_none()
+    }
+
+    fn uncounted(&self) -> u64 {
+        self.grouped.as_ref().map_or(0, Grouped::uncounted)
     }
 
     fn resume(&mut self) {
@@ -121,7 +142,10 @@ impl Handler for RcvSpace {
     }
 
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
-        self.rows.summary(out, fields);
+        match &mut self.grouped {
+            Some(grouped) => grouped.summary(out, fields),
+            None => self.rows.summary(out, fields),
+        }
     }
 }
 
@@ -144,6 +168,11 @@ fn run(args: Args) -> Result<()> {
     let columns = columns(args.summary.is_some());
     let mut style = output.style();
     style.sort.clone_from(&args.sort);
+    let grouped = args.by.clone().map(|by| Grouped::new(by, style.clone()));
+    let grouped = grouped.transpose()?;
+    if grouped.is_some() {
+        (style.columns, style.sort) = (None, None);
+    }
     let rows = Rows::new("tcprcvspace", style, columns)?;
     let tracepoints = ["tcp:tcp_rcv_space_adjust", "sock:inet_sock_set_state"];
     let mut session = Session::new("tcprcvspace", run, &tracepoints)?;
@@ -160,12 +189,21 @@ fn run(args: Args) -> Result<()> {
         });
     let Some(mut skel) = loaded? else {
         let samples = fallback::Samples::new(&args, session.sockets().is_some())?;
-        let mut rows = RcvSpace { rows, open: None };
+        let mut rows = RcvSpace {
+            rows,
+            open: None,
+            grouped: None,
+        };
         return crate::fallback::run(&session, filter, samples, &mut rows);
     };
     let open = session.each_socket(skel.object_mut())?.zip(args.summary);
     let open = open.map(|(sockets, interval)| Active::new("tcprcvspace", sockets, interval));
-    session.run(skel.object_mut(), &mut RcvSpace { rows, open })
+    let mut handler = RcvSpace {
+        rows,
+        open,
+        grouped,
+    };
+    session.run(skel.object_mut(), &mut handler)
 }
 
 /// The whole life of the command.

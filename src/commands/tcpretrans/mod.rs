@@ -147,7 +147,7 @@ fn configure(open: &mut bpf::OpenTcpretransSkel<'_>, args: &Args, reports_err: b
     rodata.failed = args.failed;
     rodata.lossprobe = args.lossprobe;
     rodata.counting = args.count.is_some();
-    rodata.count_by = per(args).bits();
+    rodata.group_by = per(args).bits();
     rodata.totals = args.summary.is_some();
     rodata.stacks = args.stack;
     if args.count.is_some() {

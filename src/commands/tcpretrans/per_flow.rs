@@ -27,7 +27,7 @@ pub(super) fn count_columns(per: &Per, segments: bool) -> Vec<Column<Counted>> {
     let (_, heading) = if segments { SEGMENTS } else { EVENTS };
     let mut columns = per.columns(heading);
     columns.extend(columns! { |row, count: Counted|
-        "unit" JSON => if row.head.event == COUNT_EVENTS { EVENTS.0 } else { SEGMENTS.0 };
+        "count_unit" JSON => if row.head.event == COUNT_EVENTS { EVENTS.0 } else { SEGMENTS.0 };
     });
     columns
 }

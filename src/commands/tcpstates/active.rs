@@ -125,11 +125,16 @@ impl Active {
         interval: Option<Duration>,
         (top, skaddr): (usize, bool),
     ) -> Result<Self> {
+        // What another order puts first may be last in this one.
+        let kept = match style.sort {
+            Some(_) => MAX_ROWS,
+            None => top.min(MAX_ROWS),
+        };
         Ok(Self {
             look,
             again: style.format == Format::Table,
             rows: Rows::new("tcpstates", style, columns(skaddr))?,
-            first: First::new((), top.min(MAX_ROWS)),
+            first: First::new((), kept),
             top,
             every: interval.map_or(Interval::new(None), Interval::at_once),
             printed: false,
@@ -147,12 +152,13 @@ impl Active {
         if let Err(error) = looked {
             crate::message!("tcpstates: cannot show all sockets: {error:#}");
         }
-        let (first, all) = self.first.take();
+        let (mut first, all) = self.first.take();
         self.rows.refresh_clock();
+        self.rows.sort(&mut first, |one| one.into());
         if self.again && self.printed {
             out.heading(|buf| self.rows.header(buf));
         }
-        for one in &first {
+        for one in first.iter().take(self.top) {
             out.row(|buf| self.rows.row(buf, "active", &one.into()));
         }
         if self.top < MAX_ROWS && !self.printed {

@@ -45,10 +45,12 @@ fn kernel_address() -> Vec<Column<transition>> {
 
 /// Every kind of row, with its columns.
 pub(super) fn kinds() -> Vec<Kind> {
-    vec![
-        Kind::row("state_change", &columns(true)).known(&[PROGRAMS, with_btf(0), records(0)]),
+    let changes = Kind::row("state_change", &columns(true));
+    let mut kinds = vec![
+        changes.known(&[PROGRAMS, with_btf(0), records(0)]),
         super::active::kind(),
-        super::now::kind(),
         super::ports::kind(),
-    ]
+    ];
+    kinds.extend(super::now::kinds());
+    kinds
 }

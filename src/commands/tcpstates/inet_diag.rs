@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `--active` as inet_diag has it, on a kernel without type information.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::abi::names::state::{
-    CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT2, LISTEN, SYN_RECV, TIME_WAIT,
-};
-use crate::abi::types::{Record, owner, pid_source};
+use crate::abi::names::state::{CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT2, LISTEN, TIME_WAIT};
+use crate::abi::types::{Record, owner};
 use crate::cli::filter::Filter;
-use crate::fallback::inet_diag::{Owners, head_of, passes};
+use crate::fallback::inet_diag::{Held, Listeners, Owners, head_of, held, passes};
 use crate::kernel::holders::SocketIterator;
 use crate::kernel::sock_diag::{self, DiagSocket};
 
@@ -57,24 +54,12 @@ pub(super) fn sockets(
 fn here(filter: &Filter, owners: &Owners) -> Result<Vec<active>> {
     let all = sock_diag::all()?;
     let by_user = filter.given().any(|(flag, _)| flag == "--uid");
-    // By port; none where several processes listen.
-    let mut listeners = HashMap::<u16, Option<owner>>::new();
+    let mut listeners = Listeners::default();
     let mut rows = Vec::new();
     for socket in &all {
-        let keeper = keeper_of(socket);
-        let mut owner = owners.of(socket.inode);
-        let port = socket.flow.lport;
-        if socket.state == LISTEN {
-            let known = listeners.entry(port).or_insert(Some(owner));
-            *known = known.filter(|known| known.pid == owner.pid);
-        } else if let (ACCEPT_QUEUE | REQUEST, Some(Some(listener))) =
-            (keeper, listeners.get(&port))
-        {
-            owner = *listener;
-            if owner.source != pid_source::UNKNOWN {
-                owner.source = pid_source::LISTENER;
-            }
-        }
+        let held = held(socket);
+        let keeper = keeper(held);
+        let (owner, _) = listeners.owner(socket, held, owners.of(socket.inode));
         let socket = DiagSocket {
             uid: if keeper == REST { u32::MAX } else { socket.uid },
             ..*socket
@@ -88,13 +73,13 @@ fn here(filter: &Filter, owners: &Owners) -> Result<Vec<active>> {
     Ok(rows)
 }
 
-fn keeper_of(socket: &DiagSocket) -> u8 {
-    match socket.state {
-        _ if socket.rests() => REST,
-        _ if socket.inode != 0 => PROCESS,
-        SYN_RECV if socket.info_bytes == 0 => REQUEST,
-        ESTABLISHED | CLOSE_WAIT | SYN_RECV => ACCEPT_QUEUE,
-        _ => ORPHAN,
+fn keeper(held: Held) -> u8 {
+    match held {
+        Held::Process => PROCESS,
+        Held::AcceptQueue => ACCEPT_QUEUE,
+        Held::Orphan => ORPHAN,
+        Held::Request => REQUEST,
+        Held::Rest => REST,
     }
 }
 

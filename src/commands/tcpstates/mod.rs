@@ -23,13 +23,14 @@ use std::time::{Duration, Instant};
 
 use crate::abi::names::tcp_state;
 use crate::abi::types::{Record, decode};
-use crate::aggregate::top;
+use crate::aggregate::{keys::Keys, top};
 use crate::cli::filter::{Filter, Part, States, StatesNow};
 use crate::cli::{self, Common, Run, duration, milliseconds, whole};
+use crate::error::Usage;
 use crate::fallback::inet_diag::NoRecords;
 use crate::kernel::clock;
-use crate::output::Rows;
 use crate::output::journal::{self, Journal};
+use crate::output::{Rows, Sort, Style};
 use crate::session::{Figures, Handler, Printer, Session, constants, storage};
 use anyhow::Result;
 use clap::Parser;
@@ -38,7 +39,7 @@ use libbpf_rs::skel::Skel;
 use active::Active;
 use bpf::types::transition;
 use look::Look;
-use summary::Summary;
+use summary::{How, MAX_GROUPS, Summary};
 
 use columns::{columns, in_state_us, kinds};
 
@@ -78,8 +79,14 @@ struct Args {
     /// With --active, show only sockets in these states: CLOSE_WAIT,time_wait
     #[arg(long, value_name = "STATES", requires = "active")]
     state: Option<StatesNow>,
-    /// With --active, show only the first N rows; 0: all [default: 0]
-    #[arg(long, value_name = "N", value_parser = whole(0..=u32::MAX), requires = "active")]
+    /// Print --summary by KEY, too: comm, or several as comm,rport
+    #[arg(long, value_name = "KEY", value_parser = Keys::parser(&[]), requires = "summary")]
+    by: Option<Keys>,
+    /// Sort --summary or --active by COLUMN: numbers from the largest, names from A; +COLUMN ascending, -COLUMN descending
+    #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
+    sort: Option<Sort>,
+    /// With --active or --by, show only the first N rows; 0: all [default: 20 in a table with --by, otherwise 0]
+    #[arg(long, value_name = "N", value_parser = whole(0..=u32::MAX))]
     top: Option<u32>,
     /// Also log each row to the systemd journal
     #[arg(short = 'Y', long, conflicts_with = "summary")]
@@ -107,6 +114,20 @@ impl Args {
             run.duration.get_or_insert(Duration::ZERO);
         }
         run
+    }
+
+    /// How rows are shown, unless what is asked for them has no effect.
+    fn style(&self) -> Result<Style> {
+        let mut style = self.common.output.style();
+        style.sort.clone_from(&self.sort);
+        let why = match (&self.sort, self.top) {
+            (Some(_), _) if !self.looks() => "--sort requires --summary or --active",
+            (_, Some(_)) if self.active.is_none() && self.by.is_none() => {
+                "--top requires --active, or --by"
+            }
+            _ => return Ok(style),
+        };
+        Err(Usage(why.into()).into())
     }
 
     /// The states that are shown, or from which changes are, as bits.
@@ -224,15 +245,16 @@ fn log(journal: &mut Journal, body: &transition) {
 
 fn run(args: Args) -> Result<()> {
     let run = args.run();
-    let (filter, output, _) = args.common.parts();
+    let (filter, _, _) = args.common.parts();
     let journal = args.journal.then(|| Journal::open(&args.journal_socket));
-    // A summary has columns of its own.
-    let mut style = output.style();
-    if args.summary.is_some() {
-        style.columns = None;
+    let style = args.style()?;
+    // A look has columns of its own.
+    let mut changes_style = style.clone();
+    if args.looks() {
+        (changes_style.columns, changes_style.sort) = (None, None);
     }
     let mut changes = Changes {
-        rows: Rows::new("tcpstates", style, columns(args.skaddr))?,
+        rows: Rows::new("tcpstates", changes_style, columns(args.skaddr))?,
         journal: journal.transpose()?,
     };
     let mut session = Session::new("tcpstates", &run, &["sock:inet_sock_set_state"])?;
@@ -246,6 +268,10 @@ fn run(args: Args) -> Result<()> {
             rodata.min_ns = args.min_ms.map_or(0, |time| time.as_nanos() as u64);
             rodata.looks = args.looks();
             rodata.summary = args.summary.is_some();
+            if let Some(keys) = &args.by {
+                rodata.group_by = keys.bits();
+                open.maps.group_histograms.set_max_entries(MAX_GROUPS)?;
+            }
             rodata.want_skaddr = args.skaddr;
             rodata.jiffy_us = clock::jiffy_us() as u32;
             let waits_for_port = filter.lport.is_some() || filter.port.is_some();
@@ -260,17 +286,21 @@ fn run(args: Args) -> Result<()> {
             return crate::fallback::run(&session, filter, records, &mut changes);
         };
         let look = inet_diag::sockets(filter, records.now(), session.scans())?;
-        let mut active = Active::new(look.into(), output.style(), interval, shown)?;
+        let mut active = Active::new(look.into(), style, interval, shown)?;
         let no_records = NoRecords(inet_diag::BLANK);
         return crate::fallback::run(&session, &Filter::default(), no_records, &mut active);
     };
     let Some(sockets) = session.each_socket(skel.object_mut())? else {
         return session.run(skel.object_mut(), &mut changes);
     };
-    let (look, style) = (Look::new(&skel, sockets)?, output.style());
+    let look = Look::new(&skel, sockets)?;
     if let Some(interval) = args.summary {
-        let how = (interval, args.sees_all_ports(filter));
-        let mut summary = Summary::new(&skel, look, style, how)?;
+        let how = How {
+            ports: args.sees_all_ports(filter),
+            by: args.by,
+            top: args.top,
+        };
+        let mut summary = Summary::new(&skel, look, style, interval, how)?;
         return session.run(skel.object_mut(), &mut summary);
     }
     let mut active = Active::new(look, style, args.active.flatten(), shown)?;

@@ -39,6 +39,17 @@ impl Times {
         sum
     }
 
+    /// Adds those of another group.
+    pub(super) fn add(&mut self, more: &Self) {
+        let len = self.buckets.len().max(more.buckets.len());
+        self.buckets.resize(len, 0);
+        for (to, n) in self.buckets.iter_mut().zip(&more.buckets) {
+            *to = to.wrapping_add(*n);
+        }
+        self.unknown += more.unknown;
+        self.max_ns = self.max_ns.max(more.max_ns);
+    }
+
     pub(super) fn since(&self, before: &Self) -> Self {
         let mut change = self.clone();
         for (now, then) in change.buckets.iter_mut().zip(&before.buckets) {

@@ -24,16 +24,16 @@ pub(super) enum Kinds {
 
 /// Prints the first rows at each interval.
 pub(super) struct Batch {
-    pub(super) look: Look,
-    pub(super) choice: Choice,
-    pub(super) kinds: Kinds,
-    pub(super) every: Interval,
+    look: Look,
+    choice: Choice,
+    kinds: Kinds,
+    every: Interval,
     /// The last interval's end.
-    pub(super) boot_ns: u64,
+    boot_ns: u64,
     /// A table has its header at every interval.
-    pub(super) again: bool,
-    pub(super) uncounted: u64,
-    pub(super) printed: bool,
+    again: bool,
+    uncounted: u64,
+    printed: bool,
 }
 
 impl Kinds {
@@ -57,6 +57,25 @@ impl Kinds {
 }
 
 impl Batch {
+    pub(super) fn new(
+        look: Look,
+        style: &Style,
+        choice: Choice,
+        kinds: Kinds,
+        interval: Duration,
+    ) -> Self {
+        Self {
+            look,
+            choice,
+            kinds,
+            every: Interval::new(Some(interval)),
+            boot_ns: 0,
+            again: style.format == Format::Table && style.header,
+            uncounted: 0,
+            printed: false,
+        }
+    }
+
     fn print(&mut self, out: &mut Printer) {
         let (kinds, choice) = (&mut self.kinds, &self.choice);
         if let Err(error) = self.look.all(|one| kinds.add(one, choice)) {
@@ -176,9 +195,4 @@ impl Handler for Batch {
             Kinds::Groups(rows, _) => rows.summary(out, fields),
         }
     }
-}
-
-/// Whether rows are a table: its header comes with each interval.
-pub(super) fn repeats_header(style: &Style) -> bool {
-    style.format == Format::Table && style.header
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The columns of a connection in an interval.
 
+use crate::abi::known::{KNOWN_RCV_WND, KNOWN_SOCKET};
 use crate::abi::names::{ca_state_name, tcp_state};
 use crate::by_number;
 use crate::output::column::*;
@@ -85,7 +86,7 @@ pub(super) fn columns(stalled: bool) -> Vec<Column<Connection>> {
         "retransmits"     JSON                               => s.conn.retransmits;
         "probes"          JSON                               => s.conn.probes;
         "snd_wnd_bytes"   JSON   "SND_WND"  (7, 7).right     => bytes(s.conn.snd_wnd);
-        "rcv_wnd_bytes"   JSON                               => bytes(s.conn.rcv_wnd);
+        "rcv_wnd_bytes"   JSON if KNOWN_RCV_WND => bytes(s.conn.rcv_wnd);
         "notsent_bytes"   JSON                               => bytes(s.conn.notsent);
         "packets_out"     JSON                               => s.conn.unacked;
         "lost_out"        JSON                               => s.conn.lost_out;
@@ -95,7 +96,7 @@ pub(super) fn columns(stalled: bool) -> Vec<Column<Connection>> {
         "rttvar_us"       JSON                               => micros(unless(s.conn.rtt_us, 0).and(Some(s.conn.rttvar_us)));
         "min_rtt_us"      JSON   "MINRTT"   (6, 6).right     => micros(unless(s.conn.min_rtt_us, u32::MAX));
         "rto_us"          JSON                               => micros(s.conn.rto_us);
-        "ca_name"         JSON                               => kernel_name(&s.conn.ca_name);
+        "ca_name"         JSON if KNOWN_SOCKET => kernel_name(&s.conn.ca_name);
         "ca_state"        JSON                               => ca_state_name(s.conn.ca_state);
         "busy_time_us"    JSON                               => micros(s.conn.busy_us);
         "rwnd_limited_us" JSON                               => micros(s.conn.rwnd_limited_us);
@@ -108,13 +109,13 @@ pub(super) fn columns(stalled: bool) -> Vec<Column<Connection>> {
         "bytes_acked"     JSON                               => bytes(s.conn.bytes_acked);
         "bytes_received"  JSON                               => bytes(s.conn.bytes_received);
         "total_retrans"   JSON                               => s.conn.total_retrans;
-        "rmem_alloc_bytes"  JSON                             => bytes(s.conn.rmem_alloc);
-        "rcvbuf_bytes"    JSON                               => bytes(s.conn.rcvbuf);
-        "wmem_queued_bytes" JSON                             => bytes(s.conn.wmem_queued);
-        "sndbuf_bytes"    JSON                               => bytes(s.conn.sndbuf);
-        "drops"           JSON                               => s.conn.drops;
-        "keepalive"       JSON                               => has(s, flag::KEEPALIVE);
-        "nodelay"         JSON                               => has(s, flag::NODELAY);
+        "rmem_alloc_bytes"  JSON if KNOWN_SOCKET => bytes(s.conn.rmem_alloc);
+        "rcvbuf_bytes"    JSON if KNOWN_SOCKET => bytes(s.conn.rcvbuf);
+        "wmem_queued_bytes" JSON if KNOWN_SOCKET => bytes(s.conn.wmem_queued);
+        "sndbuf_bytes"    JSON if KNOWN_SOCKET => bytes(s.conn.sndbuf);
+        "drops"           JSON if KNOWN_SOCKET => s.conn.drops;
+        "keepalive"       JSON if KNOWN_SOCKET => has(s, flag::KEEPALIVE);
+        "nodelay"         JSON if KNOWN_SOCKET => has(s, flag::NODELAY);
         "orphan"          JSON                               => has(s, flag::ORPHAN);
         "active_open"     JSON                               => has(s, flag::ACTIVE_OPEN);
     }

@@ -7,32 +7,48 @@ use anyhow::Result;
 use libbpf_rs::Link;
 
 use crate::abi::types::decode;
-use crate::kernel::holders::Holders;
+use crate::kernel::holders::{Holders, SocketIterator};
 use crate::kernel::{iter, namespaces};
 use crate::output::message;
 
 use super::CLOSED;
 use super::bpf::types::conn;
+use super::inet_diag::Starts;
 use super::traffic::{Connection, Traffic};
 
 /// The connections of this host, and what each did since the last look.
 pub(super) struct Look {
-    sockets: Holders,
-    /// Finds the connections that there are already.
-    existing: Link,
+    sockets: Sockets,
     traffic: Traffic,
     scanned: Instant,
     rest: Duration,
+}
+
+/// What visits them.
+enum Sockets {
+    /// Programs, and what finds the connections that there are already.
+    Programs(Holders, Link),
+    /// inet_diag, which finds owners by itself.
+    Diag(SocketIterator, Starts),
 }
 
 /// A scan for owners takes at most one in so many parts of the time: of very many files it is not made at every look.
 const SCAN_SHARE: u32 = 20;
 
 impl Look {
+    /// By programs; `existing`: what finds the connections that there are already.
     pub(super) fn new(sockets: Holders, existing: Link) -> Self {
+        Self::of(Sockets::Programs(sockets, existing))
+    }
+
+    /// By inet_diag.
+    pub(super) fn by_diag(sockets: SocketIterator) -> Self {
+        Self::of(Sockets::Diag(sockets, Starts::default()))
+    }
+
+    fn of(sockets: Sockets) -> Self {
         Self {
             sockets,
-            existing,
             traffic: Traffic::default(),
             scanned: Instant::now(),
             rest: Duration::ZERO,
@@ -41,13 +57,12 @@ impl Look {
 
     /// At the start, with all privileges: what connections have done so far is not of the first interval.
     pub(super) fn begin(&mut self) {
-        let visited = namespaces::in_each(|| iter::run(&self.existing));
-        if visited.unvisited > 0 {
-            message::unvisited(
-                "tcptop",
-                "connections that were open before",
-                visited.unvisited,
-            );
+        if let Sockets::Programs(_, existing) = &self.sockets {
+            let unvisited = namespaces::in_each(|| iter::run(existing)).unvisited;
+            if unvisited > 0 {
+                let what = "connections that were open before";
+                message::unvisited("tcptop", what, unvisited);
+            }
         }
         if let Err(error) = self.all(drop) {
             crate::message!("tcptop: cannot show open connections: {error:#}");
@@ -69,12 +84,25 @@ impl Look {
         let scan = began.duration_since(self.scanned) >= self.rest;
         let traffic = &mut self.traffic;
         traffic.begin();
-        self.sockets.each(scan, size_of::<conn>(), |bytes| {
-            let mut record = conn::default();
-            if plain::copy_from_bytes(&mut record, bytes).is_ok() {
-                each(traffic.see(&record, false));
+        match &mut self.sockets {
+            Sockets::Programs(sockets, _) => sockets.each(scan, size_of::<conn>(), |bytes| {
+                let mut record = conn::default();
+                if plain::copy_from_bytes(&mut record, bytes).is_ok() {
+                    each(traffic.see(&record, false));
+                }
+            })?,
+            Sockets::Diag(sockets, starts) => {
+                starts.begin();
+                sockets.each(size_of::<conn>(), |bytes| {
+                    let mut record = conn::default();
+                    if plain::copy_from_bytes(&mut record, bytes).is_ok() {
+                        starts.set(&mut record);
+                        each(traffic.see(&record, false));
+                    }
+                })?;
+                starts.end();
             }
-        })?;
+        }
         traffic.end();
         if scan {
             self.scanned = Instant::now();
@@ -84,6 +112,9 @@ impl Look {
     }
 
     pub(super) fn unvisited(&self) -> u64 {
-        self.sockets.unvisited()
+        match &self.sockets {
+            Sockets::Programs(sockets, _) => sockets.unvisited(),
+            Sockets::Diag(sockets, _) => sockets.unvisited(),
+        }
     }
 }

@@ -7,10 +7,10 @@
 mod batch;
 mod choice;
 mod columns;
-mod fallback;
 #[cfg(test)]
 mod golden;
 mod groups;
+mod inet_diag;
 mod look;
 mod screen;
 mod sort;
@@ -27,19 +27,22 @@ use clap::Parser;
 use libbpf_rs::skel::Skel;
 use libbpf_rs::{Link, Object};
 
-use crate::abi::known::PROGRAMS;
+use crate::abi::known::{PROGRAMS, inet_diag as diag};
 use crate::aggregate::{keys::Keys, top};
+use crate::cli::filter::Filter;
 use crate::cli::{self, Common, duration, whole};
 use crate::error::Usage;
+use crate::fallback::inet_diag::NoRecords;
 use crate::kernel::{clock, iter};
 use crate::output::schema::Kind;
 use crate::output::{self, Format, Rows};
-use crate::session::{Interval, Session, constants, storage};
+use crate::session::{Session, constants, storage};
 
 use batch::{Batch, Kinds};
 use bpf::types::conn;
 use choice::Choice;
 use columns::columns;
+use inet_diag::KNOWN;
 use look::Look;
 use sort::Sort;
 
@@ -88,7 +91,7 @@ struct Args {
     #[arg(long, value_name = "KEY", value_parser = Keys::parser(&[]))]
     by: Option<Keys>,
     /// Sort by bytes (rate, sent, received), retransmissions (retrans), round-trip time (rtt), time without progress (stalled), or rows by COLUMN: numbers from the largest, names from A; +COLUMN ascending, -COLUMN descending [default: rate]
-    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    #[arg(long, value_name = "KEY", value_parser = sort::Parser, allow_hyphen_values = true, hide_possible_values = true)]
     sort: Option<sort::By>,
     /// Show every TIME
     #[arg(short, long, value_name = "TIME", default_value = "1", value_parser = duration)]
@@ -147,8 +150,7 @@ impl Args {
         let rows = self.batch
             || self.common.output.columns.is_some()
             || self.top.is_some()
-            || self.columns().is_some()
-            || output.peer;
+            || self.columns().is_some();
         let written = output.wide || output.time || output.timestamp || output.no_header;
         let table = output.style().format == Format::Table;
         table && !rows && !written && run.count_events.is_none()
@@ -188,7 +190,16 @@ fn run(args: Args) -> Result<()> {
         Ok(())
     });
     let Some(mut skel) = loaded? else {
-        return Err(fallback::refusal(run.btf.as_deref()));
+        let sockets = inet_diag::connections(filter, session.scans())?;
+        let (look, blank) = (Look::by_diag(sockets), NoRecords(inet_diag::BLANK));
+        // The filters are asked where connections are found.
+        let all = Filter::default();
+        if live {
+            let mut screen = screen::Live::new(look, choice, args.interval)?;
+            return crate::fallback::run(&session, &all, blank, &mut screen);
+        }
+        let mut batch = Batch::new(look, &style, choice, kinds, args.interval);
+        return crate::fallback::run(&session, &all, blank, &mut batch);
     };
     let sockets = session.each_socket(skel.object_mut())?;
     let look = Look::new(
@@ -199,22 +210,14 @@ fn run(args: Args) -> Result<()> {
         let mut screen = screen::Live::new(look, choice, args.interval)?;
         return session.run(skel.object_mut(), &mut screen);
     }
-    let mut batch = Batch {
-        look,
-        again: batch::repeats_header(&style),
-        choice,
-        kinds,
-        every: Interval::new(Some(args.interval)),
-        boot_ns: 0,
-        uncounted: 0,
-        printed: false,
-    };
+    let mut batch = Batch::new(look, &style, choice, kinds, args.interval);
     session.run(skel.object_mut(), &mut batch)
 }
 
 /// Every kind of row, with its columns.
 fn kinds() -> Vec<Kind> {
-    let row = |event, stalled| Kind::row(event, &columns(stalled)).known(&[PROGRAMS]);
+    let modes = [PROGRAMS, diag(KNOWN)];
+    let row = |event, stalled| Kind::row(event, &columns(stalled)).known(&modes);
     let rows = [row("connection", false), row("stalled", true)];
     rows.into_iter().chain(groups::kinds()).collect()
 }

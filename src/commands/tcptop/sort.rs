@@ -2,9 +2,10 @@
 //! The order of rows, and the first of them.
 
 use std::cmp::Reverse;
-use std::str::FromStr;
+use std::ffi::OsStr;
 
-use clap::ValueEnum;
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::{Arg, Command, ValueEnum};
 
 use crate::aggregate::top::{self, Rank};
 use crate::output;
@@ -52,14 +53,34 @@ pub(super) enum By {
     Columns(output::Sort),
 }
 
-impl FromStr for By {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match <Sort as ValueEnum>::from_str(text, true) {
+impl By {
+    fn parse(text: &str) -> Result<Self, String> {
+        match Sort::from_str(text, true) {
             Ok(sort) => Ok(Self::Own(sort)),
             Err(_) => text.parse().map(Self::Columns),
         }
+    }
+}
+
+/// Completions offer the screen's orders; columns are taken as well.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parser;
+
+impl TypedValueParser for Parser {
+    type Value = By;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<By, clap::Error> {
+        By::parse.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let all = Sort::value_variants().iter();
+        Some(Box::new(all.filter_map(ValueEnum::to_possible_value)))
     }
 }
 
@@ -161,6 +182,16 @@ mod tests {
         (stuck.send, stuck.why_us) = (super::super::why::send::NAGLE, 1);
         assert!(stuck.rank(Sort::Stalled) < quiet.rank(Sort::Stalled));
         assert_eq!(moved(9, 3).value(Sort::Stalled), (0, 0));
+    }
+
+    #[test]
+    fn completions_offer_the_orders_and_columns_are_taken() {
+        let offered = Parser.possible_values().unwrap();
+        let offered: Vec<_> = offered.map(|value| value.get_name().to_owned()).collect();
+        let names = Sort::value_variants().iter().map(|sort| sort.name());
+        assert!(names.eq(offered.iter().map(String::as_str)));
+        assert!(matches!(By::parse("RTT"), Ok(By::Own(Sort::Rtt))));
+        assert!(matches!(By::parse("+age_us"), Ok(By::Columns(_))));
     }
 
     #[test]

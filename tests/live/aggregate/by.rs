@@ -75,7 +75,7 @@ fn generate(ns: &Netns, host: &str) -> Result<Vec<Agent>> {
 }
 
 /// What each key of rows adds up to.
-fn sums(rows: &[Value], keys: &[&str], figure: &str) -> BTreeMap<String, u64> {
+pub(super) fn sums(rows: &[Value], keys: &[&str], figure: &str) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
     for row in rows {
         let text = |key: &&str| match &row[*key] {

@@ -4,6 +4,8 @@
 
 mod by;
 mod columns;
+mod every_key;
+pub mod keys;
 
 use std::{
     collections::BTreeSet,
@@ -38,6 +40,7 @@ pub fn tests() -> Vec<Trial> {
     tests.extend(trials("tcpretrans", &[], "sums_omitted", limits));
     tests.extend(by::tests());
     tests.extend(columns::tests());
+    tests.extend(every_key::tests());
     tests
 }
 
@@ -87,7 +90,7 @@ fn segments(mut pair: Pair, host: &str) -> Result<()> {
     };
     ensure!(mine(&counts, "count") == kernel, "{kernel}: {counts:?}");
     ensure!(
-        counts.iter().all(|row| row["unit"] == "segments"),
+        counts.iter().all(|row| row["count_unit"] == "segments"),
         "{counts:?}"
     );
     ensure!(

@@ -184,10 +184,12 @@ fn histograms() -> Result<()> {
     let (header, records) = cells.split_first().context("no header")?;
     ensure!(
         header.join(",")
-            == "tool,event,ts,time,boot_ns,interval_us,raddr,lo_us,hi_us,count,p50_us,p90_us,p99_us,max_us",
+            == "tool,event,ts,time,boot_ns,interval_us,by,raddr,lo_us,hi_us,count,p50_us,p90_us,p99_us,max_us",
         "{header:?}"
     );
-    let counts = records.iter().filter_map(|r| r.get(9)?.parse::<u64>().ok());
+    let counts = records
+        .iter()
+        .filter_map(|r| r.get(10)?.parse::<u64>().ok());
     let count: u64 = counts.sum();
     ensure!(
         count == 2 && records.iter().all(|r| r.len() == header.len()),
@@ -196,7 +198,7 @@ fn histograms() -> Result<()> {
     ensure!(
         records
             .iter()
-            .all(|r| r[1] == "histogram" && r[6] == "10.9.0.2"),
+            .all(|r| r[1] == "histogram" && r[6] == "raddr" && r[7] == "10.9.0.2"),
         "{cells:?}"
     );
     Ok(())

@@ -100,7 +100,7 @@ fn retransmits(mut scene: Scene) -> Result<()> {
     for (run, what) in [(both.with_btf, told), (both.without_btf, "events")] {
         let rows = run.stop()?.rows()?;
         ensure!(sum(&rows) == again, "{again} sent again: {rows:#?}");
-        let counted = rows.iter().all(|row| row["unit"] == what);
+        let counted = rows.iter().all(|row| row["count_unit"] == what);
         ensure!(counted, "{what}: {rows:#?}");
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! tcprcvspace against TCP_INFO, SO_MEMINFO, the sysctls and the number of reads.
 
 use std::{
+    collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -12,6 +13,7 @@ use nix::libc::{SO_RCVBUF, SOL_SOCKET};
 use serde_json::{Value, json};
 
 use crate::{
+    aggregate::keys::{Summed, Watch},
     missing,
     net::{Net, Side},
     peer::Agent,
@@ -32,6 +34,7 @@ pub fn tests() -> Vec<Trial> {
         both("sampling", sampling),
         both("limited", limited),
         both("limited_at_interval", limited_at_interval),
+        both("limited_by_every_key", limited_by_every_key),
         trial("tcprcvspace::arguments", arguments),
     ]
 }
@@ -275,6 +278,30 @@ fn limited_at_interval(host: &str) -> Result<()> {
         ensure!(numbers.is_sorted(), "{key}: {rows:#?}");
     }
     Ok(())
+}
+
+/// Sums of limited sockets, by whatever they are made, are those of their rows.
+fn limited_by_every_key(host: &str) -> Result<()> {
+    let mut pair = Pair::new()?;
+    pair.s.comm("slow")?;
+    let how = Summed {
+        tool: "tcprcvspace",
+        rows: &["--summary"],
+        counts: |_| 1,
+        sums: &["--summary"],
+        event: "total",
+        figure: "sockets",
+    };
+    let watch = Watch::start(how, &pair.net.b.inode.to_string())?;
+    for end in [true, false] {
+        let small = pair.session(host, Some(8192))?;
+        slowly(&mut pair, small, 150_000)?;
+        if end {
+            pair.s.run(&format!("linger0 {}", small.1))?;
+            pair.s.run(&format!("close {}", small.1))?;
+        }
+    }
+    watch.check(&BTreeMap::from([("slow".to_owned(), 2)]))
 }
 
 /// What would have no effect is refused.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! tcptop against what the test's own processes send, TCP_INFO and ss.
 
+mod hostile;
 mod rates;
 mod screen;
 mod ss;
 mod stalled;
 mod waiting;
+mod without_btf;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -15,10 +17,12 @@ use crate::pair::Pair;
 
 pub fn tests() -> Vec<Trial> {
     crate::trial::group([
+        hostile::tests(),
         rates::tests(),
         screen::tests(),
         stalled::tests(),
         waiting::tests(),
+        without_btf::tests(),
     ])
 }
 

@@ -46,6 +46,7 @@ pub fn tests() -> Vec<Trial> {
         })
         .into();
     all.push(trial("tcptop::screen::keys", keys));
+    all.push(trial("tcptop::screen::other_ends", other_ends));
     all.push(trial("tcptop::screen::sizes", sizes));
     all.push(trial("tcptop::screen::duration", duration));
     all.push(trial("tcptop::screen::stopped", stopped));
@@ -55,7 +56,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// A command on a terminal of its own.
-struct Screen {
+pub(super) struct Screen {
     child: Child,
     master: File,
     /// Kept open: settings of a terminal that nobody has are gone.
@@ -115,7 +116,7 @@ const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?1049l";
 
 impl Screen {
-    fn start(args: &[&str]) -> Result<Self> {
+    pub(super) fn start(args: &[&str]) -> Result<Self> {
         missing::needs_programs()?;
         let pty = openpty(&size(20, 100), None)?;
         let before = tcgetattr(&pty.slave)?;
@@ -157,7 +158,7 @@ impl Screen {
     }
 
     /// Waits until this is on the screen.
-    fn shows(&mut self, what: &str) -> Result<()> {
+    pub(super) fn shows(&mut self, what: &str) -> Result<()> {
         let found = wait::until(what, PATIENCE, || {
             if let Some(status) = self.child.try_wait()? {
                 bail!("it has ended: {status}");
@@ -167,11 +168,11 @@ impl Screen {
         found.with_context(|| format!("on the screen:\n{}", self.picture()))
     }
 
-    fn press(&mut self, keys: &str) -> Result<()> {
+    pub(super) fn press(&mut self, keys: &str) -> Result<()> {
         Ok(self.master.write_all(keys.as_bytes())?)
     }
 
-    fn resize(&mut self, lines: u16, columns: u16) -> Result<()> {
+    pub(super) fn resize(&mut self, lines: u16, columns: u16) -> Result<()> {
         self.size = (lines, columns);
         let now = size(lines, columns);
         // SAFETY: the kernel reads such a struct, which lives.
@@ -181,7 +182,7 @@ impl Screen {
     }
 
     /// Its end: the screen is left, and the terminal is as it was.
-    fn ended(mut self) -> Result<String> {
+    pub(super) fn ended(mut self) -> Result<String> {
         let status = wait::exit_of(&mut self.child, PATIENCE)?;
         let mut text = String::new();
         wait::until("the last output", PATIENCE, || {
@@ -251,6 +252,41 @@ fn keys() -> Result<()> {
     ensure!(!text.contains("topcl\x1b[2J"), "a name has drawn");
     ensure!(!text.contains("\x1b[31m"), "NO_COLOR is set");
     Ok(())
+}
+
+/// The process at the other end has a column, and is found by its name.
+fn other_ends() -> Result<()> {
+    let net = Net::new()?;
+    let (mut c, mut s) = (net.a.agent()?, net.b.agent()?);
+    c.comm("near")?;
+    s.comm("far")?;
+    let args = ["-i", "100ms", "--peer", "--netns", &net.a.inode.to_string()];
+    let mut screen = Screen::start(&args)?;
+    screen.shows("h help")?;
+    let (listener, at) = s.listen("10.9.0.2:0")?;
+    let fd = c.open(&at)?;
+    c.run(&format!("connect {fd} {at}"))?;
+    let accepted = s.number(&format!("accept {listener}"))?;
+    let far = format!("{}/far", s.pid());
+    screen.press("a")?;
+    screen.shows("PEER")?;
+    screen.shows(&far)?;
+    screen.resize(24, 80)?;
+    screen.shows(&far)?;
+    screen.press("/far\r")?;
+    screen.shows("filter far")?;
+    screen.shows(&far)?;
+    // It does not read, and this is what the one end is stuck on.
+    while c.attempt(&format!("offer {fd} 1000000"))?.is_ok() {}
+    screen.press("w")?;
+    screen.shows("zero_window")?;
+    screen.shows(&far)?;
+    screen.press("\r")?;
+    screen.shows("peer ")?;
+    screen.shows(&far)?;
+    screen.press("q")?;
+    screen.ended()?;
+    s.run(&format!("close {accepted}")).map(drop)
 }
 
 /// A terminal of another size is drawn anew, to its last line and not beyond.

@@ -11,7 +11,8 @@ use super::super::flag;
 use super::super::traffic::Connection;
 use super::paint::{Look, lines, split, value};
 use super::state::Opened;
-use super::text::shown;
+use super::text::{peer, shown};
+use crate::abi::known::{KNOWN_RCV_WND, KNOWN_SOCKET};
 use crate::abi::names::{ca_state_name, tcp_state};
 use crate::output::Row;
 use crate::output::column::{comm, local_end, pid, remote_end};
@@ -51,8 +52,9 @@ fn identity(one: &Connection) -> Vec<Fact> {
     let ended = if one.is_closed() { ", ended" } else { "" };
     let (pid, comm) = (shown(&pid(&row)), shown(&comm(&row)));
     let owner = format!("{pid} {comm}, uid {}, netns {}", c.head.uid, c.head.netns);
-    vec![
-        ("owner", owner),
+    let mut all = vec![("owner", owner)];
+    all.extend(peer(one).map(|peer| ("peer", peer)));
+    all.extend([
         ("local", shown(&local_end(&row))),
         ("remote", shown(&remote_end(&row))),
         (
@@ -60,7 +62,8 @@ fn identity(one: &Connection) -> Vec<Fact> {
             format!("{}{ended}, open for {age}", tcp_state(c.state)),
         ),
         ("why", reason),
-    ]
+    ]);
+    all
 }
 
 #[rustfmt::skip] // one fact per line
@@ -104,15 +107,22 @@ fn kept(one: &Connection) -> Vec<Fact> {
     let (rwnd, sndbuf) = (ms(c.rwnd_limited_us), ms(c.sndbuf_limited_us));
     let (sent, again) = (kib(c.bytes_sent), kib(c.bytes_retrans));
     let (acked, received) = (kib(c.bytes_acked), kib(c.bytes_received));
-    vec![
-        ("windows", format!("theirs {}, ours {}", kib(c.snd_wnd), kib(c.rcv_wnd))),
+    let ours = if c.head.known & KNOWN_RCV_WND == 0 { "-".into() } else { kib(c.rcv_wnd) };
+    let mut all = vec![
+        ("windows", format!("theirs {}, ours {ours}", kib(c.snd_wnd))),
         ("cwnd", format!("{} segments of {} bytes, {algorithm}, {phase}", c.snd_cwnd, c.snd_mss)),
         ("rtt", format!("{}, least {}, RTO {}", ms(rtt), ms(least), ms(c.rto_us))),
         ("busy", format!("{}, limited by their window {rwnd}, by the send buffer {sndbuf}", ms(c.busy_us))),
         ("bytes", format!("sent {sent} (again {again}), acknowledged {acked}, received {received}")),
+    ];
+    let only_of_the_socket = [
         ("buffers", format!("received {} of {}, to send {} of {}", kib(c.rmem_alloc), kib(c.rcvbuf), kib(c.wmem_queued), kib(c.sndbuf))),
         ("options", format!("keepalive {keepalive}, nodelay {nodelay}, cork {cork}; cgroup {}", c.cgroup)),
-    ]
+    ];
+    if c.head.known & KNOWN_SOCKET != 0 {
+        all.extend(only_of_the_socket);
+    }
+    all
 }
 
 const LABEL: usize = 15;

@@ -194,5 +194,9 @@ impl Handler for Live {
         Shows::Picture
     }
 
+    fn has_ends(&self) -> bool {
+        true
+    }
+
     fn summary(&mut self, _out: &mut Vec<u8>, _fields: &Figures) {}
 }

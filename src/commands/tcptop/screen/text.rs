@@ -7,7 +7,7 @@ use super::super::columns::columns;
 use super::super::groups::{self, Talker};
 use super::super::traffic::Connection;
 use crate::aggregate::{group::Group, keys::Keys};
-use crate::output::column::{comm, local_end, pid, remote_end};
+use crate::output::column::{comm, local_end, peer_process, pid, remote_end};
 use crate::output::{Column, Row, Shown, Value, cut};
 
 /// A value as a table shows it: what foreign text could draw with is escaped.
@@ -21,10 +21,19 @@ pub(super) fn shown(value: &Value<'_>) -> String {
 pub(super) fn matches(one: &Connection, text: &str) -> bool {
     let row = Row::from(one);
     let why = one.why().text().unwrap_or_default();
+    let peer = peer(one);
     let cells = [pid(&row), comm(&row), local_end(&row), remote_end(&row)];
     let text = text.to_lowercase();
     let has = |cell: &str| cell.to_lowercase().contains(&text);
-    cells.iter().any(|value| has(&shown(value))) || has(why)
+    let any = cells.iter().any(|value| has(&shown(value)));
+    any || has(why) || peer.is_some_and(|peer| has(&peer))
+}
+
+/// The process at the other end, with `--peer`.
+pub(super) fn peer(one: &Connection) -> Option<String> {
+    let columns = peer_process::<Connection>();
+    let column = columns.first()?;
+    Some(shown(&column.value(&Row::from(one))))
 }
 
 /// A table that fits a width.
@@ -37,8 +46,11 @@ pub(super) struct Table {
     pub(super) why: Option<usize>,
 }
 
-/// Columns from left to right, each with its rank: those of low rank are left out where there is no room.
+/// Columns from left to right, by key or title, each with its rank: those of low rank are left out where there is no room.
 type Plan = [(&'static str, u8)];
+
+/// There only with `--peer`: whoever asks for it wants to see it.
+const PEER: &str = "PEER";
 
 const RATES: &Plan = &[
     ("pid", 6),
@@ -47,6 +59,7 @@ const RATES: &Plan = &[
     ("lport", 8),
     ("raddr", 2),
     ("rport", 5),
+    (PEER, 3),
     ("state", 14),
     ("tx_bytes_per_s", 0),
     ("rx_bytes_per_s", 0),
@@ -68,6 +81,7 @@ const STALLED: &Plan = &[
     ("lport", 7),
     ("raddr", 2),
     ("rport", 4),
+    (PEER, 3),
     ("state", 10),
     ("rqueue_bytes", 8),
     ("wqueue_bytes", 5),
@@ -97,7 +111,9 @@ const GROUPS: &Plan = &[
 /// Connections in so many columns.
 pub(super) fn connections(all: &[Connection], stalled: bool, room: usize) -> Table {
     let plan = if stalled { STALLED } else { RATES };
-    fitted(&columns(stalled), plan, all.iter().map(Row::from), room)
+    let mut columns = columns(stalled);
+    columns.extend(peer_process());
+    fitted(&columns, plan, all.iter().map(Row::from), room)
 }
 
 /// Groups in so many columns.
@@ -134,7 +150,7 @@ fn fitted<'r, E: 'r>(
                 .filter(|column| column.shown.has(Shown::NARROW))
                 .collect(),
             key => columns
-                .find(|column| column.key == key)
+                .find(|column| column.key == key || column.heading == key)
                 .into_iter()
                 .collect(),
         }
@@ -145,7 +161,7 @@ fn fitted<'r, E: 'r>(
         .collect();
     // A name whose escapes make it long is marked where it is cut.
     let cell = |column: &Column<E>, row: &Row<'r, E>| match column.value(row) {
-        value @ (Value::Comm(_) | Value::Whose(_)) => {
+        value @ (Value::Comm(_) | Value::Whose(_) | Value::Process(..)) => {
             let mut name = shown(&value).into_bytes();
             cut(&mut name, 0, column.width.1);
             String::from_utf8_lossy(&name).into_owned()
