@@ -17,6 +17,8 @@ pub(super) const PERCENTILES: [(&str, u64); 3] = [("p50", 50), ("p90", 90), ("p9
 pub(super) struct Shown {
     pub(super) addr: Option<IpAddr>,
     pub(super) port: Option<u32>,
+    /// The tool's own enum, or the port.
+    pub(super) kind: u32,
     pub(super) hist: hist,
 }
 
@@ -81,6 +83,7 @@ pub(super) mod tests {
         Shown {
             addr: None,
             port: None,
+            kind: 0,
             hist,
         }
     }

@@ -30,6 +30,8 @@ pub struct Hists {
     key: &'static str,
     /// What the values are of, where that is not always the same: `sample` in JSON and CSV.
     sample: Option<&'static str>,
+    /// What else there is one histogram for each of, and the names of its kinds.
+    kinds: Option<(&'static str, &'static [&'static str])>,
     /// What the kernel half's table had the last time, if there is a next one.
     shown: HashMap<Vec<u8>, hist>,
     again: bool,
@@ -59,6 +61,7 @@ impl Hists {
             unit,
             key: "raddr",
             sample: None,
+            kinds: None,
             shown: HashMap::new(),
             again: interval.is_some(),
             every: Interval::new(interval),
@@ -119,6 +122,18 @@ impl Hists {
         self.sample = Some(what);
     }
 
+    /// One for each kind of the tool's own, too, by its name under this key.
+    pub fn kinds(mut self, key: &'static str, names: &'static [&'static str]) -> Self {
+        self.kinds = Some((key, names));
+        self
+    }
+
+    /// The key and the name of its kind.
+    fn kind_of(&self, shown: &Shown) -> Option<(&'static str, &'static str)> {
+        let (key, names) = self.kinds?;
+        names.get(shown.kind as usize).map(|name| (key, *name))
+    }
+
     /// Only CSV has one: a line per bucket follows.
     pub fn header(&mut self, out: &mut Vec<u8>) {
         if self.style.format == Format::Csv && self.style.header {
@@ -129,7 +144,11 @@ impl Hists {
                 let _ = write!(out, ",{name}_{unit}");
             }
             let sample = self.sample.map_or("", |_| ",sample");
-            let _ = writeln!(out, "{sample}");
+            let _ = write!(out, "{sample}");
+            let _ = match self.kinds {
+                Some((key, _)) => writeln!(out, ",{key}"),
+                None => writeln!(out),
+            };
         }
     }
 
@@ -165,7 +184,8 @@ impl Hists {
             .filter_map(|(key, value)| self.gained(key, &value))
             .filter(|shown| shown.count() != 0)
             .collect();
-        gained.sort_by_key(|shown| (std::cmp::Reverse(shown.count()), shown.addr, shown.port));
+        let order = |shown: &Shown| (std::cmp::Reverse(shown.count()), shown.addr, shown.kind);
+        gained.sort_by_key(order);
         for shown in &gained {
             out.row(|buf| match self.style.format {
                 Format::Table => self.bars(buf, now, shown),
@@ -183,6 +203,7 @@ impl Hists {
         let mut shown = Shown {
             addr: None,
             port: by_port.then_some(of.kind),
+            kind: of.kind,
             hist,
         };
         let again = self.again && !self.table.begins_anew();
@@ -209,6 +230,9 @@ impl Hists {
         }
         if let Some(of) = shown.of() {
             let _ = writeln!(out, "{} = {of}", self.key);
+        }
+        if let Some((key, name)) = self.kind_of(shown) {
+            let _ = writeln!(out, "{key} = {name}");
         }
         let unit = self.unit.0;
         let _ = writeln!(out, "     {unit:<19} : count     distribution");
@@ -239,14 +263,12 @@ impl Hists {
     fn csv(&mut self, out: &mut Vec<u8>, now: u64, shown: &Shown) {
         let of = shown.of().unwrap_or_default();
         let [p50, p90, p99, max] = shown.figures().map(|(_, value)| value);
-        let sample = self.sample.map(|sample| format!(",{sample}"));
-        let sample = sample.unwrap_or_default();
+        let named = self.kind_of(shown).map(|(_, name)| name);
+        let more = self.sample.into_iter().chain(named);
+        let more: String = more.map(|text| format!(",{text}")).collect();
         for (lo, hi, count) in shown.slots().into_iter().filter(|slot| slot.2 != 0) {
             self.stamp.csv(out, "histogram", now);
-            let _ = writeln!(
-                out,
-                ",{of},{lo},{hi},{count},{p50},{p90},{p99},{max}{sample}"
-            );
+            let _ = writeln!(out, ",{of},{lo},{hi},{count},{p50},{p90},{p99},{max}{more}");
         }
     }
 
@@ -266,6 +288,9 @@ impl Hists {
         }
         if let Some(sample) = self.sample {
             let _ = write!(out, r#","sample":"{sample}""#);
+        }
+        if let Some((key, name)) = self.kind_of(shown) {
+            let _ = write!(out, r#","{key}":"{name}""#);
         }
         out.extend_from_slice(br#","buckets":["#);
         let full = shown.slots().into_iter().filter(|slot| slot.2 != 0);
