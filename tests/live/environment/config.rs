@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         .map(|(name, fields)| trial(format!("config::no_{name}"), move || starts_without(fields)));
     let mut all = Vec::from(features);
     all.push(trial("config::refused_iterator", starts_once));
+    all.push(trial("config::without_tracepoint", without_tracepoint));
     all
 }
 
@@ -54,6 +55,49 @@ fn starts_once() -> Result<()> {
         );
         let variant = stderr.contains("_by_namespace': skipped loading");
         ensure!(!variant, "{name}: {stderr}");
+    }
+    Ok(())
+}
+
+/// A kernel that is too old for a command's tracepoint: it says since when there is one.
+fn without_tracepoint() -> Result<()> {
+    let btf = Scratch::path("btf");
+    let events = ["btf_trace_tcp_cong_state_set", "btf_trace_tcp_rcvbuf_grow"];
+    fs::write(&*btf, renamed(&events)?)?;
+    for (name, flag, code, said) in [
+        (
+            "tcpcong",
+            "--json",
+            1,
+            "tcp:tcp_cong_state_set (since Linux 5.19)",
+        ),
+        (
+            "tcpcong",
+            "--summary",
+            1,
+            "tcp:tcp_cong_state_set (since Linux 5.19)",
+        ),
+        (
+            "tcprcvspace",
+            "--grow",
+            2,
+            "tcp:tcp_rcvbuf_grow (since Linux 6.16)",
+        ),
+    ] {
+        let script = "mount --bind \"$1\" /sys/kernel/btf/vmlinux && exec \"$2\" \"$3\"";
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-ec", script, "sh", btf.text()])
+            .arg(tool::path(name))
+            .arg(flag)
+            .output()
+            .context("unshare")?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.code() == Some(code) && stderr.lines().count() == 1,
+            "{name}: {}: {stderr}",
+            output.status
+        );
+        ensure!(stderr.contains(said), "{name}: {stderr}");
     }
     Ok(())
 }
