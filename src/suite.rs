@@ -55,11 +55,12 @@ pub const TOOLS: &[Tool] = &[
     tool("tcpconnect", "an active open, its outcome and latency", "active opens", &["sock:inet_sock_set_state"], &[]),
     tool("tcpaccept", "a passive open", "passive opens", &["sock:inet_sock_set_state"], &[]),
     tool("tcpretrans", "a retransmission of a segment or a SYN/ACK", "retransmissions", &["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"], OWNER),
+    tool("tcpcong", "a change of the congestion state", "changes of the congestion state", &["tcp:tcp_cong_state_set"], OWNER),
     tool("tcpreset", "an RST sent or received, and why", "RSTs sent and received", &["tcp:tcp_send_reset", "tcp:tcp_receive_reset"], OWNER),
     tool("tcpprobe", "a sample of the congestion window", "congestion windows", &["tcp:tcp_probe"], RETRANS),
     tool("tcpinfo", "a socket's final TCP statistics", "TCP sockets as they are destroyed", &["tcp:tcp_destroy_sock"], OWNER),
     tool("tcptop", "a connection, its rates, or why it does not move", "TCP connections", &["sock:inet_sock_set_state"], &["tcp:tcp_rcv_space_adjust"]),
-    tool("tcprcvspace", "a step of receive-buffer autotuning", "receive-buffer autotuning", &["tcp:tcp_rcv_space_adjust"], OWNER),
+    tool("tcprcvspace", "a step of receive-buffer autotuning", "receive-buffer autotuning", &["tcp:tcp_rcv_space_adjust", "tcp:tcp_rcvbuf_grow"], OWNER),
     tool("sockbuf", "a socket buffer that overflowed or met its limit", "socket buffers that overflow or meet a limit", &["sock:sock_rcvqueue_full", "sock:sock_exceed_buf_limit", "udp:udp_fail_queue_rcv_skb"], OWNER),
 ];
 
@@ -68,6 +69,43 @@ pub const OTHERS: &[(&str, &str)] = &[
     ("tplist", "list tracepoints, their fields and their users"),
     ("tcptools", "list these, check the host, run them"),
 ];
+
+/// The tracepoints of `tcp:` and `sock:` that no command is attached to, and why: at most 46 characters, for tplist.
+pub const UNUSED: &[(&str, &str)] = &[
+    (
+        "tcp_sendmsg_locked",
+        "a step of a write; tcptop counts its bytes",
+    ),
+    (
+        "inet_sk_error_report",
+        "at CLOSE the socket itself has its error",
+    ),
+    ("tcp_bad_csum", REFUSED),
+    ("tcp_hash_ao_required", REFUSED),
+    ("tcp_hash_bad_header", REFUSED),
+    ("tcp_hash_md5_mismatch", REFUSED),
+    ("tcp_hash_md5_required", REFUSED),
+    ("tcp_hash_md5_unexpected", REFUSED),
+    ("tcp_ao_handshake_failure", REFUSED),
+    ("tcp_ao_key_not_found", REFUSED),
+    ("tcp_ao_mismatch", REFUSED),
+    ("tcp_ao_rcv_sne_update", REFUSED),
+    ("tcp_ao_rnext_request", REFUSED),
+    ("tcp_ao_snd_sne_update", REFUSED),
+    ("tcp_ao_synack_no_key", REFUSED),
+    ("tcp_ao_wrong_maclen", REFUSED),
+    ("sk_data_ready", CALLS),
+    ("sock_recv_length", CALLS),
+    ("sock_send_length", CALLS),
+];
+const REFUSED: &str = "the packet alone; no command yet";
+const CALLS: &str = "a call of a process; no command yet";
+
+/// Why no command is attached to it; `None` for one that some command uses, or that is of another category.
+pub fn why_unused(event: &str) -> Option<&'static str> {
+    let found = UNUSED.iter().find(|(name, _)| *name == event);
+    found.map(|(_, why)| *why)
+}
 
 /// What a command that traces is looking for, as the line on a terminal says it.
 pub fn traced(name: &str) -> &'static str {
@@ -124,6 +162,15 @@ mod tests {
         let read = read_by("tcp_rcv_space_adjust");
         assert!(read.contains(&"tcplife") && !read.contains(&"tcprcvspace"));
         assert!(shown_by("sched_switch").is_empty() && read_by("sched_switch").is_empty());
+    }
+
+    #[test]
+    fn what_is_unused_is_not_used() {
+        for (event, why) in UNUSED {
+            let used = [shown_by(event), read_by(event)].concat();
+            assert!(used.is_empty(), "{event} is used by {used:?}");
+            assert!(why.len() <= 46, "{event}");
+        }
     }
 
     #[test]

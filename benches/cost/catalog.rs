@@ -87,6 +87,12 @@ const BULK: &[Line] = &[
     Ours("tcpretrans", None, None),
     Ours("tcpretrans -L 1", None, NEAR),
     Peer("tcpretrans-bpfcc"),
+    Empty(
+        "empty programs, cong_state_set and rcv_space_adjust",
+        &["tcp_cong_state_set", "tcp_rcv_space_adjust"],
+    ),
+    Ours("tcpcong", None, None),
+    Ours("tcpcong -L 1", None, NEAR),
     Empty("empty program, rcv_space_adjust", &["tcp_rcv_space_adjust"]),
     Ours("tcprcvspace", None, None),
     Ours("tcprcvspace -L 1", None, NEAR),

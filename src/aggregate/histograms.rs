@@ -35,6 +35,8 @@ pub struct Hists {
     columns: Vec<Column<()>>,
     /// What the values are of, where that is not always the same: `sample` in JSON and CSV.
     sample: Option<&'static str>,
+    /// What else there is one histogram for each of, and the names of its kinds.
+    kinds: Option<(&'static str, &'static [&'static str])>,
     /// What the kernel half's table had the last time, if there is a next one.
     shown: HashMap<Group, hist>,
     again: bool,
@@ -73,6 +75,7 @@ impl Hists {
             keys,
             columns,
             sample: None,
+            kinds: None,
             shown: HashMap::new(),
             again: interval.is_some(),
             every: Interval::new(interval),
@@ -117,6 +120,20 @@ impl Hists {
         self.sample = Some(what);
     }
 
+    /// One for each kind of the tool's own, too, by its name under this key.
+    pub fn kinds(mut self, key: &'static str, names: &'static [&'static str]) -> Self {
+        self.kinds = Some((key, names));
+        self
+    }
+
+    /// The key and the name of its kind.
+    fn kind_of(&self, shown: &Shown) -> Option<(&'static str, &'static str)> {
+        let (key, names) = self.kinds?;
+        names
+            .get(shown.group.kind() as usize)
+            .map(|name| (key, *name))
+    }
+
     /// Only CSV has one: a line per bucket follows.
     pub fn header(&mut self, out: &mut Vec<u8>) {
         if self.style.format == Format::Csv && self.style.header {
@@ -130,7 +147,11 @@ impl Hists {
                 let _ = write!(out, ",{name}_{unit}");
             }
             let sample = self.sample.map_or("", |_| ",sample");
-            let _ = writeln!(out, "{sample}");
+            let _ = write!(out, "{sample}");
+            let _ = match self.kinds {
+                Some((key, _)) => writeln!(out, ",{key}"),
+                None => writeln!(out),
+            };
         }
     }
 
@@ -229,6 +250,9 @@ impl Hists {
             let _ = writeln!(out, "{}", self.stamp.local_time(now));
         }
         self.name(out, now, shown);
+        if let Some((key, name)) = self.kind_of(shown) {
+            let _ = writeln!(out, "{key} = {name}");
+        }
         let unit = self.unit.0;
         let _ = writeln!(out, "     {unit:<19} : count     distribution");
         let slots = shown.slots();
@@ -266,12 +290,13 @@ impl Hists {
             value.csv(&mut of);
         });
         let [p50, p90, p99, max] = shown.figures().map(|(_, value)| value);
-        let sample = self.sample.map(|sample| format!(",{sample}"));
-        let sample = sample.unwrap_or_default();
+        let named = self.kind_of(shown).map(|(_, name)| name);
+        let more = self.sample.into_iter().chain(named);
+        let more: String = more.map(|text| format!(",{text}")).collect();
         for (lo, hi, count) in shown.slots().into_iter().filter(|slot| slot.2 != 0) {
             self.stamp.csv(out, "histogram", now);
             out.extend_from_slice(&of);
-            let _ = writeln!(out, ",{lo},{hi},{count},{p50},{p90},{p99},{max}{sample}");
+            let _ = writeln!(out, ",{lo},{hi},{count},{p50},{p90},{p99},{max}{more}");
         }
     }
 
@@ -289,6 +314,9 @@ impl Hists {
         }
         if let Some(sample) = self.sample {
             let _ = write!(out, r#","sample":"{sample}""#);
+        }
+        if let Some((key, name)) = self.kind_of(shown) {
+            let _ = write!(out, r#","{key}":"{name}""#);
         }
         out.extend_from_slice(br#","buckets":["#);
         let full = shown.slots().into_iter().filter(|slot| slot.2 != 0);

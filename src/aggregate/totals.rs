@@ -25,6 +25,10 @@ pub struct Sent {
     pub segs_out: u64,
     /// Those with payload (`tcp_sock.data_segs_out`).
     pub data_segs_out: u64,
+    /// Those that the other end had already, by its own account (`tcp_sock.dsack_dups`).
+    pub dsack_dups: u64,
+    /// How often segments arrived in another order than that in which they were sent (`tcp_sock.reord_seen`).
+    pub reord_seen: u64,
     /// Those sent again, in the order of `enum kind` in `bpf/tcpretrans.bpf.c`.
     pub retrans: [u64; 6],
     /// What was sent before may be missing: there was no room for it.
@@ -48,6 +52,8 @@ impl Sent {
         self.incomplete |= more.incomplete;
         self.segs_out += more.segs_out;
         self.data_segs_out += more.data_segs_out;
+        self.dsack_dups += more.dsack_dups;
+        self.reord_seen += more.reord_seen;
         for (to, from) in self.retrans.iter_mut().zip(more.retrans) {
             *to += from;
         }
@@ -72,12 +78,15 @@ impl Sent {
 
 /// Of which the keys may take so many columns of a narrow table that has all causes.
 const KEYS_WIDTH: usize = 23;
+/// The same, of one that has segments that were sent again in vain, too.
+const KEYS_WIDTH_DSACK: usize = 16;
 
 #[rustfmt::skip] // one line per column
 fn columns(keys: &Keys) -> Vec<Column<Sent>> {
     let mut all = keys.columns(|_| Vec::new());
     let width: usize = all.iter().filter(|c| c.shown.has(Shown::NARROW)).map(|c| c.width.0 + 1).sum();
     let causes = if width > KEYS_WIDTH + 1 { Shown::DETAIL } else { Shown::ALL };
+    let dsack = if width > KEYS_WIDTH_DSACK + 1 { Shown::DETAIL } else { Shown::ALL };
     all.extend(columns! { |row, sent: Sent|
         "retrans_segs"    ALL      "RETRANS" (6, 6).right  => sent.all();
         "segs_out"        ALL      "SENT"    (6, 6).right  => sent.known(sent.segs_out);
@@ -89,6 +98,8 @@ fn columns(keys: &Keys) -> Vec<Column<Sent>> {
         "fast"            (causes) "fast"    (6, 6).right  => sent.retrans[4];
         "tlp"             (causes) "TLP"     (6, 6).right  => sent.retrans[5];
         "other"           DETAIL   "other"   (6, 6).right  => sent.retrans[0];
+        "dsack_dups"      (dsack)  "DSACK"   (6, 6).right  => sent.known(sent.dsack_dups);
+        "reord_seen"      DETAIL   "REORD"   (6, 6).right  => sent.known(sent.reord_seen);
     });
     all
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * tcprcvspace: receive-buffer autotuning at the entry of its function, once per buffer that a read empties; and, on
- * request, one record per socket limited by its window.
+ * request, one record per socket limited by its window, or per step in which a buffer was to grow.
  */
 #include "kernel/kernel.h"
 #include "sample.bpf.h"
@@ -15,16 +15,27 @@ struct adjust_stats {
 	__u32 copied;  /* the largest */
 };
 
+/* A measurement that asked for more, before anything came of it. */
+struct growth_step {
+	__u64 at_ns; /* 0: none, or it was reported */
+	__u64 measure_us;
+	__u32 copied;
+	__u32 queued;
+	__s32 space;
+	__u32 rcvbuf;
+};
+
 struct rcv_state {
 	struct sample sample;
 	struct adjust_stats stats;
+	struct growth_step step;
 };
 
 #define TOOL_STATE struct rcv_state
 #include "tcp.bpf.h"
 
 /* head.event */
-enum event_kind { ADJUST, LIMITED_CLOSED, LIMITED_OPEN };
+enum event_kind { ADJUST, LIMITED_CLOSED, LIMITED_OPEN, GROWN };
 EXPORT_ENUM(event_kind);
 
 /* Whether the buffer can still grow, or why not. */
@@ -51,11 +62,13 @@ struct adjust {
 	__u32 max_copied;
 	__u8 growth;
 	__u8 measured; /* this call ends a measurement */
-	__u8 pad[6];
+	__u8 pad[2];
+	__u32 old_rcvbuf; /* GROWN: before the step */
 };
 EXPORT_TYPE(adjust);
 
 const volatile bool summary = false;
+const volatile bool grown = false; /* only steps in which the buffer was to grow */
 
 static __always_inline int rmem_max_of(struct sock *sk)
 {
@@ -123,6 +136,59 @@ static __always_inline void stats_fill(struct adjust *e, const struct adjust_sta
 	e->max_copied = stats->copied;
 }
 
+/* ---------------------------------------------------------------- steps of growth */
+
+/*
+ * More was read in a round trip than ever before. The buffer is still as it was (net/ipv4/tcp_input.c:
+ * tcp_rcv_space_adjust); what became of it, the next call shows.
+ */
+SEC("?tp_btf/tcp_rcvbuf_grow")
+int BPF_PROG(rcvbuf_grow, struct sock *sk, int time)
+{
+	struct tcp_sock *tp = tcp_of(sk);
+	struct sock_state *s;
+
+	if (!tp || !protocol_matches(sk) || !(s = state_find(sk)))
+		return 0;
+	s->tool.step.at_ns = bpf_ktime_get_boot_ns();
+	s->tool.step.measure_us = time > 0 ? time : 0;
+	s->tool.step.copied = tp->copied_seq - tp->rcvq_space.seq;
+	s->tool.step.queued = tp->rcv_nxt - tp->copied_seq;
+	s->tool.step.space = tp->rcvq_space.space;
+	s->tool.step.rcvbuf = sk->sk_rcvbuf;
+	return 0;
+}
+
+static __always_inline void step_report(struct sock *sk, struct tcp_sock *tp, struct sock_state *s)
+{
+	struct growth_step step = s->tool.step;
+	struct owner owner;
+	struct flow flow;
+
+	if (!step.at_ns)
+		return;
+	s->tool.step.at_ns = 0;
+	flow_of(&flow, sk, tp);
+	if (!passes_filters(sk, &flow, s, &owner))
+		return;
+	struct adjust *e = event_reserve(sizeof(*e));
+	if (!e)
+		return;
+	head_fill_at(&e->head, step.at_ns, sk, &flow, &owner, GROWN);
+	__builtin_memset(&e->measure_us, 0, sizeof(*e) - sizeof(e->head));
+	adjust_fill(e, sk, tp);
+	e->measure_us = step.measure_us;
+	e->copied = step.copied;
+	e->queued = step.queued;
+	e->space = step.space;
+	e->old_rcvbuf = step.rcvbuf;
+	e->measured = 1;
+	e->calls = s->tool.stats.calls;
+	event_submit(e, sizeof(*e));
+}
+
+/* ---------------------------------------------------------------- reads */
+
 /* Reads run in the reader's context under the lock: owner_reads() learns the process that serves an accepted socket. */
 SEC("tp_btf/tcp_rcv_space_adjust")
 int BPF_PROG(rcv_space_adjust, struct sock *sk)
@@ -140,6 +206,10 @@ int BPF_PROG(rcv_space_adjust, struct sock *sk)
 		return 0;
 	}
 	s->tool.stats.calls++;
+	if (grown) {
+		step_report(sk, tp, s);
+		return 0;
+	}
 	flow_of(&flow, sk, tp);
 	if (!passes_filters(sk, &flow, s, &owner))
 		return 0;
@@ -196,6 +266,10 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 	} else if (summary && new == TCP_CLOSE && old != TCP_LISTEN) {
 		on_close(sk, s);
 		__builtin_memset(&s->tool, 0, sizeof(s->tool));
+	} else if (grown && new == TCP_CLOSE && old != TCP_LISTEN) {
+		struct tcp_sock *tp = tcp_of(sk);
+		if (tp)
+			step_report(sk, tp, s);
 	}
 	if (new == TCP_CLOSE)
 		state_end(s, sk);

@@ -11,6 +11,8 @@ enum kind { KIND_OTHER, KIND_SYN, KIND_SYNACK, KIND_RTO, KIND_FAST, KIND_TLP, KI
 struct sent {
 	__u32 segs_out; /* retransmissions included */
 	__u32 data_segs_out;
+	__u32 dsack_dups; /* segments that the other end had already */
+	__u32 reord_seen; /* times that segments arrived in another order */
 	__u32 retrans[KINDS]; /* segments */
 };
 
@@ -146,18 +148,25 @@ static __always_inline void stats_begin(struct send_stats *t, struct tcp_sock *t
 	t->begun = 1;
 	t->reported.segs_out = tp->segs_out;
 	t->reported.data_segs_out = tp->data_segs_out;
+	t->reported.dsack_dups = tp->dsack_dups;
+	t->reported.reord_seen = tp->reord_seen;
 }
 
 /* Returns what was sent since the last call, and updates the reported values; false if nothing was sent. */
 static __always_inline bool stats_report(struct sent *sent, struct send_stats *t, struct tcp_sock *tp)
 {
 	__u32 segs_out = tp->segs_out, data_segs_out = tp->data_segs_out;
+	__u32 dsack_dups = tp->dsack_dups, reord_seen = tp->reord_seen;
 
 	sent->segs_out = segs_out - t->reported.segs_out;
 	sent->data_segs_out = data_segs_out - t->reported.data_segs_out;
+	sent->dsack_dups = dsack_dups - t->reported.dsack_dups;
+	sent->reord_seen = reord_seen - t->reported.reord_seen;
 	t->reported.segs_out = segs_out;
 	t->reported.data_segs_out = data_segs_out;
-	__u32 any = sent->segs_out;
+	t->reported.dsack_dups = dsack_dups;
+	t->reported.reord_seen = reord_seen;
+	__u32 any = sent->segs_out | sent->dsack_dups | sent->reord_seen;
 	for (int i = 0; i < KINDS; i++) {
 		__u32 now = t->retrans[i];
 		sent->retrans[i] = now - t->reported.retrans[i];

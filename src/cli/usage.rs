@@ -8,8 +8,10 @@ use clap::{Args, Command};
 
 use crate::cli::Common;
 
-/// Letters of bcc's and libbpf-tools' commands (tcprtt) without a counterpart: our command, the letter, what to use.
-const PEERS: [(&str, char, &str); 7] = [
+/// Letters of bcc's and libbpf-tools' commands (tcpcong, tcprtt) without a counterpart: our command, the letter, what to use.
+const PEERS: [(&str, char, &str); 9] = [
+    ("tcpcong", 'R', "-D (--rport)"),
+    ("tcpcong", 'j', "--json"),
     ("tcpprobe", 'a', "--laddr"),
     ("tcpprobe", 'A', "--raddr"),
     ("tcpprobe", 'b', "--hist=laddr"),

@@ -3,6 +3,7 @@
 
 pub mod sockbuf;
 pub mod tcpaccept;
+pub mod tcpcong;
 pub mod tcpconnect;
 pub mod tcpinfo;
 pub mod tcplife;

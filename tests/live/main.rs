@@ -20,6 +20,7 @@ mod servers;
 mod sockbuf;
 mod table;
 mod tcpaccept;
+mod tcpcong;
 mod tcpconnect;
 mod tcpinfo;
 mod tcplife;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         sockbuf::tests(),
         table::tests(),
         tcpaccept::tests(),
+        tcpcong::tests(),
         tcpconnect::tests(),
         tcpinfo::tests(),
         tcplife::tests(),

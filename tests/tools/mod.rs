@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use tcptools::kernel::tracepoints::arguments::arguments;
 use tcptools::suite::{OTHERS, TOOLS};
 
 /// Every command that traces.
@@ -18,7 +19,25 @@ pub const ALL: &[&str] = &{
 
 /// Those that need type information and a ring buffer: without, they say so.
 #[allow(dead_code, reason = "not every test takes them away")]
-pub const NEED_BTF: [&str; 1] = ["tcptop"];
+pub const NEED_BTF: [&str; 2] = ["tcpcong", "tcptop"];
+
+/// Those whose rows are of a tracepoint that some kernels lack: its event, and since when there is one.
+#[allow(dead_code, reason = "not every test asks the kernel")]
+pub const NEED_TRACEPOINT: [(&str, &str, &str); 1] = [(
+    "tcpcong",
+    "tcp_cong_state_set",
+    "tcp:tcp_cong_state_set (since 5.19)",
+)];
+
+/// Every command that traces, but for those whose tracepoint this kernel lacks.
+#[allow(dead_code, reason = "not every test asks the kernel")]
+pub fn here() -> impl Iterator<Item = &'static str> {
+    let lacks = |tool: &str| {
+        let mut needs = NEED_TRACEPOINT.iter().filter(|(name, ..)| *name == tool);
+        needs.any(|(_, event, _)| arguments(event) == 0)
+    };
+    ALL.iter().copied().filter(move |tool| !lacks(tool))
+}
 
 /// Every command.
 #[allow(dead_code, reason = "not every test goes through all")]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The shared filters: their flags, how they reach the kernel half, and the same decision for records (`fallback/`).
 
+mod ca_states;
 mod ids;
 mod lists;
 mod names;
@@ -8,6 +9,7 @@ mod names;
 mod properties;
 mod states;
 
+pub use ca_states::{CLOSED, CaStates, NextCaStates};
 pub use ids::{Cgroups, Namespaces, hierarchy as cgroup_mount};
 pub use lists::{Cidrs, Comms, Numbers, Ports};
 pub use names::{Containers, Units};

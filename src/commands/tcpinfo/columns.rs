@@ -76,7 +76,7 @@ pub(super) fn columns() -> Vec<Column<info>> {
         "notsent_bytes"     JSON.right                      if KNOWN_INET_DIAG  => bytes(s.notsent);
         "delivered"         JSON.right                      if KNOWN_DELIVERED  => s.delivered;
         "delivered_ce"      JSON.right                      if KNOWN_DELIVERED  => s.delivered_ce;
-        "dsack_dups"        JSON.right                      if KNOWN_BYTES_SENT => s.dsack_dups;
+        "dsack_dups"        JSON   "DSACK"    (5, 5).right  if KNOWN_BYTES_SENT => s.dsack_dups;
         "reord_seen"        JSON   "REORD"    (5, 5).right  if KNOWN_BYTES_SENT => s.reord_seen;
         "reordering"        JSON.right                      if KNOWN_INET_DIAG  => s.reordering;
         "rcv_ooopack"       JSON.right                      if KNOWN_SND_WND    => s.rcv_ooopack;

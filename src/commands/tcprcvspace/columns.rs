@@ -3,20 +3,32 @@
 
 use crate::abi::known::*;
 use crate::by_number;
-use crate::output::Column;
 use crate::output::column::*;
 use crate::output::schema::Kind;
 use crate::output::units::*;
 use crate::output::value::Value;
+use crate::output::{Column, Shown};
 
 use super::bpf::types::{self, adjust};
 
 /// The row's `event` in JSON.
-pub(super) const EVENTS: [&str; 3] = by_number! { types::event_kind:
+pub(super) const EVENTS: [&str; 4] = by_number! { types::event_kind:
     ADJUST => "adjust",
     LIMITED_CLOSED => "limited",
     LIMITED_OPEN => "active",
+    GROWN => "grow",
 };
+
+/// What there is a row for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Each call.
+    Calls,
+    /// Each step in which a buffer was to grow.
+    Steps,
+    /// Each socket.
+    Sockets,
+}
 
 const GROWTH: [&str; 4] = by_number! { types::growth:
     GROWTH_OPEN => "open",
@@ -25,29 +37,47 @@ const GROWTH: [&str; 4] = by_number! { types::growth:
     GROWTH_MAX => "max",
 };
 
-pub(super) fn columns(summary: bool) -> Vec<Column<adjust>> {
-    let own = if summary { stats() } else { sample() };
-    [who(), own, sizes()].into_iter().flatten().collect()
+pub(super) fn columns(of: Of) -> Vec<Column<adjust>> {
+    let own = match of {
+        Of::Calls => sample(Shown::DETAIL),
+        Of::Steps => [sample(Shown::JSON), step()]
+            .into_iter()
+            .flatten()
+            .collect(),
+        Of::Sockets => stats(),
+    };
+    [who(of), own, sizes()].into_iter().flatten().collect()
 }
 
-fn who() -> Vec<Column<adjust>> {
+fn who(of: Of) -> Vec<Column<adjust>> {
+    let laddr_shown = match of {
+        Of::Steps => Shown::WIDE,
+        _ => Shown::TEXT,
+    };
     columns! { |row, s: adjust|
         "pid"    TEXT "PID"   (5, 7)   => pid(row);
         "comm"   TEXT "COMM"  (7, 16)  => comm(row);
-        "laddr"  TEXT "LADDR" (15, 39) => laddr(row);
+        "laddr"  (laddr_shown) "LADDR" (15, 39) => laddr(row);
         "lport"  TEXT "LPORT" (5, 5)   => lport(row);
         "raddr"  TEXT "RADDR" (15, 39) => raddr(row);
         "rport"  TEXT "RPORT" (5, 5)   => rport(row);
     }
 }
 
-/// What one call has measured.
-fn sample() -> Vec<Column<adjust>> {
+/// What one call has measured; `queued`: where what is not read yet is shown.
+fn sample(queued: Shown) -> Vec<Column<adjust>> {
     columns! { |row, s: adjust|
         "copied_bytes" ALL    "COPIED"  (6, 7).right if KNOWN_SOCKET => bytes(s.copied);
         "measure_us"   DETAIL "MEASURE" (7, 7).right if KNOWN_SOCKET => micros(s.measure_us);
         "measured"     JSON                          if KNOWN_SOCKET => s.measured != 0;
-        "queued_bytes" DETAIL "QUEUED"  (6, 7).right if KNOWN_SOCKET => bytes(s.queued);
+        "queued_bytes" (queued) "QUEUED"  (6, 7).right if KNOWN_SOCKET => bytes(s.queued);
+    }
+}
+
+/// What a step began with.
+fn step() -> Vec<Column<adjust>> {
+    columns! { |row, s: adjust|
+        "old_rcvbuf_bytes" ALL "OLDBUF" (6, 7).right => bytes(s.old_rcvbuf);
     }
 }
 
@@ -89,10 +119,12 @@ fn window_rate(body: &adjust) -> Option<u64> {
 
 /// Every kind of row, with its columns.
 pub(super) fn kinds() -> Vec<Kind> {
-    let [sample, summaries @ ..] = EVENTS;
+    let [sample, summaries @ .., step] = EVENTS;
     let modes = [PROGRAMS, with_btf(KNOWN_SOCKET), records(0)];
-    let mut kinds = vec![Kind::row(sample, &columns(false)).known(&modes)];
-    kinds.extend(summaries.map(|event| Kind::row(event, &columns(true))));
+    let mut kinds = vec![Kind::row(sample, &columns(Of::Calls)).known(&modes)];
+    let summaries: [&str; 2] = summaries;
+    kinds.extend(summaries.map(|event| Kind::row(event, &columns(Of::Sockets))));
+    kinds.push(Kind::row(step, &columns(Of::Steps)));
     kinds.extend(super::grouped::kinds());
     kinds
 }

@@ -35,6 +35,7 @@ impl Samples {
     pub fn new(args: &Args, sockets: bool) -> Result<Self> {
         refuse(&[
             ("--summary", args.summary.is_some()),
+            ("--grow", args.grow),
             ("--changes", args.sampling.changes && !sockets),
         ])?;
         Ok(Self {

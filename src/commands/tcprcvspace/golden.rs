@@ -7,7 +7,8 @@ use crate::output::golden::Golden;
 #[test]
 fn golden() {
     Golden::new("tcprcvspace")
-        .records("adjust", || columns(false), |_| {})
-        .records("limited", || columns(true), |_| {})
+        .records("adjust", || columns(Of::Calls), |_| {})
+        .records("limited", || columns(Of::Sockets), |_| {})
+        .records("grow", || columns(Of::Steps), |_| {})
         .check();
 }

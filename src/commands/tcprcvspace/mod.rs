@@ -2,7 +2,7 @@
 //! tcprcvspace: receive-buffer autotuning, a row per segment that is read from a TCP socket, or a summary of sockets whose window is
 //! too small.
 //!
-//! Traces `tcp:tcp_rcv_space_adjust`, and `sock:inet_sock_set_state` for owners and for the end of a socket.
+//! Traces `tcp:tcp_rcv_space_adjust` and, for steps of growth, `tcp:tcp_rcvbuf_grow`, and `sock:inet_sock_set_state` for owners and for the end of a socket.
 
 mod columns;
 mod fallback;
@@ -17,6 +17,7 @@ use crate::abi::types::{decode, event_name};
 use crate::aggregate::keys::Keys;
 use crate::cli::{self, Common, duration, sampling::Sampling};
 use crate::error::Usage;
+use crate::kernel::{btf, diagnose};
 use crate::output::{Rows, Sort};
 use crate::session::active::Active;
 use crate::session::{Figures, Handler, Printer, Session, Shows, constants, storage};
@@ -25,7 +26,7 @@ use clap::Parser;
 use libbpf_rs::skel::Skel;
 
 use bpf::types::adjust;
-use columns::{EVENTS, columns, kinds};
+use columns::{EVENTS, Of, columns, kinds};
 use grouped::Grouped;
 
 crate::skeleton!("tcprcvspace");
@@ -54,10 +55,23 @@ struct Args {
         allow_hyphen_values = true
     )]
     sort: Option<Sort>,
+    /// Show only the steps in which a buffer was to grow, and what came of it (Linux 6.16)
+    #[arg(long, conflicts_with_all = ["summary", "every", "interval", "changes"])]
+    grow: bool,
     #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
     common: Common,
+}
+
+impl Args {
+    fn of(&self) -> Of {
+        match (self.summary, self.grow) {
+            (Some(_), _) => Of::Sockets,
+            (None, true) => Of::Steps,
+            (None, false) => Of::Calls,
+        }
+    }
 }
 
 struct RcvSpace {
@@ -162,10 +176,19 @@ fn refuse_what_has_no_effect(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Without type information that is refused anyway, and why.
+fn refuse_growth_without_tracepoint(args: &Args) -> Result<()> {
+    if args.grow && btf::kernel().is_some() && !diagnose::has_tracepoint("tcp:tcp_rcvbuf_grow") {
+        let reason = "--grow: this kernel has no tracepoint tcp:tcp_rcvbuf_grow (since Linux 6.16)";
+        return Err(Usage(reason.into()).into());
+    }
+    Ok(())
+}
+
 fn run(args: Args) -> Result<()> {
     refuse_what_has_no_effect(&args)?;
     let (filter, output, run) = args.common.parts();
-    let columns = columns(args.summary.is_some());
+    let columns = columns(args.of());
     let mut style = output.style();
     style.sort.clone_from(&args.sort);
     let grouped = args.by.clone().map(|by| Grouped::new(by, style.clone()));
@@ -176,6 +199,7 @@ fn run(args: Args) -> Result<()> {
     let rows = Rows::new("tcprcvspace", style, columns)?;
     let tracepoints = ["tcp:tcp_rcv_space_adjust", "sock:inet_sock_set_state"];
     let mut session = Session::new("tcprcvspace", run, &tracepoints)?;
+    refuse_growth_without_tracepoint(&args)?;
     let iterator = args.summary.map(|_| "open_sockets");
     let mut storage = storage();
     let loaded =
@@ -185,6 +209,8 @@ fn run(args: Args) -> Result<()> {
             rodata.sample_interval_ns = args.sampling.interval_ns();
             rodata.sample_changes = args.sampling.changes;
             rodata.summary = args.summary.is_some();
+            rodata.grown = args.grow;
+            open.progs.rcvbuf_grow.set_autoload(args.grow);
             Ok(())
         });
     let Some(mut skel) = loaded? else {

@@ -22,6 +22,8 @@ impl Summary {
         let sent = Sent {
             segs_out: body.sent.segs_out.into(),
             data_segs_out: body.sent.data_segs_out.into(),
+            dsack_dups: body.sent.dsack_dups.into(),
+            reord_seen: body.sent.reord_seen.into(),
             retrans: body.sent.retrans.map(u64::from),
             ..Sent::default()
         };

@@ -4,7 +4,7 @@
 use crate::suite::{OTHERS, TOOLS};
 
 /// Commands of bcc, libbpf-tools, bpftrace and the like, and what does the same here.
-const PEERS: [(&str, &str); 25] = [
+const PEERS: [(&str, &str); 24] = [
     ("netstat", "tcplife --active lists the open sessions"),
     ("nettop", "use tcptop"),
     ("skbdrop", ""),
@@ -22,10 +22,6 @@ const PEERS: [(&str, &str); 25] = [
     ("solisten", "use tcpstates --new LISTEN"),
     ("sormem", "use tcprcvspace, or sockbuf for full buffers"),
     ("ss", "tcplife --active lists the open sessions"),
-    (
-        "tcpcong",
-        "use tcpprobe, whose rows have the congestion state",
-    ),
     (
         "tcpconnlat",
         "use tcpconnect --hist, or --min-ms for slow ones",

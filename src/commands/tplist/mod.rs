@@ -62,12 +62,14 @@ impl Wanted {
     }
 }
 
-/// bcc's lines, and after the name the commands whose rows show the tracepoint.
+/// bcc's lines, and after the name the commands whose rows show the tracepoint, or why it is of no use to them.
 fn text(out: &mut Vec<u8>, kernel: &Kernel, tracepoint: &Tracepoint, verbose: bool) -> Result<()> {
     let name = tracepoint.full_name();
-    match suite::shown_by(&tracepoint.event) {
-        tools if tools.is_empty() => writeln!(out, "{name}")?,
-        tools => writeln!(out, "{name:<32} {}", tools.join(","))?,
+    let tools = suite::shown_by(&tracepoint.event);
+    match suite::why_unused(&tracepoint.event) {
+        Some(why) => writeln!(out, "{name:<32} ({why})")?,
+        None if tools.is_empty() => writeln!(out, "{name}")?,
+        None => writeln!(out, "{name:<32} {}", tools.join(","))?,
     }
     if !verbose {
         return Ok(());
@@ -92,6 +94,7 @@ struct Line<'a> {
     source: &'static str,
     shown_by: Vec<&'static str>,
     read_by: Vec<&'static str>,
+    unused: Option<&'static str>,
     fields: Option<Vec<Field>>,
     args: Option<Vec<Argument>>,
 }
@@ -109,6 +112,7 @@ fn json(out: &mut Vec<u8>, kernel: &Kernel, tracepoint: &Tracepoint) -> Result<(
         },
         shown_by: suite::shown_by(event),
         read_by: suite::read_by(event),
+        unused: suite::why_unused(event),
         fields: kernel.fields(tracepoint),
         args: kernel.arguments(tracepoint),
     };

@@ -126,3 +126,23 @@ pub fn class(event: &str) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::{read_by, shown_by, why_unused};
+
+    /// Those of all kernels, the newest included: a command uses it, or there is a reason why none does.
+    #[test]
+    fn every_tracepoint_of_tcp_is_accounted_for() {
+        let mine = |(category, _): &&(&str, &[&str])| ["sock", "tcp"].contains(category);
+        for event in CATEGORIES
+            .iter()
+            .filter(mine)
+            .flat_map(|(_, events)| *events)
+        {
+            let used = !shown_by(event).is_empty() || !read_by(event).is_empty();
+            assert!(used || why_unused(event).is_some(), "{event}");
+        }
+    }
+}

@@ -103,6 +103,7 @@ const TIME: Duration = Duration::from_secs(6);
 /// Traffic that a filter rejects does not wake it.
 fn sleeps(tool: &str, args: &[&str]) -> Result<()> {
     missing::needs_programs()?;
+    missing::needs_tracepoint_of(tool)?;
     let elsewhere = Netns::new()?;
     let quiet = Netns::new()?;
     let netns = quiet.inode.to_string();

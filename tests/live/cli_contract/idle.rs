@@ -8,10 +8,10 @@ use libtest_mimic::Trial;
 use nix::pty::openpty;
 
 use super::{command, kill_at_last};
-use crate::{net::Netns, tools, trial};
+use crate::{missing::needs_tracepoint_of, net::Netns, tools, trial};
 
 /// What shows something later, by its arguments, and what it says of that.
-const WAITING: [(&str, &[&str], &str); 9] = [
+const WAITING: [(&str, &[&str], &str); 11] = [
     ("tcpprobe", &["--hist"], "shown at the end"),
     ("tcpprobe", &["--live"], "shown every 1s"),
     ("tcpconnect", &["--count"], "shown at the end"),
@@ -21,6 +21,8 @@ const WAITING: [(&str, &[&str], &str); 9] = [
     ("tcpstates", &["--summary=2s"], "shown every 2s"),
     ("tcpaccept", &["--summary"], "shown at the end"),
     ("tcprcvspace", &["--summary=2s"], "shown every 2s"),
+    ("tcpcong", &["--summary"], "shown at the end"),
+    ("tcpcong", &["--hist"], "shown at the end"),
 ];
 
 pub fn tests() -> Vec<Trial> {
@@ -38,6 +40,7 @@ pub fn tests() -> Vec<Trial> {
 
 /// On a terminal a line at the beginning, and one at the end if there were no rows; elsewhere nothing.
 fn says(tool: &str, args: &[&str], what: &str) -> Result<()> {
+    needs_tracepoint_of(tool)?;
     let quiet = Netns::new()?;
     let netns = quiet.inode.to_string();
     let own: &[&str] = if tool == "sockbuf" {

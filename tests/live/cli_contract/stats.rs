@@ -188,8 +188,8 @@ fn every_command() -> Result<()> {
     let start = |tool, stats: &[&'static str]| {
         Tool::start(tool, &[&["--json", "--netns", &inodes], stats].concat())
     };
-    let both = |&tool: &&'static str| (tool, start(tool, &["--stats"]), start(tool, &[]));
-    let tools: Vec<_> = tools::ALL.iter().map(both).collect();
+    let both = |tool: &'static str| (tool, start(tool, &["--stats"]), start(tool, &[]));
+    let tools: Vec<_> = tools::here().map(both).collect();
     traffic(&mut scene)?;
     for (tool, with, without) in tools {
         let with = with?.stop()?;

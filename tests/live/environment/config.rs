@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         .map(|(name, fields)| trial(format!("config::no_{name}"), move || starts_without(fields)));
     let mut all = Vec::from(features);
     all.push(trial("config::refused_iterator", starts_once));
+    all.push(trial("config::without_tracepoint", without_tracepoint));
     all
 }
 
@@ -58,6 +59,49 @@ fn starts_once() -> Result<()> {
     Ok(())
 }
 
+/// A kernel that is too old for a command's tracepoint: it says since when there is one.
+fn without_tracepoint() -> Result<()> {
+    let btf = Scratch::path("btf");
+    let events = ["btf_trace_tcp_cong_state_set", "btf_trace_tcp_rcvbuf_grow"];
+    fs::write(&*btf, renamed(&events)?)?;
+    for (name, flag, code, said) in [
+        (
+            "tcpcong",
+            "--json",
+            1,
+            "tcp:tcp_cong_state_set (since Linux 5.19)",
+        ),
+        (
+            "tcpcong",
+            "--summary",
+            1,
+            "tcp:tcp_cong_state_set (since Linux 5.19)",
+        ),
+        (
+            "tcprcvspace",
+            "--grow",
+            2,
+            "tcp:tcp_rcvbuf_grow (since Linux 6.16)",
+        ),
+    ] {
+        let script = "mount --bind \"$1\" /sys/kernel/btf/vmlinux && exec \"$2\" \"$3\"";
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-ec", script, "sh", btf.text()])
+            .arg(tool::path(name))
+            .arg(flag)
+            .output()
+            .context("unshare")?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.code() == Some(code) && stderr.lines().count() == 1,
+            "{name}: {}: {stderr}",
+            output.status
+        );
+        ensure!(stderr.contains(said), "{name}: {stderr}");
+    }
+    Ok(())
+}
+
 /// The running kernel's type information, with other names for some fields.
 fn renamed(fields: &[&str]) -> Result<Vec<u8>> {
     let mut btf = fs::read("/sys/kernel/btf/vmlinux")?;
@@ -79,7 +123,7 @@ fn renamed(fields: &[&str]) -> Result<Vec<u8>> {
 fn starts_without(fields: &[&str]) -> Result<()> {
     let btf = Scratch::path("btf");
     fs::write(&*btf, renamed(fields)?)?;
-    let both = tools::ALL.iter().flat_map(|n| [(*n, ""), (*n, "ringbuf")]);
+    let both = tools::here().flat_map(|n| [(n, ""), (n, "ringbuf")]);
     for (name, without) in both.filter(|(n, w)| w.is_empty() || !tools::NEED_BTF.contains(n)) {
         // Their records do not name the socket.
         let nameless = name == "sockbuf" || name == "tcpprobe" && !missing::probe_tells_socket();

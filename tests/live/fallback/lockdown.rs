@@ -13,7 +13,7 @@ pub fn tests() -> Vec<Trial> {
 
 fn refused() -> Result<()> {
     let why = "kernel lockdown is in confidentiality mode";
-    for name in tools::ALL {
+    for name in tools::here() {
         for without in ["", "btf", "btf,ringbuf,mmap"] {
             let run = tool::run_without(without, name, &["--duration", "1ms"])?;
             let one = run.stderr.lines().count() == 1;

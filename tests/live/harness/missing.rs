@@ -8,7 +8,7 @@ use libbpf_rs::btf::{Btf, types::Struct};
 
 use tcptools::kernel::tracepoints::arguments;
 
-use crate::tool;
+use crate::{tool, tools};
 
 /// What is not there.
 #[derive(Debug)]
@@ -151,6 +151,12 @@ pub fn needs_failed_retransmissions() -> Result<()> {
     needs("the error of a retransmission (since 6.16)", reported)
 }
 
+/// The kernel reports that a receive buffer is to grow.
+pub fn needs_growth_steps() -> Result<()> {
+    let reported = arguments::arguments("tcp_rcvbuf_grow") > 0;
+    needs("tcp:tcp_rcvbuf_grow (since 6.16)", reported)
+}
+
 /// The kernel has reset reasons, and reports resets without a socket.
 pub fn needs_reset_reasons() -> Result<()> {
     let reported = arguments::arguments("tcp_send_reset") > 2;
@@ -202,6 +208,15 @@ pub fn needs_time_namespaces() -> Result<()> {
     match String::from_utf8_lossy(&help.stdout).contains("--boottime") {
         true => Ok(()),
         false => Err(Missing::Package("util-linux").into()),
+    }
+}
+
+/// The tracepoint that a command's rows are of.
+pub fn needs_tracepoint_of(tool: &str) -> Result<()> {
+    let mut needed = tools::NEED_TRACEPOINT.iter();
+    match needed.find(|(name, ..)| *name == tool) {
+        Some((_, event, feature)) => needs(feature, arguments::arguments(event) > 0),
+        None => Ok(()),
     }
 }
 

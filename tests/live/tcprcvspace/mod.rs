@@ -31,6 +31,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         both("reads", reads),
         both("growth", growth),
+        both("steps", steps),
         both("sampling", sampling),
         both("limited", limited),
         both("limited_at_interval", limited_at_interval),
@@ -161,6 +162,49 @@ fn growth(host: &str) -> Result<()> {
     for (row, (growth, rcvbuf)) in rows.iter().zip(expected) {
         agrees(row, &json!({"growth": growth, "rcvbuf_bytes": rcvbuf}))?;
     }
+    Ok(())
+}
+
+/// The steps of a buffer that grows are a chain from its first size to its last; one that is locked stays as it is.
+fn steps(host: &str) -> Result<()> {
+    missing::needs_growth_steps()?;
+    let mut pair = Pair::new()?;
+    let tool = pair.watch(&["--grow"])?;
+    let tuned = pair.session(host, None)?;
+    let first = pair.rcvbuf(tuned.1)?;
+    slowly(&mut pair, tuned, 2_000_000)?;
+    let last = pair.rcvbuf(tuned.1)?;
+    let tuned_cookie = pair.s.number(&format!("cookie {}", tuned.1))?;
+    let locked = pair.session(host, Some(60_000))?;
+    slowly(&mut pair, locked, 300_000)?;
+    let locked_cookie = pair.s.number(&format!("cookie {}", locked.1))?;
+    let size = pair.rcvbuf(locked.1)?;
+    for fd in [tuned.1, locked.1] {
+        pair.s.run(&format!("linger0 {fd}"))?;
+        pair.s.run(&format!("close {fd}"))?;
+    }
+    let rows = tool.stop()?.rows()?;
+    let of = |cookie: u64| rows.iter().filter(move |row| row["cookie"] == cookie);
+    let mut at = first;
+    for row in of(tuned_cookie) {
+        agrees(
+            row,
+            &json!({"event": "grow", "old_rcvbuf_bytes": at, "measured": true, "pid": pair.s.pid()}),
+        )?;
+        at = row["rcvbuf_bytes"].as_u64().context("a size")?;
+        ensure!(
+            row["copied_bytes"].as_u64() > row["rcv_space_bytes"].as_u64(),
+            "{row}"
+        );
+    }
+    ensure!(at == last && last > first, "{first} to {last}: {rows:#?}");
+    for row in of(locked_cookie) {
+        agrees(
+            row,
+            &json!({"old_rcvbuf_bytes": size, "rcvbuf_bytes": size, "growth": "locked"}),
+        )?;
+    }
+    ensure!(of(locked_cookie).count() > 0, "{rows:#?}");
     Ok(())
 }
 
@@ -310,6 +354,8 @@ fn arguments() -> Result<()> {
         (&["--summary", "--every", "2"][..], "--every"),
         (&["--mptcp"], "MPTCP"),
         (&["--every", "0"], "0"),
+        (&["--grow", "--summary"], "--grow"),
+        (&["--grow", "--every", "2"], "--grow"),
         (&["--summary=0"], "'0'"),
         (&["--summary", "--columns", "measured"], "'measured'"),
     ] {

@@ -42,6 +42,12 @@ pub fn tests() -> Vec<Trial> {
             "totals_of_many",
             sums::totals_of_many,
         ),
+        trials(
+            "tcpretrans",
+            &["--summary", "--by", "flow"],
+            "in_vain",
+            sums::in_vain,
+        ),
         trials("tcpretrans", &["--count"], "counts", sums::counts),
         trials(
             "tcpretrans",

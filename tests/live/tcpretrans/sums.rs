@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::same;
-use crate::pair::Pair;
+use crate::{net::Side, pair::Pair};
 
 /// Some retransmissions of the client: a lost tail.
 fn lose_tail(pair: &mut Pair, host: &str) -> Result<(u64, u64)> {
@@ -74,6 +74,36 @@ pub fn totals_of_many(mut pair: Pair, host: &str) -> Result<()> {
     ensure!(
         row.is_some_and(|row| row["segs_out"] == sent + again && row["retrans_segs"] == again),
         "{sent} segments and {again} retransmissions: {rows:?}"
+    );
+    Ok(())
+}
+
+/// The answers come late: what was sent again has arrived twice, and the other end says so.
+pub fn in_vain(mut pair: Pair, host: &str) -> Result<()> {
+    let (c, s) = pair.session(host)?;
+    pair.net.hold(Side::B)?;
+    pair.c.run(&format!("send {c} 700"))?;
+    let until = |counter: &str, least: u64| {
+        let net = &pair.net;
+        crate::wait::until(counter, crate::wait::PATIENCE, move || {
+            Ok((net.a.counters()?[counter] >= least).then_some(()))
+        })
+    };
+    until("Tcp.RetransSegs", 2)?;
+    pair.net.release(Side::B)?;
+    until("TcpExt.TCPDSACKRecv", 1)?;
+    pair.s.run(&format!("recv {s} 700"))?;
+    pair.c.run(&format!("drained {c}"))?;
+    let (lport, _) = pair.ports(c)?;
+    let rows = pair.tool.stop()?.rows()?;
+    let kernel = pair.net.a.counters()?;
+    let row = rows.iter().find(|row| row["lport"] == lport);
+    let dups = row.and_then(|row| row["dsack_dups"].as_u64());
+    let told = kernel["TcpExt.TCPDSACKRecv"] + kernel["TcpExt.TCPDSACKOfoRecv"];
+    ensure!(dups == Some(told), "the kernel has {told}: {rows:?}");
+    ensure!(
+        dups <= row.and_then(|row| row["retrans_segs"].as_u64()),
+        "{rows:?}"
     );
     Ok(())
 }

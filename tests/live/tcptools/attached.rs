@@ -10,15 +10,17 @@ use tcptools::suite::TOOLS;
 use crate::{missing, scratch::Scratch, tool::Tool, tools, trial};
 
 /// Flags with which a command attaches to something else.
-const MODES: [(&str, &[&str]); 8] = [
+const MODES: [(&str, &[&str]); 10] = [
     ("tcplife", &["--active"]),
     ("tcpstates", &["-L", "80"]),
     ("tcpstates", &["--summary"]),
+    ("tcpcong", &["--summary"]),
     ("tcpconnect", &["--count"]),
     ("tcpaccept", &["--summary"]),
     ("tcpretrans", &["--summary"]),
     ("tcpprobe", &["--live"]),
     ("tcprcvspace", &["--summary"]),
+    ("tcprcvspace", &["--grow"]),
 ];
 
 pub fn tests() -> Vec<Trial> {
@@ -28,12 +30,16 @@ pub fn tests() -> Vec<Trial> {
 
 /// No mode attaches to what the table lacks, and all together to everything that it has.
 fn attached(name: &'static str) -> Result<()> {
+    missing::needs_tracepoint_of(name)?;
     let tool = TOOLS.iter().find(|tool| tool.name == name);
     let tool = tool.context("not in the table")?;
     let event = |full: &&str| full.rsplit(':').next().unwrap_or_default().to_owned();
     let table: BTreeSet<_> = tool.rows.iter().chain(tool.also).map(event).collect();
     let plot = Scratch::path("plot.svg");
+    let there = |event: &&String| tcptools::kernel::tracepoints::arguments::arguments(event) > 0;
+    let grows = there(&&"tcp_rcvbuf_grow".to_owned());
     let modes = MODES.iter().filter(|(of, _)| *of == name);
+    let modes = modes.filter(|(_, flags)| grows || !flags.contains(&"--grow"));
     let mut modes: Vec<Vec<&str>> = modes.map(|(_, flags)| flags.to_vec()).collect();
     modes.push(vec![]);
     if name == "tcpprobe" {
@@ -54,7 +60,6 @@ fn attached(name: &'static str) -> Result<()> {
         all.extend(events);
     }
     // A kernel may lack one of those that commands can do without.
-    let there = |event: &&String| tcptools::kernel::tracepoints::arguments::arguments(event) > 0;
     let less: Vec<_> = table.difference(&all).filter(there).collect();
     ensure!(less.is_empty(), "never attached: {less:?}");
     Ok(())

@@ -20,6 +20,7 @@ use crate::{missing, scratch::Scratch, tool, tools, trial};
 pub fn tests() -> Vec<Trial> {
     let mut all = vec![
         trial("front::btf_agrees_with_tracefs", btf_agrees_with_tracefs),
+        trial("front::tracepoints_accounted_for", accounted_for),
         trial("front::output_matches_bcc", output_matches_bcc),
         trial("front::tplist_needs_one_source", tplist_needs_one_source),
         trial("front::check_reports_missing", check_reports_missing),
@@ -87,6 +88,21 @@ fn declared(format: &str) -> impl Iterator<Item = (&str, u64, u64)> {
         let own = !declaration.contains(" common_");
         own.then_some((declaration, number(parts[1])?, number(parts[2])?))
     })
+}
+
+/// Of each tracepoint of this kernel's TCP and its sockets: the command that uses it, or why none does.
+fn accounted_for() -> Result<()> {
+    let mut listed = lines(&within(SHOWN, "\"$1\" --json 'tcp:*'")?)?;
+    listed.extend(lines(&within(SHOWN, "\"$1\" --json 'sock:*'")?)?);
+    let events = formats()?;
+    let mine = |name: &&String| name.starts_with("tcp:") || name.starts_with("sock:");
+    ensure!(listed.len() == events.keys().filter(mine).count());
+    for line in &listed {
+        let has = |key: &str| line[key].as_array().is_some_and(|tools| !tools.is_empty());
+        let used = has("shown_by") || has("read_by");
+        ensure!(used != line["unused"].is_string(), "{line}");
+    }
+    Ok(())
 }
 
 fn btf_agrees_with_tracefs() -> Result<()> {
