@@ -13,8 +13,9 @@ const MAX_EXPONENT: usize = 34;
 /// What is told of the distribution: its name, and how many of a hundred values are not higher.
 pub(super) const PERCENTILES: [(&str, u64); 3] = [("p50", 50), ("p90", 90), ("p99", 99)];
 
-/// One histogram, and the address or port that it is of.
+/// One histogram, the address or port that it is of, and what its values are of.
 pub(super) struct Shown {
+    pub(super) sample: Option<&'static str>,
     pub(super) addr: Option<IpAddr>,
     pub(super) port: Option<u32>,
     pub(super) hist: hist,
@@ -79,6 +80,7 @@ pub(super) mod tests {
             hist.max = hist.max.max(value);
         }
         Shown {
+            sample: None,
             addr: None,
             port: None,
             hist,

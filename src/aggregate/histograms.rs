@@ -28,8 +28,9 @@ pub struct Hists {
     unit: (&'static str, &'static str),
     /// What there is one histogram for each of: `raddr`, `laddr`, `rport`, `lport`.
     key: &'static str,
-    /// What the values are of, where that is not always the same: `sample` in JSON and CSV.
-    sample: Option<&'static str>,
+    /// What the values are of, where that is not always the same, by the upper half of a key's kind: `sample` in JSON
+    /// and CSV.
+    samples: Vec<&'static str>,
     /// What the kernel half's table had the last time, if there is a next one.
     shown: HashMap<Vec<u8>, hist>,
     again: bool,
@@ -58,7 +59,7 @@ impl Hists {
             style,
             unit,
             key: "raddr",
-            sample: None,
+            samples: Vec::new(),
             shown: HashMap::new(),
             again: interval.is_some(),
             every: Interval::new(interval),
@@ -116,7 +117,12 @@ impl Hists {
 
     /// Says what the values are of, where that is not always the same.
     pub fn sample(&mut self, what: &'static str) {
-        self.sample = Some(what);
+        self.samples = vec![what];
+    }
+
+    /// The same where there are histograms of several values at once, by the upper half of the key's kind.
+    pub fn samples(&mut self, what: &[&'static str]) {
+        self.samples = what.to_vec();
     }
 
     /// Only CSV has one: a line per bucket follows.
@@ -128,7 +134,11 @@ impl Hists {
             for name in PERCENTILES.map(|(name, _)| name).into_iter().chain(["max"]) {
                 let _ = write!(out, ",{name}_{unit}");
             }
-            let sample = self.sample.map_or("", |_| ",sample");
+            let sample = if self.samples.is_empty() {
+                ""
+            } else {
+                ",sample"
+            };
             let _ = writeln!(out, "{sample}");
         }
     }
@@ -181,8 +191,9 @@ impl Hists {
         plain::copy_from_bytes(&mut hist, value).ok()?;
         let by_port = self.key.ends_with("port");
         let mut shown = Shown {
+            sample: self.samples.get((of.kind >> 16) as usize).copied(),
             addr: None,
-            port: by_port.then_some(of.kind),
+            port: by_port.then_some(of.kind & 0xffff),
             hist,
         };
         let again = self.again && !self.table.begins_anew();
@@ -209,6 +220,9 @@ impl Hists {
         }
         if let Some(of) = shown.of() {
             let _ = writeln!(out, "{} = {of}", self.key);
+        }
+        if let (Some(sample), 2..) = (shown.sample, self.samples.len()) {
+            let _ = writeln!(out, "sample = {sample}");
         }
         let unit = self.unit.0;
         let _ = writeln!(out, "     {unit:<19} : count     distribution");
@@ -239,7 +253,7 @@ impl Hists {
     fn csv(&mut self, out: &mut Vec<u8>, now: u64, shown: &Shown) {
         let of = shown.of().unwrap_or_default();
         let [p50, p90, p99, max] = shown.figures().map(|(_, value)| value);
-        let sample = self.sample.map(|sample| format!(",{sample}"));
+        let sample = shown.sample.map(|sample| format!(",{sample}"));
         let sample = sample.unwrap_or_default();
         for (lo, hi, count) in shown.slots().into_iter().filter(|slot| slot.2 != 0) {
             self.stamp.csv(out, "histogram", now);
@@ -264,7 +278,7 @@ impl Hists {
         for (name, value) in shown.figures() {
             let _ = write!(out, r#","{name}_{unit}":{value}"#);
         }
-        if let Some(sample) = self.sample {
+        if let Some(sample) = shown.sample {
             let _ = write!(out, r#","sample":"{sample}""#);
         }
         out.extend_from_slice(br#","buckets":["#);
@@ -310,7 +324,8 @@ mod tests {
     #[test]
     fn json_and_csv_agree() {
         let (mut json, mut csv) = (Vec::new(), Vec::new());
-        let shown = of([5, 5, 5, 900]);
+        let mut shown = of([5, 5, 5, 900]);
+        shown.sample = Some("rtt");
         hists(true).json(&mut json, 0, &shown);
         hists(true).csv(&mut csv, 0, &shown);
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();

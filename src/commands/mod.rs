@@ -5,6 +5,7 @@ pub mod sockbuf;
 pub mod tcpaccept;
 pub mod tcpconnect;
 pub mod tcpinfo;
+pub mod tcplat;
 pub mod tcplife;
 pub mod tcpprobe;
 pub mod tcprcvspace;

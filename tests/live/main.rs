@@ -22,6 +22,7 @@ mod table;
 mod tcpaccept;
 mod tcpconnect;
 mod tcpinfo;
+mod tcplat;
 mod tcplife;
 mod tcpprobe;
 mod tcprcvspace;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         tcpaccept::tests(),
         tcpconnect::tests(),
         tcpinfo::tests(),
+        tcplat::tests(),
         tcplife::tests(),
         tcpprobe::tests(),
         tcprcvspace::tests(),

@@ -18,7 +18,11 @@ pub const ALL: &[&str] = &{
 
 /// Those that need type information and a ring buffer: without, they say so.
 #[allow(dead_code, reason = "not every test takes them away")]
-pub const NEED_BTF: [&str; 1] = ["tcptop"];
+pub const NEED_BTF: [&str; 2] = ["tcplat", "tcptop"];
+
+/// Those that some kernels lack the tracepoints for: there, they name the first.
+#[allow(dead_code, reason = "not every test starts the commands")]
+pub const NEED_TRACEPOINTS: [&str; 1] = ["tcplat"];
 
 /// Every command.
 #[allow(dead_code, reason = "not every test goes through all")]

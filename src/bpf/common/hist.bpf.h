@@ -17,7 +17,7 @@ enum { HIST_BUCKETS = BUCKET_COUNT(HIST_SUB_BITS, HIST_MAX_EXPONENT) };
 struct hist_key {
 	__u8 raddr[16]; /* as in struct flow; zero when there is one histogram for all */
 	__u32 family;   /* 4 or 6; 0 when there is one for all */
-	__u32 kind;     /* the tool's own enum */
+	__u32 kind;     /* the tool's own number: a port, with what the values are of in its upper half */
 };
 EXPORT_TYPE(hist_key);
 
@@ -39,11 +39,22 @@ struct {
 
 static const struct hist hist_empty = {};
 
+static __always_inline void hist_count(struct hist *hist, __u64 value)
+{
+	__u64 bucket = bucket_of(value, HIST_SUB_BITS, HIST_MAX_EXPONENT);
+
+	barrier_var(bucket); /* the verifier of 5.10 loses the bound of a value that is copied between check and use */
+	if (bucket < HIST_BUCKETS)
+		__sync_fetch_and_add(&hist->bucket[bucket], 1);
+	__sync_fetch_and_add(&hist->sum, value);
+	if (value > hist->max)
+		hist->max = value;
+}
+
 /* `flow` NULL: one histogram for all. */
 static __always_inline void hist_add(const struct flow *flow, __u32 kind, __u64 value)
 {
 	struct hist_key key = {.kind = kind};
-	__u64 bucket = bucket_of(value, HIST_SUB_BITS, HIST_MAX_EXPONENT);
 
 	if (flow) {
 		key.family = flow->family;
@@ -54,16 +65,10 @@ static __always_inline void hist_add(const struct flow *flow, __u32 kind, __u64 
 		bpf_map_update_elem(&hists, &key, &hist_empty, BPF_NOEXIST);
 		hist = bpf_map_lookup_elem(&hists, &key);
 	}
-	if (!hist) {
+	if (hist)
+		hist_count(hist, value);
+	else
 		loss_count(&counters.uncounted, 1);
-		return;
-	}
-	barrier_var(bucket); /* the verifier of 5.10 loses the bound of a value that is copied between check and use */
-	if (bucket < HIST_BUCKETS)
-		__sync_fetch_and_add(&hist->bucket[bucket], 1);
-	__sync_fetch_and_add(&hist->sum, value);
-	if (value > hist->max)
-		hist->max = value;
 }
 
 #endif

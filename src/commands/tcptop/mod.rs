@@ -7,7 +7,6 @@
 mod batch;
 mod choice;
 mod columns;
-mod fallback;
 #[cfg(test)]
 mod golden;
 mod groups;
@@ -31,6 +30,7 @@ use crate::abi::known::PROGRAMS;
 use crate::aggregate::{keys::Keys, top};
 use crate::cli::{self, Common, duration, whole};
 use crate::error::Usage;
+use crate::fallback::refusal;
 use crate::kernel::{clock, iter};
 use crate::output::schema::Kind;
 use crate::output::{self, Format, Rows};
@@ -188,7 +188,9 @@ fn run(args: Args) -> Result<()> {
         Ok(())
     });
     let Some(mut skel) = loaded? else {
-        return Err(fallback::refusal(run.btf.as_deref()));
+        let why =
+            "which tcptop needs to look at open sockets; tcplife shows sessions when they end";
+        return Err(refusal(run.btf.as_deref(), why));
     };
     let sockets = session.each_socket(skel.object_mut())?;
     let look = Look::new(

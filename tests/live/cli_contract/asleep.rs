@@ -102,6 +102,7 @@ const TIME: Duration = Duration::from_secs(6);
 
 /// Traffic that a filter rejects does not wake it.
 fn sleeps(tool: &str, args: &[&str]) -> Result<()> {
+    missing::needs_tracepoints(tool)?;
     missing::needs_programs()?;
     let elsewhere = Netns::new()?;
     let quiet = Netns::new()?;

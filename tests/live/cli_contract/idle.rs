@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use nix::pty::openpty;
 
 use super::{command, kill_at_last};
-use crate::{net::Netns, tools, trial};
+use crate::{missing, net::Netns, tools, trial};
 
 /// What shows something later, by its arguments, and what it says of that.
 const WAITING: [(&str, &[&str], &str); 9] = [
@@ -38,6 +38,7 @@ pub fn tests() -> Vec<Trial> {
 
 /// On a terminal a line at the beginning, and one at the end if there were no rows; elsewhere nothing.
 fn says(tool: &str, args: &[&str], what: &str) -> Result<()> {
+    missing::needs_tracepoints(tool)?;
     let quiet = Netns::new()?;
     let netns = quiet.inode.to_string();
     let own: &[&str] = if tool == "sockbuf" {

@@ -9,6 +9,7 @@ use nix::sys::signal::{SigHandler, Signal};
 
 use super::{command, full_pipe, kill_at_last, records, sessions, signal, until_exists};
 use crate::{
+    missing,
     net::Netns,
     scratch::Scratch,
     tools, trial,
@@ -93,6 +94,7 @@ fn ignored(which: Signal) -> Result<()> {
 
 /// As soon as it has handlers: it ends soon, quietly, and leaves nothing behind.
 fn early(tool: &str) -> Result<()> {
+    missing::needs_tracepoints(tool)?;
     let (ready, plot) = (Scratch::path("ready"), Scratch::path("plot"));
     let mut args = vec!["--ready-file", ready.text()];
     if tool == "tcpprobe" {

@@ -18,7 +18,7 @@ use nix::{
 };
 
 use super::{SOON, collect, command, full_pipe, held, kill_at_last, records, sessions, signal};
-use crate::{net::Netns, scratch::Scratch, tools, trial, wait};
+use crate::{missing, net::Netns, scratch::Scratch, tools, trial, wait};
 
 /// Each way of running has its own place in the list.
 const WITHOUT: [(&str, &str); 4] = [
@@ -53,6 +53,7 @@ pub fn tests() -> Vec<Trial> {
 
 /// There is not even room for the header, and no reader.
 fn duration(tool: &str, features: &str) -> Result<()> {
+    missing::needs_tracepoints(tool)?;
     let (_reader, writer, _) = full_pipe()?;
     let (complaints, stderr) = std::io::pipe()?;
     let child = command(features, tool, &["--duration", "200ms"])

@@ -11,9 +11,10 @@ use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use crate::{
+    missing,
     scene::{HOSTS, Scene},
     tool::{Run, Tool},
-    tools, trial,
+    trial,
 };
 
 /// Commands whose rows the traffic of these tests causes on both sides, and a filter of the command's own.
@@ -189,7 +190,7 @@ fn every_command() -> Result<()> {
         Tool::start(tool, &[&["--json", "--netns", &inodes], stats].concat())
     };
     let both = |&tool: &&'static str| (tool, start(tool, &["--stats"]), start(tool, &[]));
-    let tools: Vec<_> = tools::ALL.iter().map(both).collect();
+    let tools: Vec<_> = missing::runnable().map(|tool| both(&tool)).collect();
     traffic(&mut scene)?;
     for (tool, with, without) in tools {
         let with = with?.stop()?;

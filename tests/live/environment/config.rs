@@ -59,7 +59,7 @@ fn starts_once() -> Result<()> {
 }
 
 /// The running kernel's type information, with other names for some fields.
-fn renamed(fields: &[&str]) -> Result<Vec<u8>> {
+pub fn renamed(fields: &[&str]) -> Result<Vec<u8>> {
     let mut btf = fs::read("/sys/kernel/btf/vmlinux")?;
     for field in fields {
         let name = [b"\0", field.as_bytes(), b"\0"].concat();
@@ -79,7 +79,7 @@ fn renamed(fields: &[&str]) -> Result<Vec<u8>> {
 fn starts_without(fields: &[&str]) -> Result<()> {
     let btf = Scratch::path("btf");
     fs::write(&*btf, renamed(fields)?)?;
-    let both = tools::ALL.iter().flat_map(|n| [(*n, ""), (*n, "ringbuf")]);
+    let both = missing::runnable().flat_map(|n| [(n, ""), (n, "ringbuf")]);
     for (name, without) in both.filter(|(n, w)| w.is_empty() || !tools::NEED_BTF.contains(n)) {
         // Their records do not name the socket.
         let nameless = name == "sockbuf" || name == "tcpprobe" && !missing::probe_tells_socket();

@@ -17,7 +17,7 @@ use nix::{
     sys::resource::{Resource, setrlimit},
 };
 
-use crate::{tool, tools, trial};
+use crate::{missing, tool, trial};
 
 /// With programs of its own, and with records only.
 const MODES: [&str; 3] = ["", "btf", "btf,ringbuf,mmap"];
@@ -87,7 +87,7 @@ fn open_files(limit: u64) -> impl Fn() -> io::Result<()> + Send + Sync + 'static
 
 /// Every command, with a few numbers of descriptors.
 fn descriptor_limit() -> Result<()> {
-    for name in tools::ALL {
+    for name in missing::runnable() {
         for (without, limit) in [("", 6), ("", 14), ("", 18), ("btf", 16)] {
             let output = run(name, without, open_files(limit))?;
             let said = format!("the limit of {limit} open files is too low");
@@ -186,7 +186,7 @@ fn forbid(calls: &'static [i64], errno: i32) -> impl Fn() -> io::Result<()> + Se
 
 fn seccomp() -> Result<()> {
     let said = ["a seccomp filter blocks bpf(2) or perf_event_open(2): allow "];
-    for name in tools::ALL {
+    for name in missing::runnable() {
         let output = run(name, "", forbid(&[libc::SYS_bpf], libc::EPERM))?;
         refuses(name, "no bpf(2)", &output, &said)?;
     }
@@ -203,7 +203,7 @@ fn seccomp() -> Result<()> {
 
 /// As with pids.max=1.
 fn thread_limit() -> Result<()> {
-    for name in tools::ALL {
+    for name in missing::runnable() {
         for without in ["", "btf"] {
             let calls = &[libc::SYS_clone3, libc::SYS_clone];
             let output = run(name, without, forbid(calls, libc::EAGAIN))?;
@@ -233,7 +233,7 @@ fn unmount(paths: &'static [&str]) -> impl Fn() -> io::Result<()> + Send + Sync 
 }
 
 fn not_mounted() -> Result<()> {
-    for name in tools::ALL {
+    for name in missing::runnable() {
         for without in ["", "btf"] {
             let output = run(name, without, unmount(&["/sys"]))?;
             let said = ["/sys is not mounted: mount -t sysfs"];

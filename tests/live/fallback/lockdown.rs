@@ -5,7 +5,7 @@
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
-use crate::{tool, tools, trial};
+use crate::{missing, tool, trial};
 
 pub fn tests() -> Vec<Trial> {
     vec![trial("fallback::lockdown", refused)]
@@ -13,7 +13,7 @@ pub fn tests() -> Vec<Trial> {
 
 fn refused() -> Result<()> {
     let why = "kernel lockdown is in confidentiality mode";
-    for name in tools::ALL {
+    for name in missing::runnable() {
         for without in ["", "btf", "btf,ringbuf,mmap"] {
             let run = tool::run_without(without, name, &["--duration", "1ms"])?;
             let one = run.stderr.lines().count() == 1;

@@ -6,9 +6,9 @@ use std::{fmt, sync::LazyLock};
 use anyhow::Result;
 use libbpf_rs::btf::{Btf, types::Struct};
 
-use tcptools::kernel::tracepoints::arguments;
+use tcptools::{kernel::tracepoints::arguments, suite::TOOLS};
 
-use crate::tool;
+use crate::{tool, tools};
 
 /// What is not there.
 #[derive(Debug)]
@@ -69,6 +69,28 @@ pub fn needs_cookies() -> Result<()> {
         "bpf_get_socket_cookie for tracing programs (since 5.12)",
         cookies(),
     )
+}
+
+/// The kernel has the tracepoints that a command cannot do without; without type information, that is another matter.
+fn has_tracepoints(tool: &str) -> bool {
+    let all = || TOOLS.iter().filter(|row| row.name == tool);
+    let mut rows = all().flat_map(|tool| tool.rows);
+    let there = |full: &&str| arguments::arguments(full.rsplit(':').next().unwrap_or(full)) > 0;
+    !btf() || !tools::NEED_TRACEPOINTS.contains(&tool) || rows.all(there)
+}
+
+/// As [`has_tracepoints`].
+pub fn needs_tracepoints(tool: &str) -> Result<()> {
+    needs(
+        "sock:sock_send_length and sock:sock_recv_length (since 6.3)",
+        has_tracepoints(tool),
+    )
+}
+
+/// The commands whose tracepoints the kernel has.
+pub fn runnable() -> impl Iterator<Item = &'static str> {
+    let all = tools::ALL.iter().copied();
+    all.filter(|tool| has_tracepoints(tool))
 }
 
 /// There is type information.

@@ -10,7 +10,7 @@ use tcptools::suite::TOOLS;
 use crate::{missing, scratch::Scratch, tool::Tool, tools, trial};
 
 /// Flags with which a command attaches to something else.
-const MODES: [(&str, &[&str]); 8] = [
+const MODES: [(&str, &[&str]); 9] = [
     ("tcplife", &["--active"]),
     ("tcpstates", &["-L", "80"]),
     ("tcpstates", &["--summary"]),
@@ -18,6 +18,7 @@ const MODES: [(&str, &[&str]); 8] = [
     ("tcpaccept", &["--summary"]),
     ("tcpretrans", &["--summary"]),
     ("tcpprobe", &["--live"]),
+    ("tcplat", &["--summary"]),
     ("tcprcvspace", &["--summary"]),
 ];
 
@@ -28,6 +29,7 @@ pub fn tests() -> Vec<Trial> {
 
 /// No mode attaches to what the table lacks, and all together to everything that it has.
 fn attached(name: &'static str) -> Result<()> {
+    missing::needs_tracepoints(name)?;
     let tool = TOOLS.iter().find(|tool| tool.name == name);
     let tool = tool.context("not in the table")?;
     let event = |full: &&str| full.rsplit(':').next().unwrap_or_default().to_owned();

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `--hist`: histograms of turns, and of how long data waited unread.
+
+use std::time::{Duration, Instant};
+
+use crate::aggregate::{histograms::Hists, table::Table};
+use crate::by_number;
+use crate::error::Usage;
+use crate::output::Style;
+use crate::session::{Figures, Handler, Printer, Shows};
+use clap::ValueEnum;
+
+use super::bpf::types::{hist_by, measure};
+
+/// What there is one histogram for each of.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum Per {
+    /// One for all
+    All = hist_by::HIST_ALL.0 as isize,
+    /// Local address
+    Laddr = hist_by::HIST_LADDR.0 as isize,
+    /// Remote address
+    Raddr = hist_by::HIST_RADDR.0 as isize,
+    /// Local port
+    Lport = hist_by::HIST_LPORT.0 as isize,
+    /// Remote port
+    Rport = hist_by::HIST_RPORT.0 as isize,
+}
+
+impl Per {
+    fn key(self) -> &'static str {
+        match self {
+            Self::All | Self::Raddr => "raddr",
+            Self::Laddr => "laddr",
+            Self::Lport => "lport",
+            Self::Rport => "rport",
+        }
+    }
+}
+
+/// What a histogram is of.
+const SAMPLES: [&str; 3] = by_number! { measure:
+    MEASURE_APP => "app",
+    MEASURE_WAIT => "wait",
+    MEASURE_UNREAD => "unread",
+};
+
+pub(super) struct Histograms(Hists);
+
+impl Histograms {
+    /// # Errors
+    /// When columns were named.
+    pub(super) fn new(style: Style, per: Per, refresh: Option<Duration>) -> Result<Self, Usage> {
+        let hists = Hists::new("tcplat", style, ("usecs", "us"), refresh)?;
+        let mut hists = hists.by(per.key());
+        hists.samples(&SAMPLES);
+        Ok(Self(hists))
+    }
+
+    pub(super) fn read_from(&mut self, table: Table) {
+        self.0.read_from(table);
+    }
+}
+
+impl Handler for Histograms {
+    fn header(&mut self, out: &mut Vec<u8>) {
+        self.0.header(out);
+    }
+
+    fn record(&mut self, _record: &[u8], _out: &mut Printer) {}
+
+    fn tick(&mut self, out: &mut Printer) {
+        self.0.tick(out);
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.0.due()
+    }
+
+    fn finish(&mut self, out: &mut Printer) {
+        self.0.print(out);
+    }
+
+    fn shows(&self) -> Shows {
+        self.0.interval().into()
+    }
+
+    fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
+        self.0.summary(out, fields);
+    }
+}
