@@ -137,7 +137,7 @@ pub(super) fn columns(keys: &Keys) -> Vec<Column<Turns>> {
         "rx_bytes"     DETAIL   "RX_KB"   (6, 7).right => bytes(t.sum.rx);
         "tx_bytes"     DETAIL   "TX_KB"   (6, 7).right => bytes(t.sum.tx);
         "retrans_segs" DETAIL   "RTX"     (5, 6).right => t.sum.retrans;
-        "pipelined"    DETAIL   "PIPELINED" (9, 9).right => t.sum.pipelined;
+        "pipelined"    JSON     "PIPELINED" (9, 9).right => t.sum.pipelined;
     });
     all
 }
