@@ -59,6 +59,7 @@ pub const TOOLS: &[Tool] = &[
     tool("tcpreset", "an RST sent or received, and why", "RSTs sent and received", &["tcp:tcp_send_reset", "tcp:tcp_receive_reset"], OWNER),
     tool("tcpprobe", "a sample of the congestion window", "congestion windows", &["tcp:tcp_probe"], RETRANS),
     tool("tcpinfo", "a socket's final TCP statistics", "TCP sockets as they are destroyed", &["tcp:tcp_destroy_sock"], OWNER),
+    tool("tcplat", "a turn of a request, and where its time went", "turns of requests", &["sock:sock_send_length", "sock:sock_recv_length", "sock:sk_data_ready"], OWNER),
     tool("tcptop", "a connection, its rates, or why it does not move", "TCP connections", &["sock:inet_sock_set_state"], &["tcp:tcp_rcv_space_adjust"]),
     tool("tcprcvspace", "a step of receive-buffer autotuning", "receive-buffer autotuning", &["tcp:tcp_rcv_space_adjust", "tcp:tcp_rcvbuf_grow"], OWNER),
     tool("sockbuf", "a socket buffer that overflowed or met its limit", "socket buffers that overflow or meet a limit", &["sock:sock_rcvqueue_full", "sock:sock_exceed_buf_limit", "udp:udp_fail_queue_rcv_skb"], OWNER),

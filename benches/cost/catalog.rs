@@ -106,6 +106,23 @@ const DROP: &[Line] = &[
     Ours("sockbuf", None, None),
 ];
 
+/// On calls, and what wakes a reader: a command looks at reads twice, as to whose the socket is.
+const CALLS: &[Line] = &[
+    Empty(
+        "empty programs, send, recv, data_ready and rcv_space_adjust",
+        &[
+            "sock_send_length",
+            "sock_recv_length",
+            "sk_data_ready",
+            "tcp_rcv_space_adjust",
+        ],
+    ),
+    Ours("tcplat --min-ms 1000", None, None),
+    Ours("tcplat --summary", None, None),
+    Ours("tcplat", None, None),
+    Ours("tcplat -L 1", None, NEAR),
+];
+
 /// The subjects of a load, those whose name has `only` in it and what they are compared with. Every command of ours is
 /// measured a second time, right after, out of the directory `against`.
 pub fn subjects(load: Load, only: Option<&str>, against: Option<&Path>) -> Vec<Subject> {
@@ -115,6 +132,7 @@ pub fn subjects(load: Load, only: Option<&str>, against: Option<&Path>) -> Vec<S
         Load::Reset => RESET,
         Load::Bulk => BULK,
         Load::Drop => DROP,
+        Load::Turns | Load::Bytes => CALLS,
     };
     let mut subjects = vec![];
     for line in lines {

@@ -26,14 +26,20 @@ pub enum Load {
     Bulk,
     /// Datagrams to a socket whose buffer is full.
     Drop,
+    /// One byte there and one back, on one connection.
+    Turns,
+    /// Single bytes, one call each, on one connection.
+    Bytes,
 }
 
 impl Load {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Storm,
         Self::Reset,
         Self::Bulk,
         Self::Drop,
+        Self::Turns,
+        Self::Bytes,
         Self::Flood,
     ];
 
@@ -44,6 +50,8 @@ impl Load {
             Self::Reset => "reset",
             Self::Bulk => "bulk",
             Self::Drop => "drop",
+            Self::Turns => "turns",
+            Self::Bytes => "bytes",
         }
     }
 
@@ -57,7 +65,7 @@ impl Load {
         match self {
             Self::Flood => connections * 10,
             Self::Bulk => connections / 4,
-            Self::Drop => connections * 5,
+            Self::Drop | Self::Turns | Self::Bytes => connections * 5,
             _ => connections,
         }
     }
@@ -69,6 +77,8 @@ impl Load {
             Self::Reset => "reset",
             Self::Bulk => "10 KB",
             Self::Drop => "drop",
+            Self::Turns => "turn",
+            Self::Bytes => "byte",
         }
     }
 
@@ -79,6 +89,8 @@ impl Load {
             Self::Reset => "resets",
             Self::Bulk => "blocks of 10 KB",
             Self::Drop => "drops",
+            Self::Turns => "turns",
+            Self::Bytes => "bytes",
         }
     }
 
@@ -90,6 +102,8 @@ impl Load {
             Self::Reset => "one connection after the other",
             Self::Bulk => "in one stream, 1 % of its segments lost",
             Self::Drop => "of datagrams of 1000 bytes, for a full buffer",
+            Self::Turns => "of a byte there and a byte back, on one connection",
+            Self::Bytes => "in a call each, on one connection",
         }
     }
 
@@ -137,6 +151,8 @@ pub fn child(args: &[String]) -> Result<()> {
         Load::Reset => connect(connections, true)?,
         Load::Bulk => stream(connections)?,
         Load::Drop => drop_datagrams(connections)?,
+        Load::Turns => turns(connections)?,
+        Load::Bytes => bytes(connections)?,
     };
     println!("{rate}");
     Ok(())
@@ -206,6 +222,49 @@ fn stream(connections: usize) -> Result<f64> {
     drop(client);
     serve.join().expect("the server does not panic")?;
     Ok(connections as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// A connection on loopback: the client's end, the server's.
+fn pair() -> Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let client = TcpStream::connect(listener.local_addr()?)?;
+    let (accepted, _) = listener.accept()?;
+    client.set_nodelay(true)?;
+    accepted.set_nodelay(true)?;
+    Ok((client, accepted))
+}
+
+fn turns(turns: usize) -> Result<f64> {
+    let (mut client, mut accepted) = pair()?;
+    let serve = thread::spawn(move || -> Result<()> {
+        let mut byte = [0];
+        for _ in 0..turns {
+            accepted.read_exact(&mut byte)?;
+            accepted.write_all(&byte)?;
+        }
+        Ok(())
+    });
+    let begun = Instant::now();
+    let mut byte = [0];
+    for _ in 0..turns {
+        client.write_all(&byte)?;
+        client.read_exact(&mut byte)?;
+    }
+    let rate = turns as f64 / begun.elapsed().as_secs_f64();
+    serve.join().expect("the server does not panic")?;
+    Ok(rate)
+}
+
+fn bytes(bytes: usize) -> Result<f64> {
+    let (mut client, mut accepted) = pair()?;
+    let serve = thread::spawn(move || std::io::copy(&mut accepted, &mut std::io::sink()));
+    let begun = Instant::now();
+    for _ in 0..bytes {
+        client.write_all(&[0])?;
+    }
+    drop(client);
+    serve.join().expect("the server does not panic")?;
+    Ok(bytes as f64 / begun.elapsed().as_secs_f64())
 }
 
 /// Datagrams that nobody reads; the first few hundred fill the buffer.

@@ -60,7 +60,14 @@ impl Plan {
             mode: Mode::KernelTime,
             rounds: None,
             connections: None,
-            loads: vec![Load::Storm, Load::Reset, Load::Bulk, Load::Drop],
+            loads: vec![
+                Load::Storm,
+                Load::Reset,
+                Load::Bulk,
+                Load::Drop,
+                Load::Turns,
+                Load::Bytes,
+            ],
             only: None,
             against: None,
         };

@@ -14,7 +14,7 @@ struct listener {
 #include "tcp.bpf.h"
 #include "owner/nested.bpf.h"
 #include "count.bpf.h"
-#include "listener.bpf.h"
+#include "tcpaccept/listener.bpf.h"
 
 struct accept {
 	struct head head;

@@ -142,7 +142,7 @@ static __always_inline void final_forget(struct sock *sk)
 
 const volatile bool all = false;
 
-#include "tcpinfo_fill.bpf.h"
+#include "tcpinfo/tcpinfo_fill.bpf.h"
 
 /* ---------------------------------------------------------------- from CLOSE to the end */
 

@@ -300,4 +300,4 @@ static __always_inline __u64 entered_ns(struct tcp_sock *tp, __u32 state);
 			SET_ONCE(&(s)->tool.since_ns, FIRST_SEEN(sk, tp));                                             \
 	} while (0)
 #include "owner/owner.bpf.h"
-#include "active.bpf.h"
+#include "tcpstates/active.bpf.h"

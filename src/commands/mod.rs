@@ -6,6 +6,7 @@ pub mod tcpaccept;
 pub mod tcpcong;
 pub mod tcpconnect;
 pub mod tcpinfo;
+pub mod tcplat;
 pub mod tcplife;
 pub mod tcpprobe;
 pub mod tcprcvspace;

@@ -15,6 +15,7 @@ mod format;
 pub mod inet_diag;
 mod owners;
 mod pending_rows;
+mod refusal;
 mod sockets;
 mod translated;
 
@@ -28,6 +29,7 @@ pub use self::attempt::is_counted;
 pub use self::filter_match::FilterMatch;
 pub use self::owners::{holders, scanned};
 pub use self::pending_rows::PendingRows;
+pub use self::refusal::refusal;
 pub use self::sockets::{Socket, Sockets};
 use self::translated::Translated;
 use crate::abi::known::{KNOWN_NETNS, KNOWN_UID};

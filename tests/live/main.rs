@@ -23,6 +23,7 @@ mod tcpaccept;
 mod tcpcong;
 mod tcpconnect;
 mod tcpinfo;
+mod tcplat;
 mod tcplife;
 mod tcpprobe;
 mod tcprcvspace;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         tcpcong::tests(),
         tcpconnect::tests(),
         tcpinfo::tests(),
+        tcplat::tests(),
         tcplife::tests(),
         tcpprobe::tests(),
         tcprcvspace::tests(),

@@ -19,15 +19,22 @@ pub const ALL: &[&str] = &{
 
 /// Those that need type information and a ring buffer: without, they say so.
 #[allow(dead_code, reason = "not every test takes them away")]
-pub const NEED_BTF: [&str; 2] = ["tcpcong", "tcptop"];
+pub const NEED_BTF: [&str; 3] = ["tcpcong", "tcplat", "tcptop"];
 
 /// Those whose rows are of a tracepoint that some kernels lack: its event, and since when there is one.
 #[allow(dead_code, reason = "not every test asks the kernel")]
-pub const NEED_TRACEPOINT: [(&str, &str, &str); 1] = [(
-    "tcpcong",
-    "tcp_cong_state_set",
-    "tcp:tcp_cong_state_set (since 5.19)",
-)];
+pub const NEED_TRACEPOINT: [(&str, &str, &str); 2] = [
+    (
+        "tcpcong",
+        "tcp_cong_state_set",
+        "tcp:tcp_cong_state_set (since 5.19)",
+    ),
+    (
+        "tcplat",
+        "sock_send_length",
+        "sock:sock_send_length (since 6.3)",
+    ),
+];
 
 /// Every command that traces, but for those whose tracepoint this kernel lacks.
 #[allow(dead_code, reason = "not every test asks the kernel")]

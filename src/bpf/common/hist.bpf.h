@@ -32,24 +32,29 @@ struct {
 
 static const struct hist hist_empty = {};
 
-static __always_inline void hist_add(const struct group_key *key, __u64 value)
+static __always_inline void hist_count(struct hist *hist, __u64 value)
 {
 	__u64 bucket = bucket_of(value, HIST_SUB_BITS, HIST_MAX_EXPONENT);
-	struct hist *hist = bpf_map_lookup_elem(&hists, key);
-	if (!hist) {
-		bpf_map_update_elem(&hists, key, &hist_empty, BPF_NOEXIST);
-		hist = bpf_map_lookup_elem(&hists, key);
-	}
-	if (!hist) {
-		loss_count(&counters.uncounted, 1);
-		return;
-	}
+
 	barrier_var(bucket); /* the verifier of 5.10 loses the bound of a value that is copied between check and use */
 	if (bucket < HIST_BUCKETS)
 		__sync_fetch_and_add(&hist->bucket[bucket], 1);
 	__sync_fetch_and_add(&hist->sum, value);
 	if (value > hist->max)
 		hist->max = value;
+}
+
+static __always_inline void hist_add(const struct group_key *key, __u64 value)
+{
+	struct hist *hist = bpf_map_lookup_elem(&hists, key);
+	if (!hist) {
+		bpf_map_update_elem(&hists, key, &hist_empty, BPF_NOEXIST);
+		hist = bpf_map_lookup_elem(&hists, key);
+	}
+	if (hist)
+		hist_count(hist, value);
+	else
+		loss_count(&counters.uncounted, 1);
 }
 
 #endif

@@ -29,7 +29,10 @@ const PEERS: [(&str, &str); 24] = [
     ("tcpdrop", ""),
     ("tcpdump", ""),
     ("tcpnagle", ""),
-    ("tcppktlat", ""),
+    (
+        "tcppktlat",
+        "use tcplat, which shows how long data waits for its reader",
+    ),
     ("tcprtt", "use tcpprobe --hist"),
     ("tcpsubnet", "use tcplife --raddr with the subnet"),
     (

@@ -102,6 +102,7 @@ const TIME: Duration = Duration::from_secs(6);
 
 /// Traffic that a filter rejects does not wake it.
 fn sleeps(tool: &str, args: &[&str]) -> Result<()> {
+    missing::needs_tracepoint_of(tool)?;
     missing::needs_programs()?;
     missing::needs_tracepoint_of(tool)?;
     let elsewhere = Netns::new()?;

@@ -11,9 +11,10 @@ use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use crate::{
+    missing,
     scene::{HOSTS, Scene},
     tool::{Run, Tool},
-    tools, trial,
+    trial,
 };
 
 /// Commands whose rows the traffic of these tests causes on both sides, and a filter of the command's own.

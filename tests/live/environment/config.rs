@@ -103,7 +103,7 @@ fn without_tracepoint() -> Result<()> {
 }
 
 /// The running kernel's type information, with other names for some fields.
-fn renamed(fields: &[&str]) -> Result<Vec<u8>> {
+pub fn renamed(fields: &[&str]) -> Result<Vec<u8>> {
     let mut btf = fs::read("/sys/kernel/btf/vmlinux")?;
     for field in fields {
         let name = [b"\0", field.as_bytes(), b"\0"].concat();

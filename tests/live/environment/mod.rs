@@ -6,6 +6,7 @@ mod config;
 mod privileges;
 mod refusals;
 
+pub use config::renamed as renamed_btf;
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {

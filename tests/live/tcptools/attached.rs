@@ -10,7 +10,7 @@ use tcptools::suite::TOOLS;
 use crate::{missing, scratch::Scratch, tool::Tool, tools, trial};
 
 /// Flags with which a command attaches to something else.
-const MODES: [(&str, &[&str]); 10] = [
+const MODES: [(&str, &[&str]); 11] = [
     ("tcplife", &["--active"]),
     ("tcpstates", &["-L", "80"]),
     ("tcpstates", &["--summary"]),
@@ -19,6 +19,7 @@ const MODES: [(&str, &[&str]); 10] = [
     ("tcpaccept", &["--summary"]),
     ("tcpretrans", &["--summary"]),
     ("tcpprobe", &["--live"]),
+    ("tcplat", &["--summary"]),
     ("tcprcvspace", &["--summary"]),
     ("tcprcvspace", &["--grow"]),
 ];

@@ -50,6 +50,7 @@ struct bpf_spin_lock {
 /* include/linux/socket.h, include/uapi/linux/in.h */
 enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, AF_NETLINK = 16 };
 enum { SOCK_STREAM = 1, SOCK_RAW = 3 };
+enum { MSG_PEEK = 2, MSG_ERRQUEUE = 0x2000 };
 enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17, IPPROTO_UDPLITE = 136, IPPROTO_MPTCP = 262 };
 
 /* include/net/tcp_states.h: seen by users in /proc/net/tcp, so ABI. */

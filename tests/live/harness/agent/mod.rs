@@ -9,6 +9,7 @@ mod held;
 mod processes;
 mod sockets;
 mod sys;
+mod timed;
 
 use nix::{
     Result,
@@ -53,6 +54,7 @@ fn execute(state: &mut State, words: &[&str]) -> Result<String> {
         .or_else(|| crowds::execute(state, verb, args))
         .or_else(|| datagrams::execute(verb, args))
         .or_else(|| held::execute(verb, args))
+        .or_else(|| timed::execute(verb, args))
         .unwrap_or_else(|| sockets::execute(verb, args))
 }
 
