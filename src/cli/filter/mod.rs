@@ -9,7 +9,7 @@ mod properties;
 mod states;
 
 pub use ids::{Cgroups, Namespaces, hierarchy as cgroup_mount};
-pub use lists::{Cidrs, Comms, Numbers, Ports};
+pub use lists::{Cidrs, Comms, Numbers, Ports, split};
 pub use names::{Containers, Units};
 pub use states::{States, StatesNow};
 
