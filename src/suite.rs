@@ -56,12 +56,31 @@ pub const TOOLS: &[Tool] = &[
     tool("tcpaccept", "a passive open", "passive opens", &["sock:inet_sock_set_state"], &[]),
     tool("tcpretrans", "a retransmission of a segment or a SYN/ACK", "retransmissions", &["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"], OWNER),
     tool("tcpreset", "an RST sent or received, and why", "RSTs sent and received", &["tcp:tcp_send_reset", "tcp:tcp_receive_reset"], OWNER),
+    tool("tcpdrop", "a segment that this host throws away, and why", "TCP segments that this host throws away", &["skb:kfree_skb"], OWNER),
     tool("tcpprobe", "a sample of the congestion window", "congestion windows", &["tcp:tcp_probe"], RETRANS),
     tool("tcpinfo", "a socket's final TCP statistics", "TCP sockets as they are destroyed", &["tcp:tcp_destroy_sock"], OWNER),
     tool("tcptop", "a connection, its rates, or why it does not move", "TCP connections", &["sock:inet_sock_set_state"], &["tcp:tcp_rcv_space_adjust"]),
     tool("tcprcvspace", "a step of receive-buffer autotuning", "receive-buffer autotuning", &["tcp:tcp_rcv_space_adjust"], OWNER),
     tool("sockbuf", "a socket buffer that overflowed or met its limit", "socket buffers that overflow or meet a limit", &["sock:sock_rcvqueue_full", "sock:sock_exceed_buf_limit", "udp:udp_fail_queue_rcv_skb"], OWNER),
 ];
+
+/// Tracepoints that nothing needs to be attached to, by the command whose rows tell of the same: the kernel throws the
+/// segment away right after them, at `skb:kfree_skb`, and its reason says what they say.
+const SAME: &[(&str, &[&str])] = &[(
+    "tcpdrop",
+    &[
+        "tcp:tcp_bad_csum",
+        "tcp:tcp_hash_bad_header",
+        "tcp:tcp_hash_md5_required",
+        "tcp:tcp_hash_md5_unexpected",
+        "tcp:tcp_hash_md5_mismatch",
+        "tcp:tcp_hash_ao_required",
+        "tcp:tcp_ao_handshake_failure",
+        "tcp:tcp_ao_wrong_maclen",
+        "tcp:tcp_ao_mismatch",
+        "tcp:tcp_ao_key_not_found",
+    ],
+)];
 
 /// The commands that do not trace: name, and what they do.
 pub const OTHERS: &[(&str, &str)] = &[
@@ -80,9 +99,12 @@ pub fn has(name: &str) -> bool {
     name == "tplist" || TOOLS.iter().any(|tool| tool.name == name)
 }
 
-/// The commands whose rows are made of this tracepoint.
+/// The commands whose rows are made of this tracepoint, or tell of the same.
 pub fn shown_by(event: &str) -> Vec<&'static str> {
-    using(event, |tool| tool.rows)
+    let mut shown = using(event, |tool| tool.rows);
+    let same = SAME.iter().filter(|(_, all)| names(all, event));
+    shown.extend(same.map(|(name, _)| *name));
+    shown
 }
 
 /// The commands that attach to this tracepoint only to know more about a row.
@@ -94,9 +116,13 @@ pub fn read_by(event: &str) -> Vec<&'static str> {
 }
 
 /// Event names are unique in a kernel, so the category need not be known.
-fn using(event: &str, list: fn(&Tool) -> &'static [&'static str]) -> Vec<&'static str> {
+fn names(list: &[&str], event: &str) -> bool {
     let named = |full: &&str| full.rsplit(':').next() == Some(event);
-    let uses = |tool: &&Tool| list(tool).iter().any(named);
+    list.iter().any(named)
+}
+
+fn using(event: &str, list: fn(&Tool) -> &'static [&'static str]) -> Vec<&'static str> {
+    let uses = |tool: &&Tool| names(list(tool), event);
     TOOLS.iter().filter(uses).map(|tool| tool.name).collect()
 }
 
@@ -123,6 +149,7 @@ mod tests {
         assert_eq!(shown_by("tcp_rcv_space_adjust"), ["tcprcvspace"]);
         let read = read_by("tcp_rcv_space_adjust");
         assert!(read.contains(&"tcplife") && !read.contains(&"tcprcvspace"));
+        assert_eq!(shown_by("tcp_hash_md5_mismatch"), ["tcpdrop"]);
         assert!(shown_by("sched_switch").is_empty() && read_by("sched_switch").is_empty());
     }
 

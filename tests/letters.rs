@@ -59,6 +59,7 @@ fn every_bcc_letter_is_accepted_or_explained() {
         ("tcpconnect", "tpPLUucd46"),
         ("tcpaccept", "TtpP46"),
         ("tcpretrans", "slc46"),
+        ("tcpdrop", "46"),
         ("tcpprobe", "ipPaAbBemTd"),
         ("tplist", "vpl"),
     ] {

@@ -98,6 +98,9 @@ const DROP: &[Line] = &[
         &["udp_fail_queue_rcv_skb"],
     ),
     Ours("sockbuf", None, None),
+    // None of these drops is TCP's.
+    Empty("empty program, kfree_skb", &["kfree_skb"]),
+    Ours("tcpdrop", None, NEAR),
 ];
 
 /// The subjects of a load, those whose name has `only` in it and what they are compared with. Every command of ours is

@@ -4,6 +4,7 @@
 pub mod sockbuf;
 pub mod tcpaccept;
 pub mod tcpconnect;
+pub mod tcpdrop;
 pub mod tcpinfo;
 pub mod tcplife;
 pub mod tcpprobe;

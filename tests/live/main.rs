@@ -21,6 +21,7 @@ mod sockbuf;
 mod table;
 mod tcpaccept;
 mod tcpconnect;
+mod tcpdrop;
 mod tcpinfo;
 mod tcplife;
 mod tcpprobe;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         table::tests(),
         tcpaccept::tests(),
         tcpconnect::tests(),
+        tcpdrop::tests(),
         tcpinfo::tests(),
         tcplife::tests(),
         tcpprobe::tests(),

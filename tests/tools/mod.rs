@@ -18,7 +18,7 @@ pub const ALL: &[&str] = &{
 
 /// Those that need type information and a ring buffer: without, they say so.
 #[allow(dead_code, reason = "not every test takes them away")]
-pub const NEED_BTF: [&str; 1] = ["tcptop"];
+pub const NEED_BTF: [&str; 2] = ["tcpdrop", "tcptop"];
 
 /// Every command.
 #[allow(dead_code, reason = "not every test goes through all")]

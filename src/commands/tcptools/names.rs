@@ -4,10 +4,10 @@
 use crate::suite::{OTHERS, TOOLS};
 
 /// Commands of bcc, libbpf-tools, bpftrace and the like, and what does the same here.
-const PEERS: [(&str, &str); 25] = [
+const PEERS: [(&str, &str); 24] = [
     ("netstat", "tcplife --active lists the open sessions"),
     ("nettop", "use tcptop"),
-    ("skbdrop", ""),
+    ("skbdrop", "use tcpdrop, for TCP"),
     ("so1stbyte", ""),
     ("soaccept", "use tcpaccept"),
     ("soclose", "use tcplife"),
@@ -30,7 +30,6 @@ const PEERS: [(&str, &str); 25] = [
         "tcpconnlat",
         "use tcpconnect --hist, or --min-ms for slow ones",
     ),
-    ("tcpdrop", ""),
     ("tcpdump", ""),
     ("tcpnagle", ""),
     ("tcppktlat", ""),

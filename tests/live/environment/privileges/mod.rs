@@ -41,12 +41,13 @@ const CALLERS_GROUP: u32 = 4322;
 const OTHER: u32 = 4323;
 
 /// Every command that traces, and what has parts of a command at work that are not always.
-const RUNS: [(&str, &[&str]); 15] = [
+const RUNS: [(&str, &[&str]); 16] = [
     ("sockbuf", &[]),
     ("tcpaccept", &[]),
     ("tcpaccept", &["--summary"]),
     ("tcpconnect", &[]),
     ("tcpconnect", &["--dns"]),
+    ("tcpdrop", &[]),
     ("tcpinfo", &[]),
     ("tcplife", &["--active=1s"]),
     ("tcplife", &["--stats", "--json"]),
