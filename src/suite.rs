@@ -57,6 +57,7 @@ pub const TOOLS: &[Tool] = &[
     tool("tcpretrans", "a retransmission of a segment or a SYN/ACK", "retransmissions", &["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"], OWNER),
     tool("tcpcong", "a change of the congestion state", "changes of the congestion state", &["tcp:tcp_cong_state_set"], OWNER),
     tool("tcpreset", "an RST sent or received, and why", "RSTs sent and received", &["tcp:tcp_send_reset", "tcp:tcp_receive_reset"], OWNER),
+    tool("tcpdrop", "a segment that this host throws away, and why", "TCP segments that this host throws away", &["skb:kfree_skb"], OWNER),
     tool("tcpprobe", "a sample of the congestion window", "congestion windows", &["tcp:tcp_probe"], RETRANS),
     tool("tcpinfo", "a socket's final TCP statistics", "TCP sockets as they are destroyed", &["tcp:tcp_destroy_sock"], OWNER),
     tool("tcplat", "a turn of a request, and where its time went", "turns of requests", &["sock:sock_send_length", "sock:sock_recv_length", "sock:sk_data_ready"], OWNER),
@@ -64,6 +65,24 @@ pub const TOOLS: &[Tool] = &[
     tool("tcprcvspace", "a step of receive-buffer autotuning", "receive-buffer autotuning", &["tcp:tcp_rcv_space_adjust", "tcp:tcp_rcvbuf_grow"], OWNER),
     tool("sockbuf", "a socket buffer that overflowed or met its limit", "socket buffers that overflow or meet a limit", &["sock:sock_rcvqueue_full", "sock:sock_exceed_buf_limit", "udp:udp_fail_queue_rcv_skb"], OWNER),
 ];
+
+/// Tracepoints that nothing needs to be attached to, by the command whose rows tell of the same: the kernel throws the
+/// segment away right after them, at `skb:kfree_skb`, and its reason says what they say.
+const SAME: &[(&str, &[&str])] = &[(
+    "tcpdrop",
+    &[
+        "tcp:tcp_bad_csum",
+        "tcp:tcp_hash_bad_header",
+        "tcp:tcp_hash_md5_required",
+        "tcp:tcp_hash_md5_unexpected",
+        "tcp:tcp_hash_md5_mismatch",
+        "tcp:tcp_hash_ao_required",
+        "tcp:tcp_ao_handshake_failure",
+        "tcp:tcp_ao_wrong_maclen",
+        "tcp:tcp_ao_mismatch",
+        "tcp:tcp_ao_key_not_found",
+    ],
+)];
 
 /// The commands that do not trace: name, and what they do.
 pub const OTHERS: &[(&str, &str)] = &[
@@ -81,26 +100,12 @@ pub const UNUSED: &[(&str, &str)] = &[
         "inet_sk_error_report",
         "at CLOSE the socket itself has its error",
     ),
-    ("tcp_bad_csum", REFUSED),
-    ("tcp_hash_ao_required", REFUSED),
-    ("tcp_hash_bad_header", REFUSED),
-    ("tcp_hash_md5_mismatch", REFUSED),
-    ("tcp_hash_md5_required", REFUSED),
-    ("tcp_hash_md5_unexpected", REFUSED),
-    ("tcp_ao_handshake_failure", REFUSED),
-    ("tcp_ao_key_not_found", REFUSED),
-    ("tcp_ao_mismatch", REFUSED),
-    ("tcp_ao_rcv_sne_update", REFUSED),
-    ("tcp_ao_rnext_request", REFUSED),
-    ("tcp_ao_snd_sne_update", REFUSED),
-    ("tcp_ao_synack_no_key", REFUSED),
-    ("tcp_ao_wrong_maclen", REFUSED),
-    ("sk_data_ready", CALLS),
-    ("sock_recv_length", CALLS),
-    ("sock_send_length", CALLS),
+    ("tcp_ao_rcv_sne_update", KEYS),
+    ("tcp_ao_rnext_request", KEYS),
+    ("tcp_ao_snd_sne_update", KEYS),
+    ("tcp_ao_synack_no_key", KEYS),
 ];
-const REFUSED: &str = "the packet alone; no command yet";
-const CALLS: &str = "a call of a process; no command yet";
+const KEYS: &str = "keys of TCP-AO; nothing is dropped or sent";
 
 /// Why no command is attached to it; `None` for one that some command uses, or that is of another category.
 pub fn why_unused(event: &str) -> Option<&'static str> {
@@ -119,9 +124,12 @@ pub fn has(name: &str) -> bool {
     name == "tplist" || TOOLS.iter().any(|tool| tool.name == name)
 }
 
-/// The commands whose rows are made of this tracepoint.
+/// The commands whose rows are made of this tracepoint, or tell of the same.
 pub fn shown_by(event: &str) -> Vec<&'static str> {
-    using(event, |tool| tool.rows)
+    let mut shown = using(event, |tool| tool.rows);
+    let same = SAME.iter().filter(|(_, all)| names(all, event));
+    shown.extend(same.map(|(name, _)| *name));
+    shown
 }
 
 /// The commands that attach to this tracepoint only to know more about a row.
@@ -133,9 +141,13 @@ pub fn read_by(event: &str) -> Vec<&'static str> {
 }
 
 /// Event names are unique in a kernel, so the category need not be known.
-fn using(event: &str, list: fn(&Tool) -> &'static [&'static str]) -> Vec<&'static str> {
+fn names(list: &[&str], event: &str) -> bool {
     let named = |full: &&str| full.rsplit(':').next() == Some(event);
-    let uses = |tool: &&Tool| list(tool).iter().any(named);
+    list.iter().any(named)
+}
+
+fn using(event: &str, list: fn(&Tool) -> &'static [&'static str]) -> Vec<&'static str> {
+    let uses = |tool: &&Tool| names(list(tool), event);
     TOOLS.iter().filter(uses).map(|tool| tool.name).collect()
 }
 
@@ -162,6 +174,7 @@ mod tests {
         assert_eq!(shown_by("tcp_rcv_space_adjust"), ["tcprcvspace"]);
         let read = read_by("tcp_rcv_space_adjust");
         assert!(read.contains(&"tcplife") && !read.contains(&"tcprcvspace"));
+        assert_eq!(shown_by("tcp_hash_md5_mismatch"), ["tcpdrop"]);
         assert!(shown_by("sched_switch").is_empty() && read_by("sched_switch").is_empty());
     }
 

@@ -130,6 +130,7 @@ fn sums_have_their_flags_and_rows_do_not() {
         ("tcpretrans", &["--by", "comm"], "--count or --summary"),
         ("tcpretrans", &["--sort", "-pid"], "--count or --summary"),
         ("tcpreset", &["--by", "comm"], "--summary"),
+        ("tcpdrop", &["--by", "reason"], "--summary"),
         ("tcplife", &["--sort", "pid"], "--active"),
         ("tcpaccept", &["--sort", "pid"], "--listeners or --summary"),
         ("tcprcvspace", &["--sort", "pid"], "--summary"),

@@ -60,6 +60,7 @@ fn every_bcc_letter_is_accepted_or_explained() {
         ("tcpaccept", "TtpP46"),
         ("tcpretrans", "slc46"),
         ("tcpcong", "LRTduj"),
+        ("tcpdrop", "46"),
         ("tcpprobe", "ipPaAbBemTd"),
         ("tplist", "vpl"),
     ] {

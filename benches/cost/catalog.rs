@@ -104,6 +104,9 @@ const DROP: &[Line] = &[
         &["udp_fail_queue_rcv_skb"],
     ),
     Ours("sockbuf", None, None),
+    // None of these drops is TCP's.
+    Empty("empty program, kfree_skb", &["kfree_skb"]),
+    Ours("tcpdrop", None, NEAR),
 ];
 
 /// On calls, and what wakes a reader: a command looks at reads twice, as to whose the socket is.

@@ -181,18 +181,6 @@ int BPF_PROG(receive_reset, struct sock *sk)
 
 /* ---------------------------------------------------------------- sent */
 
-/* A packet without a socket, or for a TIME_WAIT socket: no owner, no user, no cgroup. */
-static __always_inline bool homeless_matches(const struct flow *flow, __u32 netns)
-{
-	const volatile struct id_list *list = &config.filter.netns;
-
-#define X(name, type, has) + config.set.name
-	if (0 OWNER_FILTERS(X) SOCK_FILTERS(X) != config.set.netns)
-		return false;
-#undef X
-	return (!config.set.netns || has_id(list, netns) != !!list->negate) && flow_matches(flow);
-}
-
 static __always_inline void reset_without_socket(void *ctx, struct sk_buff *skb, __u32 netns, __u64 cookie, __u8 state, int reason)
 {
 	struct flow flow;
@@ -207,14 +195,7 @@ static __always_inline void reset_without_socket(void *ctx, struct sk_buff *skb,
 	struct reset *e = reset_reserve();
 	if (!e)
 		return;
-	__builtin_memset(&e->head, 0, sizeof(e->head));
-	e->head.boot_ns = bpf_ktime_get_boot_ns();
-	e->head.cookie = cookie;
-	e->head.flow = flow;
-	e->head.netns = netns;
-	e->head.uid = ~0U;
-	e->head.event = RESET_SENT;
-	e->head.known = KNOWN_ALL;
+	homeless_fill(&e->head, &flow, netns, cookie, RESET_SENT);
 	e->reason = reason;
 	e->state = state;
 	e->trigger = flags;

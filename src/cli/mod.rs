@@ -2,6 +2,7 @@
 //! The flags that all commands share, and how a command ends.
 
 mod descriptor;
+pub mod explain;
 pub mod filter;
 pub mod quantity;
 pub mod sampling;

@@ -5,6 +5,7 @@ pub mod sockbuf;
 pub mod tcpaccept;
 pub mod tcpcong;
 pub mod tcpconnect;
+pub mod tcpdrop;
 pub mod tcpinfo;
 pub mod tcplat;
 pub mod tcplife;

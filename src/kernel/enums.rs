@@ -52,6 +52,12 @@ impl Names {
         self.0.get(&value).map(String::as_str)
     }
 
+    /// The value of a name, if the kernel has one of that name.
+    pub fn number(&self, name: &str) -> Option<i64> {
+        let named = |(_, known): &(&i64, &String)| *known == name;
+        self.0.iter().find(named).map(|(value, _)| *value)
+    }
+
     /// Every name, in the order of the values.
     pub fn all(&self) -> Vec<&str> {
         let mut all: Vec<_> = self.0.iter().collect();
@@ -66,6 +72,7 @@ mod tests {
 
     #[test]
     fn unknown_enum_is_empty() {
-        assert!(Names::from_kernel("no_such_enum", "").0.is_empty());
+        let none = Names::from_kernel("no_such_enum", "");
+        assert!(none.0.is_empty() && none.number("NO_SUCH").is_none());
     }
 }

@@ -48,6 +48,13 @@ impl Symbols {
     }
 }
 
+/// The function that a call returns to, by the address behind the call; `None` where no name is known.
+pub fn caller(address: u64) -> Option<&'static str> {
+    // A call may be the last instruction of its function.
+    let (name, _) = SYMBOLS.get()?.find(address.checked_sub(1)?)?;
+    Some(name)
+}
+
 /// One call: `tcp_write_timer+0x6b`, or its address where no name is known.
 pub struct Frame(u64);
 

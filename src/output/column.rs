@@ -168,6 +168,19 @@ pub fn common_columns<E>() -> Vec<Column<E>> {
     columns
 }
 
+/// The same, for a command's rows: a column of its own that JSON has under the same key takes the place of the shared one,
+/// and is taken out of `own`.
+pub fn leading_columns<E>(own: &mut Vec<Column<E>>) -> Vec<Column<E>> {
+    let mut columns = common_columns();
+    for column in &mut columns {
+        let instead = |c: &Column<E>| c.key == column.key && c.shown.has(Shown::JSON);
+        if let Some(index) = own.iter().position(instead) {
+            *column = own.remove(index);
+        }
+    }
+    columns
+}
+
 /// Those of the socket: a sum has its own time.
 pub fn socket_columns<E>() -> Vec<Column<E>> {
     columns! { |row, body: E|

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use super::column::{common_columns, wide_columns};
+use super::column::{leading_columns, wide_columns};
 use super::digits::append::{self, Piece};
 use super::line::{Line, cut};
 use super::stamp::{Figures, Period, Stamp};
@@ -47,9 +47,10 @@ impl<E> Rows<E> {
     /// When a column that was named does not exist.
     pub fn new(tool: &'static str, style: Style, columns: Vec<Column<E>>) -> Result<Self, Usage> {
         let mut all = columns;
+        let leading = leading_columns(&mut all);
         let json = style.format != Format::Table;
         let at = if json { 0 } else { all.len() };
-        all.splice(at..at, common_columns());
+        all.splice(at..at, leading);
         // JSON has all of its parts.
         let at = if json { all.len() } else { at };
         all.splice(at..at, wide_columns());

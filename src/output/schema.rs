@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::abi::known::Mode;
 
-use super::column::{common_columns, wide_columns};
+use super::column::{leading_columns, wide_columns};
 use super::stamp::{BY, SUM_KEYS};
 use super::{Column, Shown};
 
@@ -62,8 +62,9 @@ impl ColumnInfo {
 impl Kind {
     /// Rows of one socket each, which begin with the columns of every command.
     pub fn row<E>(event: &'static str, columns: &[Column<E>]) -> Self {
-        let mut kind = Self::aggregate(event, &common_columns::<E>());
-        kind.columns.extend(columns.iter().map(ColumnInfo::new));
+        let mut own = columns.to_vec();
+        let mut kind = Self::aggregate(event, &leading_columns(&mut own));
+        kind.columns.extend(own.iter().map(ColumnInfo::new));
         let wide = wide_columns::<E>();
         kind.columns.extend(wide.iter().map(ColumnInfo::new));
         kind

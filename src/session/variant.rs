@@ -25,6 +25,8 @@ pub(super) fn type_numbers() -> type_ids {
         sock: id("sock"),
         tcp_sock: id("tcp_sock"),
         task_struct: id("task_struct"),
+        iphdr: id("iphdr"),
+        ipv6hdr: id("ipv6hdr"),
     }
 }
 

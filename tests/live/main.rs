@@ -22,6 +22,7 @@ mod table;
 mod tcpaccept;
 mod tcpcong;
 mod tcpconnect;
+mod tcpdrop;
 mod tcpinfo;
 mod tcplat;
 mod tcplife;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         tcpaccept::tests(),
         tcpcong::tests(),
         tcpconnect::tests(),
+        tcpdrop::tests(),
         tcpinfo::tests(),
         tcplat::tests(),
         tcplife::tests(),

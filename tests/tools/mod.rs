@@ -19,7 +19,7 @@ pub const ALL: &[&str] = &{
 
 /// Those that need type information and a ring buffer: without, they say so.
 #[allow(dead_code, reason = "not every test takes them away")]
-pub const NEED_BTF: [&str; 3] = ["tcpcong", "tcplat", "tcptop"];
+pub const NEED_BTF: [&str; 4] = ["tcpcong", "tcpdrop", "tcplat", "tcptop"];
 
 /// Those whose rows are of a tracepoint that some kernels lack: its event, and since when there is one.
 #[allow(dead_code, reason = "not every test asks the kernel")]

@@ -26,6 +26,8 @@ struct type_ids {
 	__u32 sock;
 	__u32 tcp_sock;
 	__u32 task_struct;
+	__u32 iphdr;
+	__u32 ipv6hdr;
 };
 
 enum { MAX_RANGES = 64, MAX_CIDRS = 32, MAX_IDS = 32, MAX_COMMS = 16, MAX_NAMES = 64, NAME_WORDS = 16 };

@@ -137,6 +137,18 @@ static __always_inline bool passes_filters(struct sock *sk, const struct flow *f
 	return false;
 }
 
+/* A packet without a socket, or for one in TIME_WAIT or in the handshake: no owner, no user, no cgroup. */
+static __always_inline bool homeless_matches(const struct flow *flow, __u32 netns)
+{
+	const volatile struct id_list *list = &config.filter.netns;
+
+#define X(name, type, has) + config.set.name
+	if (0 OWNER_FILTERS(X) SOCK_FILTERS(X) != config.set.netns)
+		return false;
+#undef X
+	return (!config.set.netns || has_id(list, netns) != !!list->negate) && flow_matches(flow);
+}
+
 /* ---------------------------------------------------------------- records */
 
 static __always_inline void head_fill_with(struct head *head, __u64 boot_ns, __u64 cookie, struct sock *sk,
@@ -172,6 +184,19 @@ static __always_inline void head_fill(struct head *head, struct sock *sk, const 
 				      const struct owner *owner, __u32 event)
 {
 	head_fill_at(head, bpf_ktime_get_boot_ns(), sk, flow, owner, event);
+}
+
+static __always_inline void homeless_fill(struct head *head, const struct flow *flow, __u32 netns, __u64 cookie,
+					  __u32 event)
+{
+	__builtin_memset(head, 0, sizeof(*head));
+	head->boot_ns = bpf_ktime_get_boot_ns();
+	head->cookie = cookie;
+	head->flow = *flow;
+	head->netns = netns;
+	head->uid = ~0U;
+	head->event = event;
+	head->known = KNOWN_ALL;
 }
 
 #endif

@@ -13,8 +13,11 @@ use super::Fill;
 use crate::abi::types;
 use crate::output::{address, escape};
 
-/// Splits `[!]a,b,c`; an empty list or element is an error.
-pub(super) fn split(text: &str) -> Result<(bool, Vec<&str>), String> {
+/// Splits `[!]a,b,c`.
+///
+/// # Errors
+/// A sentence, if the list or an element is empty.
+pub fn split(text: &str) -> Result<(bool, Vec<&str>), String> {
     let (negate, list) = match text.strip_prefix('!') {
         Some(rest) => (true, rest),
         None => (false, text),

@@ -11,7 +11,7 @@ mod states;
 
 pub use ca_states::{CLOSED, CaStates, NextCaStates};
 pub use ids::{Cgroups, Namespaces, hierarchy as cgroup_mount};
-pub use lists::{Cidrs, Comms, Numbers, Ports};
+pub use lists::{Cidrs, Comms, Numbers, Ports, split};
 pub use names::{Containers, Units};
 pub use states::{States, StatesNow};
 

@@ -3,6 +3,7 @@
 
 use crate::abi::known::*;
 use crate::abi::names::tcp_state;
+use crate::cli::explain::short;
 use crate::output::Column;
 use crate::output::column::*;
 use crate::output::units::{bytes, jiffies, micros_since, unless};
@@ -32,7 +33,7 @@ pub(super) fn columns(stack: bool) -> Vec<Column<reset>> {
         "direction"        JSON   "DIRECTION"   (0, 0)    => direction(r);
         ""                 TEXT   "RADDR:RPORT" (20, 47)  => remote_end(row);
         "state"            ALL    "STATE"       (11, 11)  => (r.state != 0).then(|| tcp_state(r.state));
-        ""                 TEXT   "REASON"      (20, 20)  => reason(r).map(|name| name.strip_prefix("TCP_").unwrap_or(name));
+        ""                 TEXT   "REASON"      (20, 20)  => reason(r).map(short);
         "reason"           JSON   "REASON"      (24, 24)   => reason(r);
         "hint"             DETAIL "HINT"        (19, 19)   => reasons::hint_name(r.hint);
         "trigger_flags"    JSON   "TRIGGER"     (9, 9)         if KNOWN_PACKET => unless(r.trigger, 0).map(|flags| Value::TcpFlags(flags.into()));

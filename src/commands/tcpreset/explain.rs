@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `--explain`: what reasons and hints mean.
 
-use std::io;
-
+use crate::cli::explain::{self, Explained};
 use crate::error::Usage;
 use anyhow::{Result, bail};
 
@@ -20,8 +19,11 @@ pub(super) fn explain(reason: Option<&str>) -> Result<()> {
             )))
         }
     };
-    match reasons::print(&reasons, &mut io::stdout().lock()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    explain::print(reasons.into_iter().map(|reason| {
+        reasons::explain(reason).copied().unwrap_or(Explained(
+            reason,
+            "A reason that is newer than this command.",
+            "include/net/rstreason.h of the kernel.",
+        ))
+    }))
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The kernel's reasons for sending a reset, each with a cause and advice.
 
-use std::io::Write;
 use std::sync::LazyLock;
 
+use crate::cli::explain::Explained;
 use crate::kernel::{enums::Names, features};
 
 static NAMES: LazyLock<Names> = LazyLock::new(|| match features::lacking().is_some() {
@@ -21,11 +21,8 @@ pub fn name(reason: i32) -> Option<&'static str> {
     NAMES.get(reason.into())
 }
 
-/// A reason, its cause, and what to look at.
-struct Explained(&'static str, &'static str, &'static str);
-
 /// `include/net/rstreason.h`, with where each is set: `net/ipv4/tcp*.c`, `net/ipv6/tcp_ipv6.c`, `net/mptcp/subflow.c`.
-const EXPLAINED: &[Explained] = &[
+const EXPLAINED: &[Explained<'static>] = &[
     Explained(
         "NOT_SPECIFIED",
         "The kernel gives no reason here.",
@@ -166,7 +163,7 @@ pub mod hint {
 }
 
 /// With what each rests on.
-const HINTS: &[Explained] = &[
+const HINTS: &[Explained<'static>] = &[
     Explained(
         "accept_queue_full",
         "The client's connection was ready, but the listener's accept queue was full, and net.ipv4.tcp_abort_on_overflow says to reset. Rests on the queue and the setting at that moment, and on a packet without SYN.",
@@ -199,13 +196,10 @@ pub fn hints() -> Vec<&'static str> {
     HINTS.iter().map(|e| e.0).collect()
 }
 
-/// The name, cause and advice of a reason or a hint, for its name in any case, a reason's with or without the prefix
-/// `TCP_`; `None` when there is no such one.
-pub fn explain(wanted: &str) -> Option<(&'static str, &'static str, &'static str)> {
-    let same = |name: &str| name.eq_ignore_ascii_case(wanted);
-    let is_it = |e: &&Explained| same(e.0) || e.0.strip_prefix("TCP_").is_some_and(same);
-    let Explained(name, cause, look) = EXPLAINED.iter().chain(HINTS).find(is_it)?;
-    Some((name, cause, look))
+/// What is known of a reason or a hint, for its name in any case, a reason's with or without the prefix `TCP_`; `None` when
+/// there is no such one.
+pub fn explain(wanted: &str) -> Option<&'static Explained<'static>> {
+    EXPLAINED.iter().chain(HINTS).find(|e| e.is_named(wanted))
 }
 
 /// The reasons of this kernel, or all known ones if it has no list.
@@ -216,23 +210,6 @@ pub fn reasons() -> Vec<&'static str> {
         all = EXPLAINED.iter().map(|e| e.0).collect();
     }
     all
-}
-
-/// Writes the explanation of each of these reasons.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn print(reasons: &[&str], out: &mut impl Write) -> std::io::Result<()> {
-    for reason in reasons {
-        let newer = (
-            *reason,
-            "A reason that is newer than this command.",
-            "include/net/rstreason.h of the kernel.",
-        );
-        let (name, cause, look) = explain(reason).unwrap_or(newer);
-        writeln!(out, "{name}\n    {cause}\n    Look at: {look}")?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -248,7 +225,10 @@ mod tests {
 
     #[test]
     fn reason_is_found_by_shown_name() {
-        assert_eq!(explain("TCP_STATE"), explain("state"));
+        assert_eq!(
+            explain("TCP_STATE").map(|e| e.0),
+            explain("state").map(|e| e.0)
+        );
         assert!(explain("no_such_reason").is_none());
         assert_eq!(explain("late_segment").map(|e| e.0), Some("late_segment"));
     }

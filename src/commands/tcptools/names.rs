@@ -7,7 +7,7 @@ use crate::suite::{OTHERS, TOOLS};
 const PEERS: [(&str, &str); 24] = [
     ("netstat", "tcplife --active lists the open sessions"),
     ("nettop", "use tcptop"),
-    ("skbdrop", ""),
+    ("skbdrop", "use tcpdrop, for TCP"),
     ("so1stbyte", ""),
     ("soaccept", "use tcpaccept"),
     ("soclose", "use tcplife"),
@@ -26,7 +26,6 @@ const PEERS: [(&str, &str); 24] = [
         "tcpconnlat",
         "use tcpconnect --hist, or --min-ms for slow ones",
     ),
-    ("tcpdrop", ""),
     ("tcpdump", ""),
     ("tcpnagle", ""),
     (

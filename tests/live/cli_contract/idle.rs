@@ -11,13 +11,14 @@ use super::{command, kill_at_last};
 use crate::{missing::needs_tracepoint_of, net::Netns, tools, trial};
 
 /// What shows something later, by its arguments, and what it says of that.
-const WAITING: [(&str, &[&str], &str); 11] = [
+const WAITING: [(&str, &[&str], &str); 12] = [
     ("tcpprobe", &["--hist"], "shown at the end"),
     ("tcpprobe", &["--live"], "shown every 1s"),
     ("tcpconnect", &["--count"], "shown at the end"),
     ("tcpretrans", &["--summary"], "shown at the end"),
     ("tcpretrans", &["-c"], "shown at the end"),
     ("tcpreset", &["--summary"], "shown at the end"),
+    ("tcpdrop", &["--summary"], "shown at the end"),
     ("tcpstates", &["--summary=2s"], "shown every 2s"),
     ("tcpaccept", &["--summary"], "shown at the end"),
     ("tcprcvspace", &["--summary=2s"], "shown every 2s"),

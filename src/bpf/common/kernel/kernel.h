@@ -47,6 +47,11 @@ struct bpf_spin_lock {
 	__u32 val;
 };
 
+/* include/uapi/linux/if_ether.h, include/uapi/linux/in_route.h, include/uapi/linux/ipv6_route.h */
+enum { ETH_P_IP = 0x0800, ETH_P_IPV6 = 0x86dd };
+enum { DST_METADATA = 0x80 }; /* include/net/dst.h */
+#define RTCF_LOCAL 0x80000000U /* a route to this host; RTF_LOCAL of IPv6 is the same bit */
+
 /* include/linux/socket.h, include/uapi/linux/in.h */
 enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, AF_NETLINK = 16 };
 enum { SOCK_STREAM = 1, SOCK_RAW = 3 };
@@ -99,6 +104,7 @@ enum { SOCKFS_MAGIC = 0x534F434B };
 enum { PF_KTHREAD = 0x00200000 };
 
 #include "kernel/sock.h"
+#include "kernel/skb.h"
 #include "kernel/task.h"
 #include "kernel/iter.h"
 

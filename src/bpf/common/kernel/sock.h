@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Namespaces, sockets and what they send. Part of kernel.h, which says what a field may be. */
+/* Namespaces and sockets. Part of kernel.h, which says what a field may be. */
 #ifndef TCPTOOLS_KERNEL_SOCK_H
 #define TCPTOOLS_KERNEL_SOCK_H
 
@@ -336,43 +336,6 @@ struct mptcp_sock {
 /* Of a subflow: inet_connection_sock.icsk_ulp_data */
 struct mptcp_subflow_context {
 	struct sock *conn; /* the MPTCP socket */
-};
-
-/* include/linux/netdevice.h */
-struct net_device {
-	possible_net_t nd_net;
-};
-
-/* include/linux/skbuff.h */
-struct sk_buff {
-	struct sk_buff *prev;
-	unsigned int truesize;
-	int skb_iif; /* the interface that it came by */
-	struct net_device *dev;
-	unsigned int len;
-	char cb[48];
-	__u16 transport_header; /* from head */
-	__u16 network_header;
-	unsigned char *head;
-	unsigned char *data;
-};
-
-/* include/linux/errqueue.h: what an entry of the error queue keeps in skb->cb */
-struct sock_extended_err {
-	__u32 ee_errno;
-	__u8 ee_origin;
-};
-
-struct sock_exterr_skb {
-	struct sock_extended_err ee;
-};
-
-/* include/net/tcp.h: what TCP keeps in skb->cb */
-struct tcp_skb_cb {
-	__u32 seq;
-	__u32 end_seq;
-	__u16 tcp_gso_segs;
-	__u16 tcp_flags;
 };
 
 /* include/linux/net.h */

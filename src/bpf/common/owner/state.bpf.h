@@ -83,6 +83,19 @@ static __always_inline struct sock_state *state_find(struct sock *sk)
 	return bpf_sk_storage_get(&sockets, sk, 0, 0);
 }
 
+/*
+ * The same, of a socket to which another structure points: new kernels let no helper have it. What found no slot in the
+ * table is not found here.
+ */
+static __always_inline struct sock_state *state_peek(struct sock *sk)
+{
+	if (config.missing.sk_storage)
+		return address_find((__u64)sk);
+	if (config.missing.socket_table)
+		return bpf_sk_storage_get(&sockets, sk, 0, 0);
+	return table_peek(sk);
+}
+
 /* Counts a TCP socket whose state is in storage: one that found no slot, or whose listener did not. */
 static __always_inline struct sock_state *stored(struct sock_state *s, struct sock *sk)
 {

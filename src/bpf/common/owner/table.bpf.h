@@ -98,6 +98,18 @@ static __always_inline struct sock_state *table_find(struct sock *sk)
 	return is_mark(cookie) ? child_find(slot, sk) : NULL;
 }
 
+/* The same, without a helper, and without a note that a child has got its own cookie. */
+static __always_inline struct sock_state *table_peek(struct sock *sk)
+{
+	struct sock_slot *slot = slot_of_address((__u64)sk);
+
+	if (!slot)
+		return NULL;
+	__u64 cookie = slot->cookie;
+	bool is_its = is_mark(cookie) ? cookie == child_mark(sk) : cookie == (__u64)sk->__sk_common.skc_cookie.counter;
+	return is_its ? &slot->state : NULL;
+}
+
 static __always_inline const struct sock_state *table_find_listener(__u64 listener)
 {
 	struct sock_slot *slot = slot_of_address(listener);

@@ -41,7 +41,7 @@ const CALLERS_GROUP: u32 = 4322;
 const OTHER: u32 = 4323;
 
 /// Every command that traces, and what has parts of a command at work that are not always.
-const RUNS: [(&str, &[&str]); 17] = [
+const RUNS: [(&str, &[&str]); 18] = [
     ("sockbuf", &[]),
     ("tcpaccept", &[]),
     ("tcpaccept", &["--summary"]),
@@ -49,6 +49,7 @@ const RUNS: [(&str, &[&str]); 17] = [
     ("tcpcong", &["--summary"]),
     ("tcpconnect", &[]),
     ("tcpconnect", &["--dns"]),
+    ("tcpdrop", &[]),
     ("tcpinfo", &[]),
     ("tcplife", &["--active=1s"]),
     ("tcplife", &["--stats", "--json"]),

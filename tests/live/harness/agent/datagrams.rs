@@ -4,17 +4,20 @@
 use std::net::SocketAddr;
 
 use nix::{
-    Result, libc,
+    Result,
+    errno::Errno,
+    libc,
     sys::socket::{self, MsgFlags, SockaddrStorage},
 };
 
-use super::{number, sys};
+use super::{number, sys, unhex};
 
 /// `None`: not a command of this kind.
 pub fn execute(verb: &str, args: &[&str]) -> Option<Result<String>> {
     Some(match verb {
         "any" => any(args),
         "sendto" => send_to(args),
+        "sendhex" => send_hex(args),
         "pings" => pings(args),
         "offer" => offer(args),
         "dribble" => dribble(args),
@@ -36,6 +39,14 @@ fn send_to(args: &[&str]) -> Result<String> {
         socket::sendto(number(args, 0)?, &data, &to, MsgFlags::empty())?;
     }
     Ok(String::new())
+}
+
+/// `sendhex FD ADDRESS HEX`: one datagram of these bytes.
+fn send_hex(args: &[&str]) -> Result<String> {
+    let to = SockaddrStorage::from(number::<SocketAddr>(args, 1)?);
+    let data = unhex(args.get(2).ok_or(Errno::EINVAL)?)?;
+    let sent = socket::sendto(number(args, 0)?, &data, &to, MsgFlags::empty())?;
+    Ok(sent.to_string())
 }
 
 /// `pings FD BYTES COUNT`: so many echo requests through a connected ping socket.

@@ -17,7 +17,7 @@ use nix::{
     unistd,
 };
 
-use super::{number, sys, sys::borrow};
+use super::{number, sys, sys::borrow, unhex};
 
 /// Where the fields of `struct tcp_info` lie (include/uapi/linux/tcp.h): name, offset, size.
 const TCP_INFO_FIELDS: [(&str, usize, usize); 45] = [
@@ -87,6 +87,7 @@ pub fn execute(verb: &str, args: &[&str]) -> Result<String> {
             return socket::getpeername::<SockaddrStorage>(number(args, 0)?).map(|a| a.to_string());
         }
         "info" => return info(number(args, 0)?),
+        "value" => return value(args),
         "error" => return error(number(args, 0)?),
         _ => {}
     }
@@ -111,6 +112,10 @@ fn act(verb: &str, fd: RawFd, args: &[&str]) -> Result<()> {
             number(args, 2)?,
             &number::<i32>(args, 3)?,
         ),
+        "optionhex" => {
+            let bytes = unhex(args.get(3).ok_or(Errno::EINVAL)?)?;
+            sys::set_option_bytes(fd, number(args, 1)?, number(args, 2)?, &bytes)
+        }
         "linger0" => {
             let abort = libc::linger {
                 l_onoff: 1,
@@ -217,6 +222,12 @@ fn drained(fd: RawFd) -> Result<()> {
 fn error(fd: RawFd) -> Result<String> {
     let bytes = sys::get_option::<4>(fd, libc::SOL_SOCKET, libc::SO_ERROR)?;
     Ok(i32::from_ne_bytes(bytes).to_string())
+}
+
+/// `value FD LEVEL NAME`: an integer option, as a number without a sign.
+fn value(args: &[&str]) -> Result<String> {
+    let bytes = sys::get_option::<4>(number(args, 0)?, number(args, 1)?, number(args, 2)?)?;
+    Ok(u32::from_ne_bytes(bytes).to_string())
 }
 
 fn cookie(fd: RawFd) -> Result<String> {

@@ -37,6 +37,21 @@ pub fn set_option<T: Copy>(fd: RawFd, level: i32, name: i32, value: &T) -> Resul
     Errno::result(ret).map(drop)
 }
 
+/// `setsockopt(2)` with these bytes.
+pub fn set_option_bytes(fd: RawFd, level: i32, name: i32, value: &[u8]) -> Result<()> {
+    // SAFETY: the kernel reads as many bytes as it is told of a live slice.
+    let ret = unsafe {
+        libc::setsockopt(
+            fd,
+            level,
+            name,
+            value.as_ptr().cast(),
+            value.len() as libc::socklen_t,
+        )
+    };
+    Errno::result(ret).map(drop)
+}
+
 /// `getsockopt(2)`; what the kernel does not fill stays zero.
 pub fn get_option<const N: usize>(fd: RawFd, level: i32, name: i32) -> Result<[u8; N]> {
     get_option_len(fd, level, name).map(|(value, _)| value)

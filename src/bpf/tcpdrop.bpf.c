@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* tcpdrop: one record per TCP segment that this host throws away. */
+#include "tcp.bpf.h"
+#include "segment.bpf.h"
+#include "stack.bpf.h"
+EXPORT_ENUM(segment_way);
+
+enum { MAX_REASONS = 256 };
+
+struct dropped {
+	struct head head;
+	__u64 place;  /* behind the call that threw it away */
+	__s32 reason; /* enum skb_drop_reason; -1: unknown to this kernel */
+	__u32 seq;
+	__u32 len; /* payload, bytes */
+	__u32 segs;
+	__u32 ifindex;
+	__u16 tcp_flags;
+	__u8 way;   /* enum segment_way */
+	__u8 state; /* of the socket; 0: none is known */
+	__u8 ifname[16];
+	__u64 stack[STACK_DEPTH];
+};
+EXPORT_TYPE(dropped);
+
+const volatile bool has_reason = false; /* kfree_skb has its third argument (5.17) */
+const volatile bool has_rx_sk = false;  /* and its fourth (6.11) */
+/* Reasons that are not shown, a bit each; whether those that have no bit are. */
+const volatile __u64 hidden[MAX_REASONS / 64] = {};
+const volatile bool hides_others = false;
+
+#include "owner/owner.bpf.h"
+
+static __always_inline bool is_hidden(__u32 reason)
+{
+	if (reason >= MAX_REASONS)
+		return hides_others;
+	__u32 word = reason >> 6;
+	barrier_var(word); /* or the compiler leaves out the mask, which the verifier needs */
+	return hidden[word & (MAX_REASONS / 64 - 1)] >> (reason & 63) & 1;
+}
+
+/* ---------------------------------------------------------------- the record */
+
+/* The interface by which it came, or by which it would have left. */
+static __always_inline void interface_fill(struct dropped *e, struct sk_buff *skb)
+{
+	__u32 from = e->way == SEGMENT_RECEIVED ? skb->skb_iif : 0;
+	__u32 at = device_netns(skb) ? skb->dev->ifindex : 0;
+
+	e->ifindex = from ?: at;
+	if (at && at == e->ifindex)
+		bpf_probe_read_kernel(e->ifname, sizeof(e->ifname), skb->dev->name);
+	else
+		__builtin_memset(e->ifname, 0, sizeof(e->ifname));
+}
+
+static __always_inline __u32 segments_of(struct sk_buff *skb)
+{
+	struct skb_shared_info *shared = (void *)(skb->head + skb->end);
+
+	return BPF_CORE_READ(shared, gso_segs) ?: 1;
+}
+
+static __always_inline void drop_fill(struct dropped *e, struct sk_buff *skb, const struct segment *seg, __u64 place,
+				      int reason)
+{
+	e->place = place;
+	e->reason = reason;
+	e->seq = seg->seq;
+	e->len = seg->len;
+	e->segs = segments_of(skb);
+	e->tcp_flags = seg->flags;
+	e->way = seg->way;
+	interface_fill(e, skb);
+}
+
+/* ---------------------------------------------------------------- whose */
+
+/*
+ * Uses the recorded owner: neither a listener is locked here nor a socket whose reader is elsewhere. The cookie is there
+ * since the socket has its state.
+ */
+static __always_inline struct dropped *drop_of_socket(struct sock *sk, const struct sock_state *s,
+						      const struct segment *seg)
+{
+	struct owner owner;
+
+	if (!passes_filters(sk, &seg->flow, s, &owner))
+		return NULL;
+	int state = sk->__sk_common.skc_state;
+	if (state == TCP_LISTEN && owner.source != PID_UNKNOWN)
+		owner.source = PID_LISTENER;
+	struct dropped *e = event_reserve(SIZE_WITH_STACK(struct dropped));
+	if (!e)
+		return NULL;
+	head_fill_seen(&e->head, bpf_ktime_get_boot_ns(), sk, &seg->flow, &owner, 0);
+	e->state = state;
+	return e;
+}
+
+/* `sk`: what all sockets have in common, or NULL. */
+static __always_inline struct dropped *drop_without_socket(struct sock *sk, struct sk_buff *skb, const struct segment *seg)
+{
+	__u32 netns = sk ? netns_of(sk) : segment_netns(skb);
+
+	if (!homeless_matches(&seg->flow, netns)) {
+		count_filtered();
+		return NULL;
+	}
+	struct dropped *e = event_reserve(SIZE_WITH_STACK(struct dropped));
+	if (!e)
+		return NULL;
+	homeless_fill(&e->head, &seg->flow, netns, 0, 0);
+	e->state = 0;
+	if (sk) {
+		e->head.cookie = sk->__sk_common.skc_cookie.counter;
+		e->state = sk->__sk_common.skc_state;
+	}
+	return e;
+}
+
+/* ---------------------------------------------------------------- the tracepoint */
+
+/* One that is neither TCP's nor what is left of one, or not yet one. */
+static __always_inline bool is_foreign(struct sock *sk)
+{
+	int state = sk->__sk_common.skc_state;
+
+	return !is_inet(sk) || (state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV && !is_full_tcp(sk));
+}
+
+/*
+ * The reason is decided upon first, from registers alone, and then the protocol: the kernel may throw away very much that
+ * is none of TCP's.
+ */
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(segment_dropped, struct sk_buff *skb, void *location)
+{
+	int reason = has_reason ? (int)ctx[2] : -1;
+	struct sock *sk = has_rx_sk ? (struct sock *)ctx[3] : NULL;
+	struct segment seg;
+	struct dropped *e;
+
+	if (is_hidden(reason) || !segment_read(&seg, skb))
+		return 0;
+	if (sk) {
+		if (is_foreign(sk)) /* a copy, for a raw or packet socket */
+			return 0;
+		e = is_full_tcp(sk) ? drop_of_socket(sk, state_find(sk), &seg) : drop_without_socket(sk, skb, &seg);
+	} else {
+		sk = segment_sock(&seg, skb);
+		e = sk && is_full_tcp(sk) ? drop_of_socket(sk, state_peek(sk), &seg)
+					  : drop_without_socket(sk && !is_foreign(sk) ? sk : NULL, skb, &seg);
+	}
+	if (!e)
+		return 0;
+	drop_fill(e, skb, &seg, (__u64)location, reason);
+	STACK_TAKE(ctx, e);
+	event_submit(e, SIZE_WITH_STACK(struct dropped));
+	return 0;
+}
