@@ -117,12 +117,7 @@ impl Hists {
 
     /// Says what the values are of, where that is not always the same.
     pub fn sample(&mut self, what: &'static str) {
-        self.samples = vec![what];
-    }
-
-    /// The same where there are histograms of several values at once, by the upper half of the key's kind.
-    pub fn samples(&mut self, what: &[&'static str]) {
-        self.samples = what.to_vec();
+        self.sample = Some(what);
     }
 
     /// One for each kind of the tool's own, too, by its name under this key.
@@ -258,9 +253,6 @@ impl Hists {
         if let Some((key, name)) = self.kind_of(shown) {
             let _ = writeln!(out, "{key} = {name}");
         }
-        if let (Some(sample), 2..) = (shown.sample, self.samples.len()) {
-            let _ = writeln!(out, "sample = {sample}");
-        }
         let unit = self.unit.0;
         let _ = writeln!(out, "     {unit:<19} : count     distribution");
         let slots = shown.slots();
@@ -320,7 +312,7 @@ impl Hists {
         for (name, value) in shown.figures() {
             let _ = write!(out, r#","{name}_{unit}":{value}"#);
         }
-        if let Some(sample) = shown.sample {
+        if let Some(sample) = self.sample {
             let _ = write!(out, r#","sample":"{sample}""#);
         }
         if let Some((key, name)) = self.kind_of(shown) {

@@ -77,6 +77,7 @@ struct interval interval SEC(".data.interval") = {.epoch = 1};
 
 /* Too large for the stack. */
 static const struct listener_stats stats_empty = {};
+static const struct head head_empty = {};
 
 /* ---------------------------------------------------------------- the listener of a child */
 
@@ -134,8 +135,7 @@ static __always_inline void listener_flow(struct flow *flow, const struct flow *
 
 /* ---------------------------------------------------------------- what is made of a passive open */
 
-/* Its stack is not added to that of what is below state_make(). */
-static __noinline void listener_count(struct sock *sk, const struct flow *child, struct sock_state *s,
+static __always_inline void listener_count(struct sock *sk, const struct flow *child, struct sock_state *s,
 					   const struct owner *owner)
 {
 	struct listener_key key = {
@@ -146,11 +146,14 @@ static __noinline void listener_count(struct sock *sk, const struct flow *child,
 
 	if (!stats) {
 		struct flow flow;
-		struct head head;
 		listener_flow(&flow, child, &s->tool, known);
-		head_fill(&head, sk, &flow, owner, 0);
-		head.cookie = s->tool.cookie;
-		bpf_map_update_elem(&listener_heads, &key, &head, BPF_NOEXIST);
+		/* In place: it is too large for the stack. It is read only once there are numbers. */
+		bpf_map_update_elem(&listener_heads, &key, &head_empty, BPF_NOEXIST);
+		struct head *head = bpf_map_lookup_elem(&listener_heads, &key);
+		if (head) {
+			head_fill(head, sk, &flow, owner, 0);
+			head->cookie = s->tool.cookie;
+		}
 		bpf_map_update_elem(&listeners, &key, &stats_empty, BPF_NOEXIST);
 		stats = bpf_map_lookup_elem(&listeners, &key);
 	}
@@ -172,7 +175,8 @@ static __noinline void listener_count(struct sock *sk, const struct flow *child,
 	stats->accept_queue_max = queue.max;
 }
 
-static __always_inline void passive_open(struct sock *sk, struct sock_state *s, int state)
+/* A function, whose stack is not added to that of what is below state_make(). */
+static __noinline void passive_open(struct sock *sk, struct sock_state *s, int state)
 {
 	struct tcp_sock *tp = tcp_of(sk);
 	struct owner owner = {};

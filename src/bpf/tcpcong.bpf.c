@@ -208,7 +208,8 @@ static __noinline void report(struct sock *sk, struct tcp_sock *tp, struct sock_
 	event_submit(e, sizeof(*e));
 }
 
-static __always_inline void report_total(struct sock *sk, struct sock_state *s, const struct flow *flow, __u64 now)
+/* As report(). */
+static __noinline void report_total(struct sock *sk, struct sock_state *s, const struct flow *flow, __u64 now)
 {
 	struct owner owner;
 

@@ -76,8 +76,7 @@ pub(super) fn connect_backups(object: &Object) -> Result<()> {
         let name = p.name().to_string_lossy();
         name.strip_suffix(end).map(str::to_owned)
     };
-    let mut loaded = object.progs().filter(is_loaded);
-    let name = loaded.find_map(|p| of(&p, "_backup1"));
+    let name = object.progs().find_map(|p| of(&p, KERNEL_STACK));
     let name = name.context("no backup program")?;
     let is_first =
         |p: &Program<'_>| of(p, KERNEL_STACK).or_else(|| of(p, "")) == Some(name.clone());

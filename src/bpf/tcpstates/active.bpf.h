@@ -229,7 +229,7 @@ int sockets_here(struct bpf_iter__tcp *ctx)
 	struct sock *sk = (struct sock *)tp;
 	if (never_matches(sk, state))
 		return 0;
-	struct sock_state *s = state_make(sk);
+	struct sock_state *s = state_make_as(sk, &ZERO_STATE);
 	if (!s)
 		return 0;
 	/*

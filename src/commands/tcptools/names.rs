@@ -4,7 +4,7 @@
 use crate::suite::{OTHERS, TOOLS};
 
 /// Commands of bcc, libbpf-tools, bpftrace and the like, and what does the same here.
-const PEERS: [(&str, &str); 24] = [
+const PEERS: [(&str, &str); 23] = [
     ("netstat", "tcplife --active lists the open sessions"),
     ("nettop", "use tcptop"),
     ("skbdrop", "use tcpdrop, for TCP"),

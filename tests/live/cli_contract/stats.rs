@@ -11,10 +11,9 @@ use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use crate::{
-    missing,
     scene::{HOSTS, Scene},
     tool::{Run, Tool},
-    trial,
+    tools, trial,
 };
 
 /// Commands whose rows the traffic of these tests causes on both sides, and a filter of the command's own.

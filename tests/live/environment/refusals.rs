@@ -17,7 +17,7 @@ use nix::{
     sys::resource::{Resource, setrlimit},
 };
 
-use crate::{missing, tool, trial};
+use crate::{tool, tools, trial};
 
 /// With programs of its own, and with records only.
 const MODES: [&str; 3] = ["", "btf", "btf,ringbuf,mmap"];

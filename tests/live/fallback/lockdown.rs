@@ -5,7 +5,7 @@
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
-use crate::{missing, tool, trial};
+use crate::{tool, tools, trial};
 
 pub fn tests() -> Vec<Trial> {
     vec![trial("fallback::lockdown", refused)]

@@ -6,7 +6,7 @@ use std::{fmt, sync::LazyLock};
 use anyhow::Result;
 use libbpf_rs::btf::{Btf, types::Struct};
 
-use tcptools::{kernel::tracepoints::arguments, suite::TOOLS};
+use tcptools::kernel::tracepoints::arguments;
 
 use crate::{tool, tools};
 

@@ -108,7 +108,7 @@ static __always_inline struct sock_state *stored(struct sock_state *s, struct so
 }
 
 /* State for a TCP socket that has none, in the table or else in storage. */
-static __noinline struct sock_state *state_create(struct sock *sk, const struct sock_state *initial)
+static __always_inline struct sock_state *state_create(struct sock *sk, const struct sock_state *initial)
 {
 	if (!sk || !initial)
 		return NULL;
@@ -132,7 +132,7 @@ static __noinline struct sock_state *state_create(struct sock *sk, const struct 
  * The socket's state. If it has none, it is created as zeros but for the holder of `initial`, and a child's as its
  * listener's; NULL, and counted, if that fails.
  */
-static __always_inline struct sock_state *state_make_as(struct sock *sk, const struct sock_state *initial)
+static __always_inline struct sock_state *state_make_inline(struct sock *sk, const struct sock_state *initial)
 {
 	struct sock_state *s;
 
@@ -153,9 +153,15 @@ static __always_inline struct sock_state *state_make_as(struct sock *sk, const s
 	return s;
 }
 
+/* As a function, for programs that need their stack for what follows. */
+static __noinline __attribute__((unused)) struct sock_state *state_make_as(struct sock *sk, const struct sock_state *initial)
+{
+	return sk && initial ? state_make_inline(sk, initial) : NULL;
+}
+
 static __always_inline struct sock_state *state_make(struct sock *sk)
 {
-	return state_make_as(sk, &ZERO_STATE);
+	return state_make_inline(sk, &ZERO_STATE);
 }
 
 /*
