@@ -88,7 +88,7 @@ fn open_files(limit: u64) -> impl Fn() -> io::Result<()> + Send + Sync + 'static
 /// Every command, with a few numbers of descriptors.
 fn descriptor_limit() -> Result<()> {
     for name in tools::here() {
-        for (without, limit) in [("", 6), ("", 14), ("", 18), ("btf", 16)] {
+        for (without, limit) in [("", 6), ("", 14), ("", 18), ("btf", 14)] {
             let output = run(name, without, open_files(limit))?;
             let said = format!("the limit of {limit} open files is too low");
             refuses(

@@ -111,6 +111,13 @@ fn thousands() -> Result<()> {
     let start = |tool: &str, ns: &str, args: &[&str]| {
         Tool::start(tool, &[&["--json", "--netns", ns], args].concat())
     };
+    let connects = start("tcpconnect", &a, &[])?;
+    let counts = start("tcpconnect", &a, &["-c"])?;
+    let hist = start("tcpconnect", &a, &["--hist=raddr"])?;
+    let accepts = start("tcpaccept", &b, &[])?;
+    let summary = start("tcpaccept", &b, &["--summary"])?;
+    // Only now: a process that another test is about to run has what is open here for a moment, and a look at all files
+    // may find it there.
     let listeners = net.b.inside(|| {
         let at = ["10.9.0.2:0", "[fd09::2]:0", "[::]:0"];
         Ok(at
@@ -126,12 +133,6 @@ fn thousands() -> Result<()> {
     servers.extend(
         ["10.9.0.2", "fd09::2"].map(|ip| SocketAddr::new(ip.parse().expect("an address"), dual)),
     );
-
-    let connects = start("tcpconnect", &a, &[])?;
-    let counts = start("tcpconnect", &a, &["-c"])?;
-    let hist = start("tcpconnect", &a, &["--hist=raddr"])?;
-    let accepts = start("tcpaccept", &b, &[])?;
-    let summary = start("tcpaccept", &b, &["--summary"])?;
     let before = (net.a.counters()?, net.b.counters()?);
 
     let stop = AtomicBool::new(false);
