@@ -4,9 +4,10 @@
 
 use std::path::Path;
 
-use anyhow::{Error, Result, anyhow, bail};
+use anyhow::{Error, Result, bail};
 
-use crate::kernel::{btf, diagnose, features, limits, mounts};
+use crate::fallback;
+use crate::kernel::diagnose;
 
 /// # Errors
 /// A sentence, if the kernel is known to lack the tracepoint.
@@ -19,17 +20,8 @@ pub(super) fn refuse_without_tracepoint() -> Result<()> {
     Ok(())
 }
 
-/// Why it does not run; before that, what hides the type information, and what is wrong with the file of `--btf`, which
-/// would not help.
+/// Why it does not run.
 pub(super) fn refusal(btf: Option<&Path>) -> Error {
-    if let Some(problem) = mounts::sys().or_else(mounts::proc).or_else(limits::low) {
-        return anyhow!("{problem}");
-    }
-    if let Some(Err(error)) = btf.map(|file| btf::file::checked(file, None)) {
-        return error;
-    }
-    anyhow!(
-        "{}, which tcpcong needs to know the old state and the window; tcpretrans shows retransmissions",
-        features::this_kernel()
-    )
+    let why = "which tcpcong needs to know the old state and the window; tcpretrans shows retransmissions";
+    fallback::refusal(btf, why)
 }
