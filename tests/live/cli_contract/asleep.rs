@@ -5,6 +5,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     ops::Range,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +18,7 @@ use tcptools::aggregate::histograms::MAX_HISTS;
 use crate::{
     missing,
     net::Netns,
+    procfs,
     tool::Tool,
     tools, trial,
     wait::{self, PATIENCE},
@@ -168,8 +170,8 @@ fn settled(pid: u32) -> Result<u64> {
 /// How often its threads have gone to sleep.
 fn switches(pid: u32) -> Result<u64> {
     let mut sum = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let status = fs::read_to_string(task?.path().join("status"))?;
+    let read = |thread: &Path| fs::read_to_string(thread.join("status"));
+    for status in procfs::each(&format!("/proc/{pid}/task"), read)? {
         let line = |line: &str| {
             line.strip_prefix("voluntary_ctxt_switches:")?
                 .trim()

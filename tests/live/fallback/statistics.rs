@@ -5,6 +5,7 @@ use std::{
     fs,
     net::{TcpListener, TcpStream},
     os::fd::AsRawFd,
+    path::Path,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -21,6 +22,7 @@ use nix::{
 
 use crate::{
     net::Netns,
+    procfs,
     tool::Tool,
     trial,
     wait::{self, PATIENCE},
@@ -77,8 +79,9 @@ fn lost() -> Result<()> {
 /// The inode numbers of a process's sockets.
 fn sockets_of(pid: u32) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for file in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let target = fs::read_link(file?.path())?.to_string_lossy().into_owned();
+    let read = |descriptor: &Path| fs::read_link(descriptor);
+    for target in procfs::each(&format!("/proc/{pid}/fd"), read)? {
+        let target = target.to_string_lossy();
         let inode = target.strip_prefix("socket:[");
         found.extend(inode.map(|inode| inode.trim_end_matches(']').to_owned()));
     }

@@ -8,6 +8,7 @@ pub mod missing;
 pub mod net;
 pub mod pair;
 pub mod peer;
+pub mod procfs;
 pub mod scene;
 pub mod scratch;
 pub mod seen;

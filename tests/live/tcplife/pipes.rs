@@ -2,9 +2,9 @@
 //! A good citizen of a pipeline: readers that leave, do not read, or read late.
 
 use std::{
-    fs,
     io::{BufRead, BufReader, Read},
     os::fd::AsFd,
+    path::Path,
     process::{ChildStdout, Stdio},
     thread,
     time::Duration,
@@ -21,7 +21,7 @@ use nix::{
 use serde_json::Value;
 
 use crate::scene::{HOSTS, Scene};
-use crate::{tool::Tool, trial};
+use crate::{procfs, tool::Tool, trial};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -127,11 +127,16 @@ fn full_pipe() -> Result<()> {
 fn on_one_cpu(pid: u32) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(0)?;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let tid: i32 = task?.file_name().to_string_lossy().parse()?;
-        sched_setaffinity(Pid::from_raw(tid), &cpus)?;
-    }
-    Ok(())
+    let bind = |thread: &Path| {
+        let id = thread
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok());
+        Ok(sched_setaffinity(
+            Pid::from_raw(id.expect("a number")),
+            &cpus,
+        )?)
+    };
+    procfs::each(&format!("/proc/{pid}/task"), bind).map(drop)
 }
 
 /// A reader that stands still for a while gets every row in the end.

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The table of commands, `src/suite.rs`, says what running commands are attached to.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use tcptools::suite::TOOLS;
 
-use crate::{missing, scratch::Scratch, tool::Tool, tools, trial};
+use crate::{missing, procfs, scratch::Scratch, tool::Tool, tools, trial};
 
 /// Flags with which a command attaches to something else.
 const MODES: [(&str, &[&str]); 11] = [
@@ -69,8 +69,8 @@ fn attached(name: &'static str) -> Result<()> {
 /// Of the links that a process holds (kernel/bpf/syscall.c: bpf_raw_tp_link_show_fdinfo).
 fn tracepoints_of(pid: u32) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    for file in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        let text = fs::read_to_string(file?.path())?;
+    let read = |link: &Path| fs::read_to_string(link);
+    for text in procfs::each(&format!("/proc/{pid}/fdinfo"), read)? {
         let name = text.lines().find_map(|line| line.strip_prefix("tp_name:"));
         found.extend(name.map(|name| name.trim().to_owned()));
     }

@@ -25,7 +25,7 @@ use nix::{
 use self::process::{Rights, Running, threads};
 use crate::{
     environment::capabilities::{BPF, NOBODY, PERFMON, SYS_ADMIN, tcplife_with},
-    missing,
+    missing, procfs,
     scratch::Folder,
     tool, trial,
     wait::{PATIENCE, until},
@@ -132,16 +132,18 @@ fn own_pipe() -> Result<()> {
     command.stdin(Stdio::null()).stderr(Stdio::piped());
     let running = Running(command.stdout(Stdio::piped()).spawn()?);
     running.until_left(&Rights::of(NOBODY, NOBODY))?;
-    let process = PathBuf::from(format!("/proc/{}", running.0.id()));
-    let given = fs::read_link(process.join("fd/1"))?;
+    let process = format!("/proc/{}", running.0.id());
+    let given = fs::read_link(format!("{process}/fd/1"))?;
     let mut own = 0;
-    for fd in fs::read_dir(process.join("fd"))? {
-        let fd = fd?.file_name();
-        let info = fs::read_to_string(process.join("fdinfo").join(&fd))?;
+    let read = |fd: &Path| {
+        let info = Path::new(&process).join("fdinfo");
+        let info = info.join(fd.file_name().expect("a number"));
+        Ok((fs::read_to_string(info)?, fs::read_link(fd)?))
+    };
+    for (info, target) in procfs::each(&format!("{process}/fd"), read)? {
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
         let flags = i32::from_str_radix(flags.context("no flags")?.trim(), 8)?;
-        let same = fs::read_link(process.join("fd").join(&fd))? == given;
-        own += i32::from(same && flags & libc::O_NONBLOCK != 0);
+        own += i32::from(target == given && flags & libc::O_NONBLOCK != 0);
     }
     ensure!(own == 1, "{own} descriptors of its own for {given:?}");
     running.stop().map(drop)

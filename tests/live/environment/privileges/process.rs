@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    io::ErrorKind::{ExecutableFileBusy, NotFound},
+    io::ErrorKind::ExecutableFileBusy,
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -15,6 +16,7 @@ use nix::{
 
 use crate::{
     environment::capabilities::{BPF, SYS_ADMIN},
+    procfs,
     wait::{self, PATIENCE, until},
 };
 
@@ -141,21 +143,12 @@ impl Drop for Running {
 
 /// Of each thread, the first one first.
 pub fn threads(process: u32) -> Result<Vec<Option<Rights>>> {
-    let mut ids = Vec::new();
-    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-        ids.push(thread?.file_name().to_string_lossy().parse::<u32>()?);
-    }
-    ids.sort_by_key(|&id| (id != process, id));
-    let mut all = Vec::new();
-    for id in ids {
-        match fs::read_to_string(format!("/proc/{process}/task/{id}/status")) {
-            Ok(status) => all.push(Rights::read(&status)?),
-            // Some threads exist only during the start.
-            Err(error) if id != process && error.kind() == NotFound => {}
-            // A thread that exits while it is read.
-            Err(error) if id != process && error.raw_os_error() == Some(nix::libc::ESRCH) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(all)
+    let read = |thread: &Path| {
+        let id = thread.file_name().and_then(|id| id.to_str()?.parse().ok());
+        let id: u32 = id.expect("a number");
+        Ok((id, fs::read_to_string(thread.join("status"))?))
+    };
+    let mut all = procfs::each(&format!("/proc/{process}/task"), read)?;
+    all.sort_by_key(|(id, _)| (*id != process, *id));
+    all.iter().map(|(_, status)| Rights::read(status)).collect()
 }
