@@ -35,11 +35,12 @@ mod tcptools;
 mod tcptop;
 #[path = "../tools/mod.rs"]
 mod tools;
+mod triage;
 
 use std::{env, fs, process::ExitCode};
 
 use harness::{
-    agent, cgroups, missing, net, pair, peer, scene, scratch, seen, tool, trace,
+    agent, cgroups, missing, net, pair, peer, procfs, scene, scratch, seen, tool, trace,
     trial::{self, trial},
     unseen, wait,
 };
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         tcpstates::tests(),
         tcptools::tests(),
         tcptop::tests(),
+        triage::tests(),
         unseen::tests(),
     ]
     .into_iter()

@@ -5,8 +5,10 @@ mod checks;
 
 mod check;
 mod completion;
+mod feed;
 mod find;
 mod names;
+mod triage;
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -47,6 +49,7 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    Triage(Box<triage::Args>),
     /// Print the help of a command
     Help {
         /// Command to explain; without one, print the help of tcptools
@@ -167,20 +170,36 @@ fn help(command: Option<&str>) -> Result<()> {
     Ok(print::write_all(page.unwrap_or_default().as_bytes())?)
 }
 
+/// The exit status of a triage that found something.
+const FOUND: u8 = 10;
+
 /// The whole life of the command.
 pub fn main() -> ExitCode {
-    let mut complete = true;
-    let code = cli::main("tcptools", Vec::new, |args: Args| {
+    let mut code = ExitCode::SUCCESS;
+    let ended = cli::main("tcptools", Vec::new, |args: Args| {
         if let Some(shell) = args.generate_completion {
             return completion::print(shell);
         }
         match args.what {
             Some(What::List { json }) => list(json),
-            Some(What::Check { json }) => check::run(json).map(|fine| complete = fine),
+            Some(What::Check { json }) => check::run(json).map(|fine| {
+                if !fine {
+                    code = ExitCode::FAILURE;
+                }
+            }),
+            Some(What::Triage(args)) => triage::run(&args).map(|found| {
+                if found {
+                    code = ExitCode::from(FOUND);
+                }
+            }),
             Some(What::Run(words)) => become_tool(&words),
             Some(What::Help { command }) => help(command.as_deref()),
             None => help(None),
         }
     });
-    if complete { code } else { ExitCode::FAILURE }
+    if ended == ExitCode::SUCCESS {
+        code
+    } else {
+        ended
+    }
 }

@@ -42,6 +42,14 @@ const PEERS: [(&str, &str); 23] = [
     ("tcpwin", "use tcpprobe"),
 ];
 
+/// The sentence for a name that is none of `known`.
+pub fn unknown_of(what: &str, name: &str, known: impl Iterator<Item = &'static str>) -> String {
+    match closest(name, known) {
+        Some(other) => format!("unknown {what} '{name}'; did you mean {other}?"),
+        None => format!("unknown {what} '{name}'"),
+    }
+}
+
 /// The sentence for a name that is no command of the suite.
 pub fn unknown(name: &str) -> String {
     // Debian's names of bcc's and bpftrace's commands.
@@ -67,9 +75,11 @@ fn known() -> impl Iterator<Item = &'static str> {
 /// The command whose name is most like it, if any is.
 fn alike(name: &str) -> Option<&'static str> {
     let words = known().filter(|other| *other != "tcptools");
-    let rated = words
-        .chain(["list", "check", "help"])
-        .map(|other| (strsim::jaro_winkler(name, other), other));
+    closest(name, words.chain(["list", "check", "help", "triage"]))
+}
+
+fn closest(name: &str, words: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let rated = words.map(|other| (strsim::jaro_winkler(name, other), other));
     let best = rated.max_by(|a, b| a.0.total_cmp(&b.0));
     // All names begin alike, so that this takes more than the beginning.
     best.filter(|(rate, _)| *rate > 0.88)

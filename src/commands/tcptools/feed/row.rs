@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A row of a command, as it printed it, and the values in it.
+
+use std::net::IpAddr;
+
+use serde_json::{Map, Value};
+
+/// A JSON object of a command.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// As it was printed, without the newline.
+    line: String,
+    values: Map<String, Value>,
+    /// Which of the sources printed it.
+    pub(super) source: usize,
+}
+
+impl Row {
+    /// `source`: its place in the list of sources.
+    ///
+    /// `None` if it is not the object of a command.
+    pub fn parse(line: String, source: usize) -> Option<Self> {
+        let Ok(Value::Object(values)) = serde_json::from_str(&line) else {
+            return None;
+        };
+        let row = Self {
+            line,
+            values,
+            source,
+        };
+        (!row.tool().is_empty() && !row.event().is_empty()).then_some(row)
+    }
+
+    /// As it was printed, without the newline.
+    pub fn line(&self) -> &str {
+        &self.line
+    }
+
+    /// The command that printed it.
+    pub fn tool(&self) -> &str {
+        self.text("tool").unwrap_or_default()
+    }
+
+    /// What it is, in the command's words.
+    pub fn event(&self) -> &str {
+        self.text("event").unwrap_or_default()
+    }
+
+    /// Whether it is this row of this command.
+    pub fn is(&self, tool: &str, event: &str) -> bool {
+        self.tool() == tool && self.event() == event
+    }
+
+    /// When it happened; the end of the interval for a row that is about one. Nanoseconds since boot.
+    pub fn boot_ns(&self) -> u64 {
+        self.number("boot_ns").unwrap_or_default()
+    }
+
+    /// `None` if it is null, missing, or of another type; so below.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.values.get(key)?.as_str()
+    }
+
+    pub fn number(&self, key: &str) -> Option<u64> {
+        self.values.get(key)?.as_u64()
+    }
+
+    pub fn float(&self, key: &str) -> Option<f64> {
+        self.values.get(key)?.as_f64()
+    }
+
+    pub fn flag(&self, key: &str) -> Option<bool> {
+        self.values.get(key)?.as_bool()
+    }
+
+    pub fn addr(&self, key: &str) -> Option<IpAddr> {
+        self.text(key)?.parse().ok()
+    }
+
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.values.get(key)
+    }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How findings are printed.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::finding::Finding;
+use super::seen::Seen;
+use crate::commands::tcptools::fit;
+use crate::output::{escape, print};
+
+/// How many lines of what commands reported are shown.
+const NOTES: usize = 5;
+
+/// # Errors
+/// When standard output does not take it.
+pub fn print(
+    findings: &[Finding],
+    seen: &Seen,
+    seconds: f64,
+    notes: &[String],
+    json: bool,
+) -> Result<()> {
+    let text = if json {
+        objects(findings, seen, seconds, notes)
+    } else {
+        page(findings, seen, seconds, notes)
+    };
+    Ok(print::write_all(text.as_bytes())?)
+}
+
+fn objects(findings: &[Finding], seen: &Seen, seconds: f64, notes: &[String]) -> String {
+    let mut summary = seen.to_json();
+    if let Value::Object(summary) = &mut summary {
+        summary.insert("tool".into(), "tcptools".into());
+        summary.insert("event".into(), "summary".into());
+        summary.insert("findings".into(), findings.len().into());
+        summary.insert("duration_us".into(), json!((seconds * 1e6) as u64));
+        summary.insert("notes".into(), json!(notes));
+    }
+    let lines = findings.iter().map(Finding::to_json).chain([summary]);
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+fn page(findings: &[Finding], seen: &Seen, seconds: f64, notes: &[String]) -> String {
+    let mut page = String::new();
+    for finding in findings {
+        let severity = finding.severity.name();
+        let _ = writeln!(page, "{severity:<8}  {}", finding.kind.name);
+        let sentence = format!("{}: {}.", finding.subject, finding.text);
+        let _ = writeln!(page, "          {}", fit(&sentence, "          "));
+        let _ = writeln!(page, "          > {}", finding.next);
+    }
+    if findings.is_empty() {
+        page.push_str("Nothing found.\n");
+    } else {
+        page.push('\n');
+    }
+    let mut sentence = seen.sentence(seconds);
+    sentence[..1].make_ascii_uppercase();
+    let _ = writeln!(page, "{}", fit(&format!("{sentence}."), ""));
+    if seen.lost() > 0 {
+        let _ = writeln!(page, "The commands lost {} events meanwhile.", seen.lost());
+    }
+    if let Some(first) = findings.first() {
+        let _ = writeln!(
+            page,
+            "tcptools triage --explain {} says more.",
+            first.kind.name
+        );
+    }
+    for note in notes.iter().take(NOTES) {
+        let _ = writeln!(
+            page,
+            "{}",
+            fit(&format!("note: {}", escape::text(note)), "      ")
+        );
+    }
+    page
+}

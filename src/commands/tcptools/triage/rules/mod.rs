@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The rules: each a file with its kind, what it remembers of the rows, and when that is a finding.
+//!
+//! A new rule is one file, and one line in [`RULES`].
+
+mod buffers;
+mod endings;
+mod listeners;
+mod opening;
+mod path;
+#[cfg(test)]
+mod testing;
+mod waiting;
+
+use super::finding::Finding;
+use super::kind::{Kind, Limits};
+use crate::commands::tcptools::feed::Row;
+
+/// What remembers rows, and finds something in them.
+///
+/// It sees every row of every command, in order, and keeps sums: memory must not grow with the number of rows.
+pub trait Rule {
+    fn see(&mut self, row: &Row, limits: &Limits);
+
+    /// `seconds`: how long was looked.
+    fn find(&self, limits: &Limits, seconds: f64) -> Vec<Finding>;
+}
+
+/// A line of the table.
+pub struct Entry {
+    pub kind: &'static Kind,
+    pub make: fn() -> Box<dyn Rule>,
+}
+
+/// `rule!(module::Type)`: its kind is `module::KIND`.
+macro_rules! rule {
+    ($room:ident::$module:ident::$state:ident) => {
+        Entry {
+            kind: &$room::$module::KIND,
+            make: || Box::new($room::$module::$state::default()),
+        }
+    };
+}
+
+/// Causes before effects: among findings of one severity, that of the first line comes first.
+pub const RULES: &[Entry] = &[
+    // Listeners.
+    rule!(listeners::listener_overflow::ListenerOverflow),
+    // Opening connections.
+    rule!(opening::connect_refused::ConnectRefused),
+    // The path.
+    // Buffers and memory.
+    // Waiting connections.
+    rule!(waiting::close_wait_leak::CloseWaitLeak),
+    // Endings.
+];
+
+/// Where it stands in the table.
+pub fn place(kind: &Kind) -> usize {
+    RULES
+        .iter()
+        .position(|rule| rule.kind == kind)
+        .unwrap_or(RULES.len())
+}
