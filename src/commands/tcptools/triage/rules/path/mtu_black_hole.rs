@@ -90,23 +90,23 @@ impl MtuBlackHole {
     }
 
     fn sent_again(&mut self, row: &Row) {
-        let kind = row.text("kind").unwrap_or_default();
         let number = |key| row.number(key).unwrap_or_default();
+        if row.text("kind") != Some("rto") || row.flag("timer") != Some(true) {
+            return;
+        }
         let size = number("len_bytes") / number("segs").max(1);
-        let (attempt, now_ns) = (number("attempt"), row.boot_ns());
-        if matches!(kind, "syn" | "synack") {
-            return;
-        }
+        self.timeout(row, size, number("attempt"), None);
+    }
+
+    /// So many timeouts in a row for a segment of this size.
+    fn timeout(&mut self, row: &Row, size: u64, timeouts: u64, here: Option<bool>) {
         let Some(seen) = self.of(row) else { return };
-        if kind != "rto" || row.flag("timer") != Some(true) {
-            return;
+        if timeouts <= 1 || size < seen.size {
+            seen.since_ns = row.boot_ns();
         }
-        if attempt <= 1 || size < seen.size {
-            seen.since_ns = now_ns;
-        }
-        (seen.size, seen.timeouts) = (size, attempt);
-        let cookie = number("cookie");
-        self.servers.add(row, &(), None, |cookies| {
+        (seen.size, seen.timeouts) = (size, timeouts);
+        let cookie = row.number("cookie").unwrap_or_default();
+        self.servers.add(row, &(), here, |cookies| {
             if cookies.len() < MOST && !cookies.contains(&cookie) {
                 cookies.push(cookie);
             }
@@ -117,12 +117,26 @@ impl MtuBlackHole {
         let number = |key| row.number(key);
         let moved = number("tx_bytes").unwrap_or_default() > 0;
         let (mss, acked, now_ns) = (number("mss"), number("bytes_acked"), row.boot_ns());
-        if let Some(seen) = self.of(row) {
-            seen.mss = mss.or(seen.mss);
-            seen.acked = acked.or(seen.acked);
-            if moved {
-                seen.moved_ns = seen.moved_ns.max(now_ns);
-            }
+        let Some(seen) = self.of(row) else { return };
+        seen.mss = mss.or(seen.mss);
+        seen.acked = acked.or(seen.acked);
+        if moved {
+            seen.moved_ns = seen.moved_ns.max(now_ns);
+        }
+        // The timer may not fire again while this host is looked at: it is doubled each time.
+        let of = |key| row.number(key).unwrap_or_default();
+        let (timeouts, segments) = (of("retransmits"), of("packets_out"));
+        let open = !matches!(row.text("state"), None | Some("SYN_SENT" | "SYN_RECV"));
+        if timeouts >= 2 && segments > 0 && open && seen.timeouts < timeouts {
+            let average = of("wqueue_bytes").saturating_sub(of("notsent_bytes")) / segments;
+            let full = average * 10 >= of("mss") * 8;
+            let size = if full { of("mss") } else { average };
+            self.timeout(
+                row,
+                size,
+                timeouts,
+                row.flag("active_open").map(|open| !open),
+            );
         }
     }
 
@@ -250,6 +264,23 @@ mod tests {
         assert_eq!(find::<MtuBlackHole>(&rows.concat()).len(), 1);
         let alone = [timeouts(1, 1448, 3), vec![look(1, 90_000, 1)]];
         assert!(find::<MtuBlackHole>(&alone.concat()).is_empty());
+    }
+
+    #[test]
+    fn what_hangs_since_before_is_found() {
+        let stalled = |cookie: u64, wqueue: u64| {
+            let values = json!({
+                "netns": 1, "cookie": cookie, "comm": "web", "pid": 3, "laddr": "10.0.0.1", "lport": 443,
+                "raddr": "10.0.0.2", "rport": 40000 + cookie, "mss": 1448, "bytes_acked": 300,
+                "state": "ESTABLISHED", "retransmits": 7, "packets_out": 10, "wqueue_bytes": wqueue,
+                "notsent_bytes": 50_000, "active_open": false,
+            });
+            row("tcptop", "stalled", values)
+        };
+        let found = find::<MtuBlackHole>(&[stalled(1, 64_480)]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].evidence[1], ("len_bytes", 1448.into()));
+        assert!(find::<MtuBlackHole>(&[stalled(1, 51_000)]).is_empty());
     }
 
     #[test]
