@@ -23,6 +23,11 @@ pub fn all(duration: Duration) -> Vec<Source> {
         Source::new("tcplife", &[]),
         Source::new("tcpreset", &[]),
         Source::new("tcpretrans", &[]),
+        // For a share of what was sent.
+        Source::new(
+            "tcpretrans",
+            &[&every("--summary"), "--by", "netns,comm,raddr"],
+        ),
         Source::new("tcpdrop", &[]),
         Source::new("tcplat", &[&every("--summary"), "--by", "lport"]),
     ]

@@ -8,6 +8,7 @@ mod endings;
 mod listeners;
 mod opening;
 mod path;
+mod server;
 #[cfg(test)]
 mod testing;
 mod waiting;
@@ -49,7 +50,17 @@ pub const RULES: &[Entry] = &[
     // Opening connections.
     rule!(opening::connect_refused::ConnectRefused),
     // The path.
+    rule!(path::mtu_black_hole::MtuBlackHole),
+    rule!(path::bufferbloat::Bufferbloat),
+    rule!(path::path_loss::PathLoss),
+    rule!(path::rwnd_limited::RwndLimited),
     // Buffers and memory.
+    rule!(buffers::memory_pressure::MemoryPressure),
+    rule!(buffers::udp_overflow::UdpOverflow),
+    rule!(buffers::receive_buffer_pruned::ReceiveBufferPruned),
+    rule!(buffers::dropped_here::DroppedHere),
+    rule!(buffers::qdisc_drops::QdiscDrops),
+    rule!(buffers::forward_drops::ForwardDrops),
     // Waiting connections.
     rule!(waiting::close_wait_leak::CloseWaitLeak),
     // Endings.
