@@ -159,7 +159,7 @@ impl Place {
         beside.push(&self.name);
         beside.push(format!(".{}.tmp", std::process::id()));
         let mut file = File::from(self.create(&beside)?);
-        let mut write = || {
+        let write = || {
             fill(&mut file)?;
             let rename = || {
                 renameat(

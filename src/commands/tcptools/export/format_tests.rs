@@ -62,14 +62,21 @@ fn written(rows: &[Row]) -> Vec<Value> {
 /// without its B; counters have numbers.
 fn check(events: &[Value]) {
     let key = |event: &Value| (event["pid"].as_u64().unwrap(), event["tid"].as_u64());
-    let mut names = HashMap::new();
+    let names = events.iter().filter(|event| event["ph"] == "M");
+    let names: HashMap<_, _> = names
+        .map(|event| {
+            (
+                (event["name"].as_str().unwrap(), key(event)),
+                &event["args"]["name"],
+            )
+        })
+        .collect();
+    assert!(names.values().all(|name| name.is_string()));
     let mut open: HashMap<_, Vec<&str>> = HashMap::new();
     let mut last: HashMap<_, f64> = HashMap::new();
     for event in events {
         let phase = event["ph"].as_str().unwrap();
         if phase == "M" {
-            assert!(event["args"]["name"].is_string(), "{event}");
-            names.insert((event["name"].as_str().unwrap(), key(event)), ());
             continue;
         }
         let ts = event["ts"].as_f64().unwrap();

@@ -36,7 +36,7 @@ struct Stall {
 #[derive(Default)]
 struct About {
     pid: u64,
-    is_named: bool,
+    is_begun: bool,
     in_state: bool,
     /// A track's times must not go back.
     states_ns: u64,
@@ -85,7 +85,7 @@ impl<W: Write> Tracks<W> {
             close(trace, &mut gone, 0)?;
         }
         let one = found.one;
-        if !one.about.is_named {
+        if !one.about.is_begun {
             name(trace, named, one, row)?;
         }
         state(trace, one, row)?;
@@ -118,14 +118,14 @@ fn stalls(one: &Connection<About>) -> Track {
     }
 }
 
-/// The names of its process and its track, by what its first row knows.
+/// Its process, by what its first row knows.
 fn name(
     trace: &mut Trace<impl Write>,
     named: &mut HashSet<u64>,
     one: &mut Connection<About>,
     row: &Row,
 ) -> io::Result<()> {
-    one.about.is_named = true;
+    one.about.is_begun = true;
     one.about.pid = row.number("pid").unwrap_or(NOBODY);
     let track = states(one);
     if named.insert(track.pid) {
@@ -133,11 +133,7 @@ fn name(
         let process = comm.as_deref().unwrap_or("no process known");
         trace.name("process_name", track, process)?;
     }
-    trace.name("thread_name", track, &label(one))
-}
-
-fn label(one: &Connection<About>) -> String {
-    format!("#{} {}", one.number, title(one.ends, ""))
+    Ok(())
 }
 
 /// A slice from one change to the next.
@@ -260,9 +256,12 @@ fn counters(
     Ok(())
 }
 
-/// Whatever is open ends with the connection's last row, or with the recording.
+/// Whatever is open ends with the connection's last row, or with the recording; its track gets its name.
 fn close(trace: &mut Trace<impl Write>, one: &mut Connection<About>, now: u64) -> io::Result<()> {
     end_stall(trace, one)?;
+    // Its first row may not have had the local port yet.
+    let name = format!("#{} {}", one.number, title(one.ends, ""));
+    trace.name("thread_name", states(one), &name)?;
     match one.about.in_state {
         true => trace.end_slice(states(one), now.max(one.about.states_ns)),
         false => Ok(()),

@@ -2,6 +2,7 @@
 //! tcptools follow: everything that happens to a connection, over all commands, in one order.
 
 mod output;
+mod page;
 mod sources;
 mod story;
 pub mod words;
@@ -12,8 +13,8 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
+pub use self::page::title;
 pub use self::sources::events;
-pub use self::story::title;
 
 use self::output::Output;
 use self::story::{Form, Story};
@@ -137,19 +138,22 @@ fn replay(args: &Args, path: &Path, story: &mut Story) -> Result<()> {
 /// The last line, or why there is none.
 fn finish(
     args: &Args,
-    story: &Story,
+    story: &mut Story,
     notes: &[String],
     write: impl FnOnce(&str) -> Result<bool>,
 ) -> Result<()> {
+    let mut rest = String::new();
+    story.end(&mut rest);
     if args.json {
         let summary = json!({
             "tool": "tcptools", "event": "summary", "events": story.rows,
             "connections": story.connections(), "lost": story.lost, "notes": notes,
         });
-        write(&format!("{summary}\n"))?;
+        rest = format!("{summary}\n");
     } else if story.rows == 0 {
         crate::message!("tcptools: nothing happened to such a connection");
     }
+    write(&rest)?;
     if story.lost > 0 {
         crate::message!("tcptools: the commands lost {} events", story.lost);
     }

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The stories of connections: which rows are told, and how.
 
-use std::fmt::Write;
 use std::time::Duration;
 
+use super::page::{Page, owner};
 use super::words;
-use crate::commands::tcptools::feed::{Connection, Connections, Ends, MOST, Row};
-use crate::commands::tcptools::fit;
-use crate::output::escape;
+use crate::commands::tcptools::feed::{Connections, MOST, Row};
 
 /// What was told of a connection.
 #[derive(Default)]
@@ -21,7 +19,10 @@ pub struct About {
     /// Size and growth of the receive buffer.
     buffer: Option<(u64, String)>,
     /// As the heading has it.
-    owner: String,
+    pub owner: String,
+    /// The row of an open that has no local port yet: the next one has it, for the heading.
+    held: Option<Row>,
+    pub is_told: bool,
 }
 
 /// How it is printed.
@@ -82,31 +83,39 @@ impl Story {
         if opened.is_none() && !one.about.is_news(row, self.every_ns) {
             return;
         }
-        self.rows += 1;
         if self.form == Form::Json {
+            self.rows += 1;
             out.push_str(row.line());
             out.push('\n');
             return;
         }
-        if self.rows == 1 {
-            out.push_str(HEADER);
+        if row.number("lport") == Some(0) && one.about.held.is_none() {
+            one.about.held = Some(row.clone());
+            return;
         }
-        let known = !owner.is_empty() && one.about.owner != owner;
-        if found.is_new {
-            one.about.owner.clone_from(&owner);
+        let mut page = Page {
+            rows: &mut self.rows,
+            last: &mut self.last,
+            out,
+        };
+        if let Some(held) = one.about.held.take() {
+            page.held(one, &held);
         }
-        if self.last != one.number {
-            heading(one, row, out);
+        page.row(one, row, &owner, opened, (word, said));
+    }
+
+    /// What waited for more.
+    pub fn end(&mut self, out: &mut String) {
+        for mut one in self.connections.drain() {
+            let mut page = Page {
+                rows: &mut self.rows,
+                last: &mut self.last,
+                out,
+            };
+            if let Some(held) = one.about.held.take() {
+                page.held(&mut one, &held);
+            }
         }
-        self.last = one.number;
-        if known && !found.is_new {
-            line(one, row, "owner", &owner, out);
-            one.about.owner = owner;
-        }
-        if let Some(text) = opened {
-            line(one, row, "window", &text, out);
-        }
-        line(one, row, word, &said, out);
     }
 }
 
@@ -170,59 +179,6 @@ impl About {
     }
 }
 
-/// `app (pid 7)`, or nothing.
-fn owner(row: &Row) -> String {
-    match (row.text("comm"), row.number("pid")) {
-        (Some(comm), Some(pid)) => format!("{} (pid {pid})", escape::text(comm)),
-        _ => String::new(),
-    }
-}
-
-/// `10.0.0.1:80`, `[::1]:80`
-fn end((addr, port): (std::net::IpAddr, u16)) -> String {
-    std::net::SocketAddr::new(addr, port).to_string()
-}
-
-/// Who talks to whom.
-pub fn title(ends: Option<Ends>, owner: &str) -> String {
-    let who = if owner.is_empty() { "?" } else { owner };
-    match ends {
-        None => who.to_owned(),
-        Some(ends) if ends.remote.1 == 0 => format!("{who} on {}", end(ends.local)),
-        Some(ends) => format!("{who} {} to {}", end(ends.local), end(ends.remote)),
-    }
-}
-
-const HEADER: &str = "  TIME (UTC)        SECONDS  EVENT       WHAT\n";
-
-/// Where the last column begins.
-const INDENT: usize = 41;
-
-fn heading(one: &Connection<About>, row: &Row, out: &mut String) {
-    let mut text = format!("#{} {}", one.number, title(one.ends, &one.about.owner));
-    if let Some(name) = row.text("netns_name") {
-        let _ = write!(text, ", netns {}", escape::text(name));
-    }
-    if let Some(cookie) = one.cookie {
-        let _ = write!(text, ", cookie {cookie}");
-    }
-    let _ = writeln!(out, "{}", fit(&text, "   "));
-}
-
-fn line(one: &Connection<About>, row: &Row, word: &str, text: &str, out: &mut String) {
-    // 2026-11-29T12:00:01.123456789Z
-    let clock = row.text("ts").and_then(|ts| ts.get(11..23));
-    let since = row.boot_ns() as f64 - one.first_ns as f64;
-    let text = escape::text(text);
-    let _ = writeln!(
-        out,
-        "  {:<12} {:>12.6}  {word:<11} {}",
-        clock.unwrap_or_default(),
-        since / 1e9,
-        fit(&text, &" ".repeat(INDENT))
-    );
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -245,12 +201,13 @@ mod tests {
         let mut story = Story::new(form, Duration::from_secs(1));
         let mut out = String::new();
         rows.iter().for_each(|row| story.tell(row, &mut out));
+        story.end(&mut out);
         out
     }
 
     #[test]
     fn rows_are_told_below_their_connection() {
-        let nobody = json!({ "pid": null, "comm": null, "old_state": "CLOSE", "new_state": "SYN_SENT", "in_state_us": null });
+        let nobody = json!({ "pid": null, "comm": null, "old_state": "CLOSE", "new_state": "SYN_SENT", "in_state_us": null, "lport": 0 });
         let other = json!({ "cookie": 8, "lport": 40001, "direction": "sent", "state": "ESTABLISHED", "reason": "TCP_STATE" });
         let rows = [
             row("tcpstates", "state_change", 0, nobody),
@@ -271,7 +228,7 @@ mod tests {
         assert_eq!(
             told(Form::Page, &rows),
             "  TIME (UTC)        SECONDS  EVENT       WHAT
-#1 ? 10.0.0.1:40000 to 10.0.0.2:6000, cookie 7
+#1 10.0.0.1:40000 to 10.0.0.2:6000, cookie 7
   03:04:05.000     0.000000  state       CLOSE -> SYN_SENT
   03:04:05.001     0.001000  owner       app (pid 12)
   03:04:05.001     0.001000  open        established, after 0.333 ms, SYN sent 2
@@ -331,14 +288,14 @@ mod tests {
     #[test]
     fn names_and_addresses_are_shown_as_elsewhere() {
         let values = json!({
-            "laddr": "fe80::1%eth0", "raddr": "fe80::2%eth0", "comm": "a\u{1b}b",
+            "lport": 0, "laddr": "fe80::1%eth0", "raddr": "fe80::2%eth0", "comm": "a\u{1b}b",
             "old_state": "CLOSE", "new_state": "SYN_SENT", "netns_name": "web",
         });
         let text = told(Form::Page, &[row("tcpstates", "state_change", 0, values)]);
         let heading = text.lines().nth(1).unwrap();
         assert_eq!(
             heading,
-            "#1 a\\x1bb (pid 12) [fe80::1]:40000 to [fe80::2]:6000, netns web, cookie 7"
+            "#1 a\\x1bb (pid 12) [fe80::1]:0 to [fe80::2]:6000, netns web, cookie 7"
         );
     }
 }

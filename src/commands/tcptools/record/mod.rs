@@ -81,8 +81,7 @@ const MAX_MEMORY: u64 = 64 << 20;
 /// How many files a flight recorder writes: a host with many findings must not fill its disk.
 const FILES: u64 = 16;
 
-/// How long triage looks at least, and in intervals: it needs some of them.
-const WINDOW: Duration = Duration::from_secs(20);
+/// How long triage looks, in intervals: it needs some of them.
 const LOOKS: u32 = 4;
 
 /// What triage has, and what follow needs besides.
@@ -169,7 +168,7 @@ fn keep(args: &Args, path: &std::path::Path, last: Duration) -> Result<()> {
     let sources = sources(args.interval);
     let mut live = Live::start(&sources, &args.filters, &args.running)?;
     let mut flight = Flight::new(last, args.max_size.unwrap_or(MAX_MEMORY));
-    let window = WINDOW.max(args.interval * LOOKS);
+    let window = args.interval * LOOKS;
     let mut watch = args.on.map(|least| Watch::new(least.into(), window, last));
     let (mut notes, mut files) = (Vec::new(), 0);
     loop {

@@ -127,3 +127,77 @@ impl Recording {
         &self.notes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const ROWS: &str = "{\"tool\":\"tcptools\",\"event\":\"recording\",\"boot_ns\":1000000}
+{\"tool\":\"tcplife\",\"event\":\"session\",\"boot_ns\":2000000}
+{\"tool\":\"tcpdrop\",\"event\":\"drop\",\"boot_ns\":5000000}
+";
+    const LAST: &str = "{\"tool\":\"tcptools\",\"event\":\"recorded\",\"boot_ns\":9000000,\"duration_us\":7777,\"notes\":[\"a\"]}\n";
+
+    /// The rows' commands, and the recording after them; or why not.
+    fn read(bytes: &[u8]) -> Result<(Vec<String>, Recording), String> {
+        let name = format!("tcptools-read-{}-{:p}", std::process::id(), &bytes);
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, bytes).unwrap();
+        let read = || -> Result<_> {
+            let mut recording = Recording::open(&path)?;
+            let mut tools = Vec::new();
+            while let Some(row) = recording.next()? {
+                tools.push(row.tool().to_owned());
+            }
+            Ok((tools, recording))
+        };
+        let result = read().map_err(|error| format!("{error:#}"));
+        fs::remove_file(&path).unwrap();
+        result
+    }
+
+    #[test]
+    fn first_and_last_line_are_no_rows() {
+        let whole = [ROWS, LAST].concat().into_bytes();
+        for bytes in [whole.clone(), gzip::member(&whole)] {
+            let (tools, recording) = read(&bytes).unwrap();
+            assert_eq!(tools, ["tcplife", "tcpdrop"]);
+            assert_eq!(recording.looked().unwrap(), Duration::from_micros(7777));
+            assert_eq!(recording.notes(), ["a"]);
+        }
+    }
+
+    #[test]
+    fn a_recording_may_be_cut() {
+        let whole = [ROWS, LAST].concat();
+        for end in ROWS.len()..whole.len() {
+            let (tools, recording) = read(&whole.as_bytes()[..end]).unwrap();
+            assert_eq!(tools, ["tcplife", "tcpdrop"]);
+            // The newline alone may be missing.
+            if end < whole.len() - 1 {
+                assert_eq!(recording.looked().unwrap(), Duration::from_millis(4));
+            }
+        }
+        let packed = [gzip::member(ROWS.as_bytes()), gzip::member(LAST.as_bytes())].concat();
+        for end in gzip::member(ROWS.as_bytes()).len()..packed.len() {
+            assert_eq!(read(&packed[..end]).unwrap().0, ["tcplife", "tcpdrop"]);
+        }
+    }
+
+    #[test]
+    fn files_of_others_are_refused_in_a_sentence() {
+        let other = "{\"tool\":\"jq\",\"event\":\"e\"}\n";
+        for (text, why) in [
+            ("", "is empty"),
+            ("hello", "is not a recording of tcptools"),
+            ("\0\u{1}\u{2}", "is not a recording of tcptools"),
+            (other, "is not a recording of tcptools"),
+            (&[ROWS, "hello\n", LAST].concat(), "line 4 of"),
+        ] {
+            let said = read(text.as_bytes()).err().unwrap();
+            assert!(said.contains(why) && !said.contains('\n'), "{said}");
+        }
+    }
+}
