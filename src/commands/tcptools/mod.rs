@@ -6,7 +6,7 @@ mod checks;
 mod check;
 mod completion;
 mod export;
-mod feed;
+pub(in crate::commands) mod feed;
 mod find;
 mod follow;
 mod names;

@@ -135,12 +135,14 @@ fn a_connection_is_a_track() {
         stall(2000, 1, "no_ack", 1_500_000),
         stall(3000, 1, "no_ack", 2_500_000),
         change(3500, 1, "ESTABLISHED", "CLOSE"),
+        retransmit(3600, 1),
     ]);
     check(&events);
     let slices = [("SYN_SENT", 10e3), ("ESTABLISHED", 11e3), ("no_ack", 500e3)];
     let slices = slices.map(|(name, ts)| (name.to_owned(), ts));
     assert_eq!(of(&events, "B"), slices);
-    assert_eq!(of(&events, "i"), [("retransmit rto".to_owned(), 300e3)]);
+    let moments = [300e3, 3600e3].map(|ts| ("retransmit rto".to_owned(), ts));
+    assert_eq!(of(&events, "i"), moments);
     let counters: Vec<_> = of(&events, "C").into_iter().map(|(name, _)| name).collect();
     assert_eq!(
         counters,

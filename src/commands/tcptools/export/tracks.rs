@@ -38,6 +38,8 @@ struct About {
     pid: u64,
     is_begun: bool,
     in_state: bool,
+    /// It was closed: what comes after that says how it was before.
+    is_over: bool,
     /// A track's times must not go back.
     states_ns: u64,
     counters_ns: u64,
@@ -143,7 +145,7 @@ fn state(trace: &mut Trace<impl Write>, one: &mut Connection<About>, row: &Row) 
     let now = row.boot_ns().max(about.states_ns);
     let change = (row.tool() == "tcpstates").then(|| row.text("new_state"));
     let new = change.flatten();
-    if !about.in_state {
+    if !about.in_state && !about.is_over {
         // What came before the first row, as far as the row tells.
         let old = row.text("old_state").or(row.text("state"));
         let old = old.filter(|state| *state != "CLOSE");
@@ -163,6 +165,7 @@ fn state(trace: &mut Trace<impl Write>, one: &mut Connection<About>, row: &Row) 
         trace.end_slice(track, now)?;
     }
     about.in_state = new != "CLOSE";
+    about.is_over = !about.in_state;
     if about.in_state {
         trace.begin_slice(track, now, new)?;
     }

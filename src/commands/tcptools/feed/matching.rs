@@ -42,7 +42,18 @@ impl Matching {
     /// # Errors
     /// A sentence: a filter asks what no row tells.
     pub fn new(filters: &Forwarded) -> Result<Self> {
-        let mut filter = filters.filter().clone();
+        let mut this = Self::of(filters.filter())?;
+        this.units = Names::of(filters, "--unit");
+        this.containers = Names::of(filters, "--container");
+        Ok(this)
+    }
+
+    /// The same, but for the names of units and containers: all pass.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn of(filter: &Filter) -> Result<Self> {
+        let mut filter = filter.clone();
         if filter.cgroup.is_some() {
             let reason = "--cgroup: a recording has no cgroups to ask; use --unit or --container";
             return Err(Usage(reason.into()).into());
@@ -50,8 +61,8 @@ impl Matching {
         (filter.unit, filter.container) = (None, None);
         Ok(Self {
             filter,
-            units: Names::of(filters, "--unit"),
-            containers: Names::of(filters, "--container"),
+            units: None,
+            containers: None,
         })
     }
 
@@ -87,7 +98,8 @@ fn octets(addr: Option<IpAddr>) -> [u8; 16] {
     }
 }
 
-fn flow_of(row: &Row) -> flow {
+/// Its ends, as a record has them.
+pub fn flow_of(row: &Row) -> flow {
     let port = |key| row.number(key).and_then(|port| u16::try_from(port).ok());
     let family = match row.addr("laddr").or(row.addr("raddr")) {
         Some(IpAddr::V4(_)) => 4,
@@ -105,7 +117,8 @@ fn flow_of(row: &Row) -> flow {
     }
 }
 
-fn owner_of(row: &Row) -> owner {
+/// Its owner, as a record has it.
+pub fn owner_of(row: &Row) -> owner {
     let source = row.text("pid_source");
     let source = PID_SOURCES.iter().position(|name| *name == source);
     let mut owner = owner {

@@ -22,7 +22,7 @@ use self::child::{Child, Said};
 pub use self::connections::{Connection, Connections, Ends, MOST};
 pub use self::forward::Forwarded;
 pub use self::live::{Heard, Live, Running};
-pub use self::matching::Matching;
+pub use self::matching::{Matching, flow_of, owner_of};
 pub use self::order::Order;
 pub use self::recording::{Header, Recorder, Recording, gzip, is_packed, last_line};
 pub use self::row::Row;

@@ -38,14 +38,13 @@ impl Page<'_> {
             self.out.push_str(HEADER);
         }
         *self.rows += 1;
-        let is_first = std::mem::replace(&mut one.about.is_told, true);
         let is_news = !owner.is_empty() && one.about.owner != owner;
         if is_news {
             one.about.owner = owner.to_owned();
         }
         if *self.last != one.number {
             heading(one, row, self.out);
-        } else if is_news && !is_first {
+        } else if is_news {
             line(one, row, "owner", owner, self.out);
         }
         *self.last = one.number;

@@ -22,7 +22,6 @@ pub struct About {
     pub owner: String,
     /// The row of an open that has no local port yet: the next one has it, for the heading.
     held: Option<Row>,
-    pub is_told: bool,
 }
 
 /// How it is printed.
