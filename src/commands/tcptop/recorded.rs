@@ -8,7 +8,7 @@ use chrono::DateTime;
 
 use crate::abi::known::PROGRAMS;
 use crate::abi::names::{CA_STATES, TCP_STATES};
-use crate::abi::types::head;
+use crate::abi::types::{Record, head};
 use crate::cli::filter::Filter;
 use crate::commands::tcptools::feed::{self, Matching, Recording};
 use crate::error::Usage;
@@ -134,7 +134,9 @@ impl Replay {
                 }
             }
             Kinds::Groups(rows, groups) => {
-                let boot_ns = rows.end_period(self.boot_ns).boot_ns;
+                let boot_ns = self.boot_ns;
+                rows.end_period(boot_ns.saturating_sub(self.interval_us * 1000));
+                rows.end_period(boot_ns);
                 let mut first = First::new(choice.sort, choice.kept());
                 let all = groups.take(self.interval_us);
                 all.filter(|one| choice.all || one.value(choice.sort) != (0, 0))
@@ -168,7 +170,6 @@ fn connection(row: &feed::Row) -> Connection {
             .unwrap_or_default() as u8
     };
     let conn = conn {
-        head: head_of(row),
         start_ns: row.boot_ns().saturating_sub(long("age_us") * 1000),
         bytes_sent: long("bytes_sent"),
         bytes_retrans: long("bytes_retrans"),
@@ -218,7 +219,7 @@ fn connection(row: &feed::Row) -> Connection {
         ..conn::default()
     };
     let mut one = Connection {
-        conn,
+        conn: conn.with_head(&head_of(row)),
         tx: long("tx_bytes"),
         rx: long("rx_bytes"),
         interval_us: long("interval_us"),
@@ -305,7 +306,7 @@ mod tests {
             ca_name: name(Some("cubic")),
             ..conn::default()
         };
-        one.conn.head = head {
+        let mut head = head {
             boot_ns: 9_000_000,
             cookie: 3,
             netns: 4,
@@ -313,9 +314,10 @@ mod tests {
             known: PROGRAMS.1,
             ..head::default()
         };
-        one.conn.head.flow.family = 4;
-        one.conn.head.flow.laddr[10..].copy_from_slice(&[255, 255, 10, 0, 0, 1]);
-        one.conn.head.flow.raddr[10..].copy_from_slice(&[255, 255, 10, 0, 0, 2]);
+        head.flow.family = 4;
+        head.flow.laddr[10..].copy_from_slice(&[255, 255, 10, 0, 0, 1]);
+        head.flow.raddr[10..].copy_from_slice(&[255, 255, 10, 0, 0, 2]);
+        one.conn = one.conn.with_head(&head);
         let text = serde_json::Value::Object(columns(true, &one)).to_string();
         let row = feed::Row::parse(text, 0).unwrap();
         assert_eq!(columns(true, &connection(&row)), columns(true, &one));
