@@ -121,6 +121,8 @@ impl Second {
 /// Converts boot time to wall time. Refresh it now and then: the wall clock is stepped and slewed while a tool runs.
 pub struct Clock {
     offset: i64,
+    /// It is another boot's, and stays.
+    fixed: bool,
     utc: Second,
     local: Second,
 }
@@ -129,6 +131,7 @@ impl Default for Clock {
     fn default() -> Self {
         let mut clock = Self {
             offset: 0,
+            fixed: false,
             utc: Second::default(),
             local: Second::default(),
         };
@@ -140,7 +143,16 @@ impl Default for Clock {
 impl Clock {
     /// Reads again how far the wall clock is ahead of the boot-time clock.
     pub fn refresh(&mut self) {
+        if self.fixed {
+            return;
+        }
         self.offset = now(ClockId::CLOCK_REALTIME).saturating_sub(host(ClockId::CLOCK_BOOTTIME));
+    }
+
+    /// From now on `boot_ns` is this time (nanoseconds since 1970): of records of another host, or another boot.
+    pub fn fix(&mut self, boot_ns: u64, unix_ns: i64) {
+        self.offset = unix_ns.saturating_sub(boot_ns as i64);
+        self.fixed = true;
     }
 
     /// RFC 3339 in UTC without its fraction and `Z`, and the nanoseconds that belong after it.

@@ -139,12 +139,28 @@ impl Place {
     /// # Errors
     /// As write(2) and rename(2); an existing file is then unchanged.
     pub fn write(&self, content: &[u8]) -> io::Result<()> {
+        self.put(|file| file.write_all(content)).map(drop)
+    }
+
+    /// An empty file in place of an existing one, to be written as long as the run lasts.
+    ///
+    /// # Errors
+    /// As open(2) and rename(2); an existing file is then unchanged.
+    pub fn replace(&self) -> io::Result<File> {
+        self.put(|_| Ok(()))
+    }
+
+    /// A new file, that others see once `fill` has filled it.
+    ///
+    /// # Errors
+    /// As `fill` and rename(2); an existing file is then unchanged.
+    pub fn put(&self, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
         let mut beside = OsString::from(".");
         beside.push(&self.name);
         beside.push(format!(".{}.tmp", std::process::id()));
-        let file = self.create(&beside)?;
+        let mut file = File::from(self.create(&beside)?);
         let write = || {
-            File::from(file).write_all(content)?;
+            fill(&mut file)?;
             let rename = || {
                 renameat(
                     &self.directory,
@@ -155,7 +171,7 @@ impl Place {
             };
             Ok(self.allowed(rename)?)
         };
-        let result = write();
+        let result: io::Result<()> = write();
         if result.is_err() {
             // Only a name that nobody asked for.
             let _ = self.allowed(|| {
@@ -166,7 +182,7 @@ impl Place {
                 )
             });
         }
-        result
+        result.map(|()| file)
     }
 
     fn create(&self, name: &OsString) -> Result<OwnedFd, Errno> {

@@ -108,6 +108,11 @@ impl<E> Rows<E> {
         self.stamp.end_period(boot_ns);
     }
 
+    /// Times are of records made elsewhere: this one, since that boot, was at this time since 1970.
+    pub fn fix_clock(&mut self, boot_ns: u64, unix_ns: i64) {
+        self.stamp.fix_clock(boot_ns, unix_ns);
+    }
+
     /// Follows steps of the wall clock; call it from time to time.
     pub fn refresh_clock(&mut self) {
         self.stamp.refresh_clock();

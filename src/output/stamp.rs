@@ -92,6 +92,11 @@ impl Stamp {
         self.clock.refresh();
     }
 
+    /// As [`Clock::fix`].
+    pub fn fix_clock(&mut self, boot_ns: u64, unix_ns: i64) {
+        self.clock.fix(boot_ns, unix_ns);
+    }
+
     /// The time of day in the local time zone, as rows have it.
     pub fn local_time(&mut self, boot_ns: u64) -> &str {
         self.clock.local_time(boot_ns)

@@ -35,7 +35,8 @@ pub use self::handler::{EachRow, Handler, Printer};
 pub use self::idle::Shows;
 pub use self::interval::Interval;
 use self::ready::Ready;
-use self::signals::Interrupt;
+pub use self::signals::Interrupt;
+pub use self::stdout::{Sink, Stop};
 use self::variant::{choose_backups, connect_backups, enable, type_numbers};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 

@@ -5,9 +5,12 @@ mod checks;
 
 mod check;
 mod completion;
-mod feed;
+mod export;
+pub(in crate::commands) mod feed;
 mod find;
+mod follow;
 mod names;
+mod record;
 mod triage;
 
 use std::ffi::OsString;
@@ -50,6 +53,9 @@ enum What {
         json: bool,
     },
     Triage(Box<triage::Args>),
+    Follow(Box<follow::Args>),
+    Record(Box<record::Args>),
+    Export(Box<export::Args>),
     /// Print the help of a command
     Help {
         /// Command to explain; without one, print the help of tcptools
@@ -192,6 +198,9 @@ pub fn main() -> ExitCode {
                     code = ExitCode::from(FOUND);
                 }
             }),
+            Some(What::Follow(args)) => follow::run(&args),
+            Some(What::Record(args)) => record::run(&args),
+            Some(What::Export(args)) => export::run(&args),
             Some(What::Run(words)) => become_tool(&words),
             Some(What::Help { command }) => help(command.as_deref()),
             None => help(None),

@@ -46,7 +46,7 @@ impl Kinds {
         Ok(Self::Groups(rows.by(&keys.name()), Groups::new(keys)))
     }
 
-    fn add(&mut self, one: Connection, choice: &Choice) {
+    pub(super) fn add(&mut self, one: Connection, choice: &Choice) {
         match self {
             Self::Connections(_, first) if choice.shows(&one) => first.add(one),
             Self::Connections(..) => {}

@@ -14,7 +14,7 @@ use super::flag;
 use super::traffic::Connection;
 
 /// Pending timers, by their numbers in tcptop.bpf.c.
-const TIMERS: [&str; 6] = by_number! { timer:
+pub(super) const TIMERS: [&str; 6] = by_number! { timer:
     TIMER_NONE => "off",
     TIMER_RETRANSMIT => "retransmit",
     TIMER_LOSS_PROBE => "loss_probe",

@@ -12,6 +12,7 @@ mod golden;
 mod groups;
 mod inet_diag;
 mod look;
+mod recorded;
 mod screen;
 mod sort;
 mod traffic;
@@ -19,6 +20,7 @@ mod why;
 #[cfg(test)]
 mod why_tests;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -102,6 +104,9 @@ struct Args {
     /// Show those too that moved nothing, or whatever it is that rows are sorted by
     #[arg(long)]
     all: bool,
+    /// Show the rows that `tcptools record` or triage --record has kept, of each interval, instead of this host's
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["interval", "duration", "count_events", "buffer", "sockets", "no_scan", "btf", "ready_file", "ready_fd", "stats", "peer"])]
+    from: Option<PathBuf>,
     /// Print rows, even on a terminal
     #[arg(short, long, visible_short_alias = 'C')]
     batch: bool,
@@ -172,7 +177,7 @@ fn run(args: Args) -> Result<()> {
     }
     let (mut style, choice) = (output.style(), args.choice());
     style.sort = args.columns().cloned();
-    let live = args.is_live() && screen::is_there();
+    let live = args.is_live() && screen::is_there() && args.from.is_none();
     let kinds = match &args.by {
         Some(by) => Kinds::groups(style.clone(), by.clone())?,
         None => {
@@ -181,6 +186,9 @@ fn run(args: Args) -> Result<()> {
             Kinds::connections(rows, &choice)
         }
     };
+    if let Some(path) = &args.from {
+        return recorded::run(path, filter, &style, choice, kinds);
+    }
     let mut session = Session::new("tcptop", run, &["sock:inet_sock_set_state"])?;
     let mut storage = storage();
     let iterator = Some("open_sessions");

@@ -48,12 +48,17 @@ impl Connection {
         }
     }
 
-    fn set_why(&mut self, why: Why) {
+    pub(super) fn set_why(&mut self, why: Why) {
         self.send = why.send;
         self.receive = why.receive;
         self.quiet = why.quiet;
         self.why_us = why.us;
         self.more |= why.orphan | if why.at_least { AT_LEAST } else { 0 };
+    }
+
+    /// It ended in this interval.
+    pub(super) fn set_closed(&mut self) {
+        self.more |= CLOSED;
     }
 
     /// Whether it ended in this interval.

@@ -87,6 +87,20 @@ pub(super) struct Why {
 }
 
 impl Why {
+    /// What [`text`](Self::text) says.
+    pub(super) fn parse(text: &str) -> Self {
+        let mut why = Self::default();
+        for word in text.split(' ').filter(|word| !word.is_empty()) {
+            let of = |words: &[&str]| words.iter().position(|one| *one == word);
+            let place = |words| of(words).unwrap_or_default() as u8;
+            why.send |= place(&SEND);
+            why.receive |= place(&RECEIVE);
+            why.quiet |= place(&QUIET);
+            why.orphan |= u8::from(word == "orphan");
+        }
+        why
+    }
+
     /// The reasons in words; `None`: there is none.
     pub(super) fn text(&self) -> Option<&'static str> {
         static TEXTS: LazyLock<Vec<String>> = LazyLock::new(|| {

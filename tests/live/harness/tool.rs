@@ -222,6 +222,12 @@ impl Tool {
         self.messages.lock().expect("no panic").contains(text)
     }
 
+    /// Whether a line so far has this.
+    pub fn printed(&self, text: &str) -> bool {
+        let lines = self.lines.lock().expect("no panic");
+        lines.iter().any(|line| line.contains(text))
+    }
+
     /// The lines so far.
     pub fn line_count(&self) -> usize {
         self.lines.lock().expect("no panic").len()

@@ -2,6 +2,8 @@
 //! `tplist` against the kernel's tracefs, and `tcptools check` against what the commands really do.
 
 mod attached;
+mod follow;
+mod record;
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +30,8 @@ pub fn tests() -> Vec<Trial> {
         trial("front::check_as_nobody", check_as_nobody),
     ];
     all.extend(attached::tests());
+    all.extend(follow::tests());
+    all.extend(record::tests());
     all
 }
 

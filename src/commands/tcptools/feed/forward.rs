@@ -10,12 +10,20 @@ use crate::cli::filter::Filter;
 
 /// The flags of [`Filter`]: checked here, and given to each command as the user wrote them.
 #[derive(Clone, Debug, Default)]
-pub struct Forwarded(Vec<OsString>);
+pub struct Forwarded {
+    words: Vec<OsString>,
+    filter: Filter,
+}
 
 impl Forwarded {
     /// Flags, as `--lport=443`.
     pub fn words(&self) -> &[OsString] {
-        &self.0
+        &self.words
+    }
+
+    /// What they mean.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
     }
 }
 
@@ -31,7 +39,7 @@ impl Args for Forwarded {
 
 impl FromArgMatches for Forwarded {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        Filter::from_arg_matches(matches)?;
+        let filter = Filter::from_arg_matches(matches)?;
         let mut words = Vec::new();
         for arg in Filter::augment_args(Command::new("")).get_arguments() {
             let (id, Some(long)) = (arg.get_id().as_str(), arg.get_long()) else {
@@ -50,7 +58,7 @@ impl FromArgMatches for Forwarded {
                 words.push(word);
             }
         }
-        Ok(Self(words))
+        Ok(Self { words, filter })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
@@ -68,7 +76,7 @@ mod tests {
         let command = Forwarded::augment_args(Command::new("x"));
         let line = ["x", "-L", "80,443", "-4", "--comm=!a b"];
         let matches = command.try_get_matches_from(line).unwrap();
-        let words = Forwarded::from_arg_matches(&matches).unwrap().0;
+        let words = Forwarded::from_arg_matches(&matches).unwrap().words;
         let mut words: Vec<_> = words.iter().map(|w| w.to_str().unwrap()).collect();
         words.sort();
         assert_eq!(words, ["--comm=!a b", "--ipv4", "--lport=80,443"]);

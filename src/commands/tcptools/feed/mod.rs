@@ -5,7 +5,10 @@
 //! not keep the others from it, and a row is what the command itself prints.
 
 mod child;
+mod connections;
 mod forward;
+mod live;
+mod matching;
 mod order;
 mod recording;
 mod row;
@@ -16,9 +19,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use self::child::{Child, Said};
+pub use self::connections::{Connection, Connections, Ends, MOST};
 pub use self::forward::Forwarded;
+pub use self::live::{Heard, Live, Running};
+pub use self::matching::{Matching, flow_of, owner_of};
 pub use self::order::Order;
-pub use self::recording::{Recorder, Recording};
+pub use self::recording::{Header, Recorder, Recording, gzip, is_packed, last_line};
 pub use self::row::Row;
 use crate::kernel::clock::boot_ns;
 
@@ -48,6 +54,9 @@ const START: Duration = Duration::from_secs(60);
 
 /// How long a command may take to end.
 const END: Duration = Duration::from_secs(10);
+
+/// How many messages of the commands are kept.
+const NOTES: usize = 256;
 
 /// Running commands.
 pub struct Feed {
@@ -128,9 +137,15 @@ impl Feed {
     fn hear(&mut self, said: Said) {
         match said {
             Said::Row(row) => self.order.put(row),
-            Said::Note(note) => self.notes.push(note),
+            Said::Note(note) if self.notes.len() < NOTES => self.notes.push(note),
+            Said::Note(_) => {}
             Said::End => self.running -= 1,
         }
+    }
+
+    /// Whether all commands have ended, and all their rows were taken.
+    pub fn is_over(&self) -> bool {
+        self.running == 0 && self.order.is_empty()
     }
 
     /// Ends the commands; their last rows still come from [`next`](Self::next).
@@ -141,6 +156,11 @@ impl Feed {
     /// What commands reported so far: why one does not run, what was lost.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// The same, which are not kept then.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 }
 

@@ -74,7 +74,8 @@ impl Row {
     }
 
     pub fn addr(&self, key: &str) -> Option<IpAddr> {
-        self.text(key)?.parse().ok()
+        // A link-local address has its interface with it.
+        self.text(key)?.split('%').next()?.parse().ok()
     }
 
     pub fn value(&self, key: &str) -> Option<&Value> {

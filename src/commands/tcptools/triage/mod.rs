@@ -21,9 +21,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use self::engine::Engine;
-use self::kind::Limits;
-use super::feed::{Feed, Forwarded, Recorder, Recording, Row};
+pub use self::engine::Engine;
+pub use self::finding::{Finding, Severity};
+pub use self::kind::Limits;
+pub use self::sources::all as sources;
+use super::feed::{Feed, Forwarded, Header, Recorder, Recording, Row};
 use crate::cli::duration;
 use crate::error::Usage;
 use crate::kernel::files::{Made, Place};
@@ -85,7 +87,7 @@ pub fn run(args: &Args) -> Result<bool> {
     }
     let mut engine = Engine::new(limits);
     let (seconds, notes) = match &args.from {
-        Some(path) => (replay(path, &mut engine)?, Vec::new()),
+        Some(path) => replay(path, &mut engine)?,
         None => look(args, &mut engine)?,
     };
     let findings = engine.findings(seconds);
@@ -95,21 +97,29 @@ pub fn run(args: &Args) -> Result<bool> {
 
 /// Rows of this host, while they come. How long it looked, and what the commands reported.
 fn look(args: &Args, engine: &mut Engine) -> Result<(f64, Vec<String>)> {
-    let recorder = args.record.as_deref().map(Recorder::create).transpose()?;
+    let recorder = args.record.as_deref();
+    let recorder = recorder.map(|path| Recorder::create(RECORD, path, None));
+    let recorder = recorder.transpose()?;
     let ready = args.ready_file.as_deref();
     let ready = ready.map(|path| Place::new(READY, path)).transpose()?;
     if let Some(place) = &ready {
         place.clear(READY)?;
     }
-    let mut feed = Feed::start(&sources::all(args.duration), &args.filters)?;
+    let sources = sources::all(args.duration);
+    let mut feed = Feed::start(&sources, &args.filters)?;
     let ready = ready.map(Place::make).transpose()?;
     let begin = Instant::now();
-    let mut recorder = recorder.map(Recorder::begin).transpose()?;
+    let header = Header {
+        sources: &sources,
+        filters: &args.filters,
+        host: false,
+    };
+    let recorder = recorder.map(|recorder| recorder.begin(&header));
+    let mut recorder = recorder.transpose()?;
     let mut take = |row: Row| {
         engine.see(&row);
-        recorder
-            .as_mut()
-            .map_or(Ok(()), |recorder| recorder.put(&row))
+        let kept = recorder.as_mut().map(|recorder| recorder.put(&row));
+        kept.transpose().map(drop)
     };
     match args.command.split_first() {
         Some((program, words)) => {
@@ -129,7 +139,8 @@ fn look(args: &Args, engine: &mut Engine) -> Result<(f64, Vec<String>)> {
             }
         }
     }
-    let seconds = begin.elapsed().as_secs_f64();
+    // A recording says the same.
+    let looked = Duration::from_micros(begin.elapsed().as_micros() as u64);
     feed.stop();
     while let Some(row) = feed.next(Instant::now() + END) {
         take(row)?;
@@ -137,13 +148,14 @@ fn look(args: &Args, engine: &mut Engine) -> Result<(f64, Vec<String>)> {
     let notes = feed.notes().to_vec();
     ready.map(Made::remove).transpose()?;
     if let Some(recorder) = recorder {
-        recorder.end(seconds)?;
+        recorder.end(looked, &notes)?;
     }
-    Ok((seconds, notes))
+    Ok((looked.as_secs_f64(), notes))
 }
 
-/// The flag, for messages about its file.
+/// The flags, for messages about their files.
 const READY: &str = "--ready-file";
+const RECORD: &str = "--record";
 
 /// How often a command that was started is looked after.
 const LOOK: Duration = Duration::from_millis(50);
@@ -151,11 +163,12 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long the last rows may take.
 const END: Duration = Duration::from_secs(10);
 
-/// Rows of a recording. How long it is.
-fn replay(path: &std::path::Path, engine: &mut Engine) -> Result<f64> {
+/// Rows of a recording. How long it is, and what the commands reported.
+fn replay(path: &std::path::Path, engine: &mut Engine) -> Result<(f64, Vec<String>)> {
     let mut recording = Recording::open(path)?;
     while let Some(row) = recording.next()? {
         engine.see(&row);
     }
-    recording.seconds()
+    let looked = recording.looked()?;
+    Ok((looked.as_secs_f64(), recording.notes().to_vec()))
 }
