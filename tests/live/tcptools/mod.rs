@@ -30,9 +30,12 @@ pub fn tests() -> Vec<Trial> {
         trial("front::check_as_nobody", check_as_nobody),
     ];
     all.extend(attached::tests());
-    all.extend(follow::tests());
-    all.extend(record::tests());
     all
+}
+
+/// Those that run several commands at once.
+pub fn many() -> Vec<Trial> {
+    follow::tests().into_iter().chain(record::tests()).collect()
 }
 
 fn tplist() -> PathBuf {

@@ -153,12 +153,7 @@ impl Feed {
         self.children.iter().for_each(Child::stop);
     }
 
-    /// What commands reported so far: why one does not run, what was lost.
-    pub fn notes(&self) -> &[String] {
-        &self.notes
-    }
-
-    /// The same, which are not kept then.
+    /// What commands have reported since the last call: why one does not run, what was lost.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
     }

@@ -16,8 +16,8 @@ mod subject;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::process::{Child, Command};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -25,10 +25,9 @@ pub use self::engine::Engine;
 pub use self::finding::{Finding, Severity};
 pub use self::kind::Limits;
 pub use self::sources::all as sources;
-use super::feed::{Feed, Forwarded, Header, Recorder, Recording, Row};
+use super::feed::{Forwarded, Header, Heard, Live, Recorder, Recording, Running};
 use crate::cli::duration;
 use crate::error::Usage;
-use crate::kernel::files::{Made, Place};
 
 /// What is wrong on this host: look for some seconds, and name the causes, the worst first
 ///
@@ -100,15 +99,12 @@ fn look(args: &Args, engine: &mut Engine) -> Result<(f64, Vec<String>)> {
     let recorder = args.record.as_deref();
     let recorder = recorder.map(|path| Recorder::create(RECORD, path, None));
     let recorder = recorder.transpose()?;
-    let ready = args.ready_file.as_deref();
-    let ready = ready.map(|path| Place::new(READY, path)).transpose()?;
-    if let Some(place) = &ready {
-        place.clear(READY)?;
-    }
     let sources = sources::all(args.duration);
-    let mut feed = Feed::start(&sources, &args.filters)?;
-    let ready = ready.map(Place::make).transpose()?;
-    let begin = Instant::now();
+    let running = Running {
+        duration: Some(args.duration).filter(|_| args.command.is_empty()),
+        ready_file: args.ready_file.clone(),
+    };
+    let mut live = Live::start(&sources, &args.filters, &running)?;
     let header = Header {
         sources: &sources,
         filters: &args.filters,
@@ -116,52 +112,46 @@ fn look(args: &Args, engine: &mut Engine) -> Result<(f64, Vec<String>)> {
     };
     let recorder = recorder.map(|recorder| recorder.begin(&header));
     let mut recorder = recorder.transpose()?;
-    let mut take = |row: Row| {
-        engine.see(&row);
-        let kept = recorder.as_mut().map(|recorder| recorder.put(&row));
-        kept.transpose().map(drop)
-    };
-    match args.command.split_first() {
-        Some((program, words)) => {
-            let mut child = Command::new(program)
-                .args(words)
-                .spawn()
-                .with_context(|| format!("cannot run {}", program.display()))?;
-            while child.try_wait()?.is_none() {
-                while let Some(row) = feed.next(Instant::now() + LOOK) {
-                    take(row)?;
+    let mut child = spawn(&args.command)?;
+    loop {
+        match live.next() {
+            Heard::Row(row) => {
+                engine.see(&row);
+                if let Some(recorder) = &mut recorder {
+                    recorder.put(&row)?;
                 }
             }
+            Heard::Quiet => {}
+            Heard::End => break,
         }
-        None => {
-            while let Some(row) = feed.next(begin + args.duration) {
-                take(row)?;
-            }
+        if let Some(child) = &mut child
+            && child.try_wait()?.is_some()
+        {
+            live.stop();
         }
     }
     // A recording says the same.
-    let looked = Duration::from_micros(begin.elapsed().as_micros() as u64);
-    feed.stop();
-    while let Some(row) = feed.next(Instant::now() + END) {
-        take(row)?;
-    }
-    let notes = feed.notes().to_vec();
-    ready.map(Made::remove).transpose()?;
+    let looked = Duration::from_micros(live.ran().as_micros() as u64);
+    let notes = live.notes();
+    live.end()?;
     if let Some(recorder) = recorder {
         recorder.end(looked, &notes)?;
     }
     Ok((looked.as_secs_f64(), notes))
 }
 
-/// The flags, for messages about their files.
-const READY: &str = "--ready-file";
+/// The flag, for messages about its file.
 const RECORD: &str = "--record";
 
-/// How often a command that was started is looked after.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// How long the last rows may take.
-const END: Duration = Duration::from_secs(10);
+/// Starts the user's command, if there is one.
+fn spawn(words: &[OsString]) -> Result<Option<Child>> {
+    let Some((program, words)) = words.split_first() else {
+        return Ok(None);
+    };
+    let child = Command::new(program).args(words).spawn();
+    let child = child.with_context(|| format!("cannot run {}", program.display()))?;
+    Ok(Some(child))
+}
 
 /// Rows of a recording. How long it is, and what the commands reported.
 fn replay(path: &std::path::Path, engine: &mut Engine) -> Result<(f64, Vec<String>)> {
