@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Incidents, and what triage finds: the right cause first, and nothing on a healthy host.
 
+mod endings;
 mod opening;
+mod waiting;
 
 use std::time::Duration;
 
@@ -12,7 +14,8 @@ use serde_json::Value;
 use crate::{net::Netns, tool::Tool, wait::PATIENCE};
 
 pub fn tests() -> Vec<Trial> {
-    opening::tests()
+    let rooms = [opening::tests(), waiting::tests(), endings::tests()];
+    rooms.into_iter().flatten().collect()
 }
 
 /// What triage finds in these namespaces while `incident` happens, for which it has this long.
