@@ -100,6 +100,9 @@ EXPORT_ENUM(measure);
 
 const volatile __u64 min_us = 0;
 
+/* Sums are by the server's end: of a client that of the other end. The keys have both ends, and one is left out here. */
+const volatile bool by_server = false;
+
 /* ---------------------------------------------------------------- a turn, and its parts */
 
 struct times {
@@ -147,10 +150,24 @@ static __always_inline __u64 known_us(__u64 ns)
 	return ns ? ns / 1000 : TIME_UNKNOWN;
 }
 
+/* The client's end of a flow is another one for each connection. */
+static __always_inline void flow_of_server(struct flow *flow, __u8 role)
+{
+	if (role == ROLE_SERVER) {
+		__builtin_memset(flow->raddr, 0, sizeof(flow->raddr));
+		flow->rport = 0;
+	} else {
+		__builtin_memset(flow->laddr, 0, sizeof(flow->laddr));
+		flow->lport = 0;
+	}
+}
+
 static __always_inline struct turn_sum *sum_of(struct group_key *key, struct sock *sk, const struct owner *owner,
 					       __u8 role)
 {
 	group_fill(key, sk, owner, role);
+	if (by_server)
+		flow_of_server(&key->flow, role);
 	struct turn_sum *sum = bpf_map_lookup_elem(&turn_sums, key);
 	if (!sum) {
 		bpf_map_update_elem(&turn_sums, key, &sum_empty, BPF_NOEXIST);

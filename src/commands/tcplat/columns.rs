@@ -2,6 +2,7 @@
 //! The columns of a turn.
 
 use crate::abi::known::PROGRAMS;
+use crate::aggregate::by::Key;
 use crate::aggregate::hist_keys;
 use crate::aggregate::keys::Keys;
 use crate::output::Column;
@@ -11,7 +12,7 @@ use crate::output::units::*;
 
 use super::bpf::types::turn;
 use super::parts::{CLIENT, part, role, role_letter};
-use super::summary;
+use super::{BY_SERVER, summary};
 
 /// A time of the record that may be unknown.
 const UNKNOWN: u64 = u64::MAX;
@@ -71,7 +72,9 @@ fn peer(t: &turn) -> Option<u64> {
 /// Every kind of row, with its columns.
 pub(super) fn kinds() -> Vec<Kind> {
     let mut kinds = vec![Kind::row("turn", &columns()).known(&[PROGRAMS])];
-    kinds.extend(Keys::each().map(|keys| Kind::sums_by("total", &summary::columns(&keys))));
+    let own = Keys::new(vec![Key::Own(BY_SERVER)]);
+    let keys = Keys::each().chain([own]);
+    kinds.extend(keys.map(|keys| Kind::sums_by("total", &summary::columns(&keys))));
     kinds.extend(hist_keys::kinds(&["sample"]));
     kinds
 }

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::aggregate::by::By;
+use crate::aggregate::group::bits;
 use crate::aggregate::hist_keys::{self, ALL};
 use crate::aggregate::{histograms::MAX_HISTS, keys::Keys, table::Table};
 use crate::cli::{self, Common, duration, milliseconds, sampling::Sampling, whole};
@@ -56,8 +57,8 @@ struct Args {
     /// Print totals with percentiles instead of turns, on exit or every TIME
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = duration)]
     summary: Option<Option<Duration>>,
-    /// Make totals or histograms by KEY: comm, or several as comm,lport [default: comm for totals, all for histograms]
-    #[arg(long, value_name = "KEY", value_parser = Keys::parser(&[]))]
+    /// Make totals or histograms by KEY: comm, or several as comm,lport; totals also by the server's end: comm,server [default: comm for totals, all for histograms]
+    #[arg(long, value_name = "KEY", value_parser = Keys::parser(&[BY_SERVER]))]
     by: Option<Keys>,
     /// Sort totals by COLUMN: numbers from the largest, names from A; +COLUMN ascending, -COLUMN descending
     #[arg(
@@ -95,6 +96,9 @@ impl Args {
     }
 }
 
+/// A key of this command's own, for totals: the address and port of the server, at whichever end that is.
+const BY_SERVER: &str = "server";
+
 /// The tracepoints that it cannot do without: since Linux 6.3.
 const TRACEPOINTS: [&str; 4] = [
     "sock:sock_send_length",
@@ -114,8 +118,11 @@ fn configure(open: &mut bpf::OpenTcplatSkel<'_>, args: &Args, shape: &Shape) -> 
         open.maps.hists.set_max_entries(MAX_HISTS)?;
     }
     if args.summary.is_some() {
+        let keys = args.keys();
+        let by_server = keys.has(BY_SERVER);
         rodata.mode = SUMMARY;
-        rodata.group_by = args.keys().bits();
+        rodata.group_by = keys.bits() | if by_server { bits::FLOW } else { 0 };
+        rodata.by_server = by_server;
         open.maps.turn_sums.set_max_entries(summary::MAX_SUMS)?;
     }
     Ok(())
@@ -133,6 +140,10 @@ impl Shape {
     fn new(args: &Args) -> Result<Self, Usage> {
         let mut style = args.common.output.style();
         style.sort.clone_from(&args.sort);
+        let by_server = args.by.as_ref().is_some_and(|by| by.has(BY_SERVER));
+        if by_server && args.summary.is_none() {
+            return Err(Usage("--by server requires --summary".into()));
+        }
         if let Some(hist) = &args.hist {
             let keys = hist_keys::per(hist, args.by.as_ref())?;
             return Histograms::new(style, keys, args.refresh).map(Self::Hists);

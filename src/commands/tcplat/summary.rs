@@ -9,8 +9,9 @@ use crate::abi::types::head;
 use crate::aggregate::group::Group;
 use crate::aggregate::{buckets, keys::Keys, table::Table, top};
 use crate::error::Usage;
-use crate::output::column::columns;
+use crate::output::column::*;
 use crate::output::units::*;
+use crate::output::value::Value;
 use crate::output::{Column, Figures, Format, Row, Rows, Shown, Style};
 use crate::session::{Handler, Interval, Printer, Shows};
 
@@ -111,9 +112,26 @@ impl Turns {
 /// Of which the keys may take so many columns of a narrow table that has all figures.
 const KEYS_WIDTH: usize = 21;
 
+/// The key of this command's own: of each row the server's end, which the other two do not have.
+#[rustfmt::skip] // one line per column
+fn server_columns() -> Vec<Column<Turns>> {
+    fn at(t: &Turns, role: u8, value: Value<'static>) -> Value<'static> {
+        if t.role == role { value } else { Value::Unknown }
+    }
+    columns! { |row, t: Turns|
+        "netns" JSON                     => netns(row);
+        "netns_name" JSON                => netns_name(row);
+        "laddr" JSON                     => at(t, SERVER, Value::Addr(row.head.local()));
+        "lport" JSON                     => at(t, SERVER, row.head.flow.lport.into());
+        "raddr" JSON                     => at(t, CLIENT, Value::Addr(row.head.remote()));
+        "rport" JSON                     => at(t, CLIENT, row.head.flow.rport.into());
+        ""      TEXT "SERVER" (20, 47)   => if t.role == SERVER { local_end(row) } else { remote_end(row) };
+    }
+}
+
 #[rustfmt::skip] // one line per column
 pub(super) fn columns(keys: &Keys) -> Vec<Column<Turns>> {
-    let mut all = keys.columns(|_| Vec::new());
+    let mut all = keys.columns(|_| server_columns());
     let width: usize = all.iter().filter(|c| c.shown.has(Shown::NARROW)).map(|c| c.width.0 + 1).sum();
     let crowded = width > KEYS_WIDTH;
     let (name, letter) = if crowded { (Shown::DETAIL, Shown::NARROW) } else { (Shown::ALL, Shown::REQUEST) };

@@ -2,8 +2,11 @@
 //! Incidents, and what triage finds: the right cause first, and nothing on a healthy host.
 
 mod buffers;
+mod endings;
+mod guide;
 mod opening;
 mod path;
+mod waiting;
 
 use std::time::Duration;
 
@@ -14,10 +17,16 @@ use serde_json::Value;
 use crate::{net::Netns, tool::Tool, wait::PATIENCE};
 
 pub fn tests() -> Vec<Trial> {
-    [opening::tests(), path::tests(), buffers::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        opening::tests(),
+        path::tests(),
+        buffers::tests(),
+        waiting::tests(),
+        endings::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// What triage finds in these namespaces while `incident` happens, for which it has this long.

@@ -14,7 +14,8 @@ pub fn all(duration: Duration) -> Vec<Source> {
     let every = |flag: &str| format!("{flag}={}ms", interval.as_millis());
     vec![
         Source::new("tcpaccept", &[&every("--listeners")]),
-        Source::new("tcptop", &["--batch", &every("--stalled")]),
+        // However short: what lasts for a round trip is found at several looks.
+        Source::new("tcptop", &["--batch", "--stalled"]),
         Source::new("tcptop", &["--batch", &every("--interval"), "--top=100"]),
         Source::new("tcpstates", &[&every("--active"), "--state", STUCK]),
         Source::new("tcpstates", &[&every("--summary")]),
@@ -29,6 +30,6 @@ pub fn all(duration: Duration) -> Vec<Source> {
             &[&every("--summary"), "--by", "netns,comm,raddr"],
         ),
         Source::new("tcpdrop", &[]),
-        Source::new("tcplat", &[&every("--summary"), "--by", "lport"]),
+        Source::new("tcplat", &[&every("--summary"), "--by", "comm,server"]),
     ]
 }

@@ -6,6 +6,8 @@
 mod buffers;
 mod endings;
 mod listeners;
+mod listening;
+mod looks;
 mod opening;
 mod path;
 mod server;
@@ -63,7 +65,16 @@ pub const RULES: &[Entry] = &[
     rule!(buffers::forward_drops::ForwardDrops),
     // Waiting connections.
     rule!(waiting::close_wait_leak::CloseWaitLeak),
+    rule!(waiting::no_answer::NoAnswer),
+    rule!(waiting::reader_stalled::ReaderStalled),
+    rule!(waiting::peer_window_zero::PeerWindowZero),
+    rule!(waiting::nagle_delay::NagleDelay),
+    rule!(waiting::slow_server::SlowServer),
     // Endings.
+    rule!(endings::nat_broken::NatBroken),
+    rule!(endings::reset_idle_race::ResetIdleRace),
+    rule!(endings::reset_unread_data::ResetUnreadData),
+    rule!(endings::reset_storm::ResetStorm),
 ];
 
 /// Where it stands in the table.

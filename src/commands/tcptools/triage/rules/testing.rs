@@ -10,7 +10,13 @@ use crate::commands::tcptools::triage::kind::Limits;
 
 /// A row of a command with these values beside `tool`, `event` and `boot_ns`.
 pub fn row(tool: &str, event: &str, values: Value) -> Row {
-    let mut row = json!({ "tool": tool, "event": event, "boot_ns": 1_000_000_000u64 });
+    at(1.0, tool, event, values)
+}
+
+/// The same, of this second.
+pub fn at(second: f64, tool: &str, event: &str, values: Value) -> Row {
+    let boot_ns = (second * 1e9) as u64;
+    let mut row = json!({ "tool": tool, "event": event, "boot_ns": boot_ns });
     let object = row.as_object_mut().unwrap();
     object.extend(values.as_object().unwrap().clone());
     Row::parse(row.to_string(), 0).unwrap()
