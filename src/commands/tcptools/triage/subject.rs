@@ -15,7 +15,7 @@ use crate::output::escape;
 pub struct Subject {
     pub comm: Option<String>,
     pub pid: Option<u64>,
-    /// A container's name or id, else the systemd unit.
+    /// A container's name or id, else the systemd unit, or else the innermost cgroup.
     pub place: Option<String>,
     /// The name of the network namespace, if it has one.
     pub netns_name: Option<String>,
@@ -35,6 +35,12 @@ fn end(row: &Row, addr: &str, port: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(row.addr(addr)?, port))
 }
 
+/// Of `/kubepods/pod-aaaa`: `pod-aaaa`; the root has no name.
+fn innermost(cgroup: Option<&str>) -> Option<&str> {
+    let name = cgroup?.rsplit('/').next()?;
+    (!name.is_empty()).then_some(name)
+}
+
 impl Subject {
     /// The namespace of a row.
     pub fn netns(row: &Row) -> Self {
@@ -50,7 +56,8 @@ impl Subject {
         let place = row
             .text("container_name")
             .or(row.text("container"))
-            .or(row.text("unit"));
+            .or(row.text("unit"))
+            .or(innermost(row.text("cgroup")));
         Self {
             comm: row.text("comm").map(str::to_owned),
             pid: row.number("pid"),

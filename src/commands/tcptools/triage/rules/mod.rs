@@ -48,9 +48,17 @@ macro_rules! rule {
 /// Causes before effects: among findings of one severity, that of the first line comes first.
 pub const RULES: &[Entry] = &[
     // Listeners.
+    rule!(listeners::listener_not_accepting::ListenerNotAccepting),
     rule!(listeners::listener_overflow::ListenerOverflow),
+    rule!(listeners::syn_flood::SynFlood),
+    rule!(listeners::reuseport_imbalance::ReuseportImbalance),
     // Opening connections.
+    rule!(opening::no_ports::NoPorts),
+    rule!(opening::connect_unreachable::ConnectUnreachable),
     rule!(opening::connect_refused::ConnectRefused),
+    rule!(opening::connect_timeout::ConnectTimeout),
+    rule!(opening::slow_handshake::SlowHandshake),
+    rule!(opening::connection_churn::ConnectionChurn),
     // The path.
     rule!(path::mtu_black_hole::MtuBlackHole),
     rule!(path::bufferbloat::Bufferbloat),
