@@ -17,7 +17,9 @@ pub fn shows(incident: &str, command: &str, output: &str, lines: usize) -> Resul
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/field-guide.md");
     let page = fs::read_to_string(path)?;
     let mark = format!("<!-- {incident}: {command} -->\n```\n");
-    let (before, rest) = page.split_once(&mark).with_context(|| format!("no {mark}"))?;
+    let (before, rest) = page
+        .split_once(&mark)
+        .with_context(|| format!("no {mark}"))?;
     let (block, after) = rest.split_once("```\n").context("a block without an end")?;
     let new = format!("# {command}\n{}\n", output.trim_end());
     if env::var_os("UPDATE_GUIDE").is_some() {
@@ -25,7 +27,11 @@ pub fn shows(incident: &str, command: &str, output: &str, lines: usize) -> Resul
     }
     let words = |text: &str| {
         let text: Vec<_> = text.lines().take(lines + 1).collect();
-        text.join(" ").split_whitespace().map(figures).collect::<Vec<_>>().join(" ")
+        text.join(" ")
+            .split_whitespace()
+            .map(figures)
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     let (shown, printed) = (words(block), words(&new));
     ensure!(shown == printed, "the guide shows\n{shown}\nnot\n{printed}");
