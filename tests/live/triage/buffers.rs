@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Buffers and memory that are full, and segments that this host drops.
 
-use std::{io::Write, net::TcpStream, thread, time::Duration};
+use std::{
+    io::Write,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -79,13 +84,16 @@ fn receive_buffer_pruned() -> Result<()> {
     let net = Net::new()?;
     net.b.sysctl("ipv4/tcp_rmem", "4096 8192 8192")?;
     let server = listener(&net, V4)?;
+    // Counters are read of namespaces that have a process.
+    let _inside = net.b.agent()?;
     let dribble = |stream: TcpStream| {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        for _ in 0..200 {
-            let sent = (0..40).take_while(|_| (&stream).write(b"x").is_ok());
-            let _ = sent.count();
-            thread::sleep(Duration::from_millis(10));
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(2500) {
+            // Each a segment of its own: in a row, they would be put together. One that finds no room is left out.
+            let _ = (&stream).write(b"x");
+            thread::sleep(Duration::from_micros(50));
         }
         Ok(())
     };
