@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Buffers and memory that are full, and segments that this host drops.
 
-use std::{io::Write, net::TcpStream, thread, time::Duration};
+use std::{
+    io::Write,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -77,27 +82,38 @@ fn memory_pressure() -> Result<()> {
 /// Small segments take more memory than the window, which counts bytes, allows for.
 fn receive_buffer_pruned() -> Result<()> {
     let net = Net::new()?;
-    net.b.sysctl("ipv4/tcp_rmem", "4096 4096 4096")?;
+    net.b.sysctl("ipv4/tcp_rmem", "4096 8192 8192")?;
     let server = listener(&net, V4)?;
+    // Counters are read of namespaces that have a process.
+    let _inside = net.b.agent()?;
+    let dribble = |stream: TcpStream| {
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(2500) {
+            // Each a segment of its own: in a row, they would be put together. One that finds no room is left out.
+            let _ = (&stream).write(b"x");
+            thread::sleep(Duration::from_micros(50));
+        }
+        Ok(())
+    };
+    let waits = |_: TcpStream| {
+        thread::sleep(Duration::from_secs(3));
+        Ok(())
+    };
     let found = findings(&[&net.b], TIME, || {
-        let dribble = |stream: TcpStream| {
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            for _ in 0..300 {
-                let sent = (0..40).take_while(|_| (&stream).write(b"x").is_ok());
-                let _ = sent.count();
-                thread::sleep(Duration::from_millis(10));
-            }
-            Ok(())
-        };
-        let waits = |_: TcpStream| {
-            thread::sleep(TIME - Duration::from_secs(1));
-            Ok(())
-        };
-        session(&net, &server, dribble, waits)
+        thread::scope(|scope| {
+            let sessions = (0..4).map(|_| scope.spawn(|| session(&net, &server, dribble, waits)));
+            let sessions: Vec<_> = sessions.collect();
+            let mut ended = sessions
+                .into_iter()
+                .map(|one| one.join().expect("no panic"));
+            ended.try_for_each(|one| one)
+        })
     })?;
     let first = first_is(&found, "receive_buffer_pruned")?;
     ensure!(first["subject"]["netns"] == net.b.inode, "{first}");
+    ensure!(first["evidence"]["drops"].as_u64() > Some(0), "{first}");
     Ok(())
 }
 

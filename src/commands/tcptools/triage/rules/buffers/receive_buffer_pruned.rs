@@ -9,7 +9,7 @@ use crate::commands::tcptools::feed::Row;
 use crate::commands::tcptools::triage::finding::{Finding, Severity};
 use crate::commands::tcptools::triage::kind::{Kind, Limit, Limits};
 use crate::commands::tcptools::triage::rules::Rule;
-use crate::commands::tcptools::triage::rules::server::{ByServer, flag};
+use crate::commands::tcptools::triage::rules::server::{ByServer, Of, flag};
 use crate::commands::tcptools::triage::subject::{Subject, Subjects};
 
 const SEGMENTS: Limit = Limit {
@@ -17,6 +17,13 @@ const SEGMENTS: Limit = Limit {
     default: 10.0,
     unit: "segments of one server, or of a network namespace",
     why: "A single burst into a small buffer is sent again at once.",
+};
+
+const TIMES: Limit = Limit {
+    name: "receive_buffer_pruned_times",
+    default: 5.0,
+    unit: "times that queues of a network namespace had no room left, if data were dropped, too",
+    why: "The kernel first makes queues smaller, which loses nothing.",
 };
 
 pub const KIND: Kind = Kind {
@@ -29,7 +36,7 @@ It is told from path_loss by the drops, which this host sees itself, from peer_w
 window, which is open, and from memory_pressure by the limit, which is the socket's own.\n\
 Read faster; do not set SO_RCVBUF, which ends the kernel's own tuning, or set it larger; raise the \
 third number of net.ipv4.tcp_rmem. The other end may send larger pieces.",
-    limits: &[SEGMENTS],
+    limits: &[SEGMENTS, TIMES],
     effect_of: &["memory_pressure"],
 };
 
@@ -43,17 +50,22 @@ const REASONS: [&str; 5] = [
     "SOCKET_BACKLOG",
 ];
 
-/// The kernel's own counts of the same, where its drops have no such reason (before Linux 5.18).
-const COUNTERS: [&str; 4] = [
-    "TcpExtRcvPruned",
+/// `tcp_prune_queue`: how often a queue had no room left.
+const CALLED: &str = "TcpExtPruneCalled";
+
+/// The kernel's own counts of drops. Before Linux 5.18 those themselves have no such reason.
+const COUNTERS: [&str; 3] = [
     "TcpExtOfoPruned",
     "TcpExtTCPRcvQDrop",
     "TcpExtTCPBacklogDrop",
 ];
 
+/// How many, by reason or counter.
+type Sums = BTreeMap<String, u64>;
+
 #[derive(Default)]
 pub struct ReceiveBufferPruned {
-    drops: ByServer<(), BTreeMap<String, u64>>,
+    drops: ByServer<(), Sums>,
     counted: Subjects<BTreeMap<&'static str, u64>>,
 }
 
@@ -72,8 +84,9 @@ impl Rule for ReceiveBufferPruned {
             });
         }
         let name = row.text("name").unwrap_or_default();
+        let mut names = COUNTERS.into_iter().chain([CALLED]);
         if row.is("sockbuf", "counter")
-            && let Some(name) = COUNTERS.into_iter().find(|counter| *counter == name)
+            && let Some(name) = names.find(|counter| *counter == name)
             && let Some(sums) = self.counted.of(Subject::netns(row))
         {
             *sums.entry(name).or_default() += row.number("count").unwrap_or_default();
@@ -82,54 +95,58 @@ impl Rule for ReceiveBufferPruned {
 
     fn find(&self, limits: &Limits, seconds: f64) -> Vec<Finding> {
         let least = limits.of(&SEGMENTS);
-        let mut found: Vec<_> = self
-            .drops
-            .each()
-            .filter(|of| all(of.sum) as f64 >= least)
-            .map(|of| {
-                let next = format!("tcpdrop --reason {}{}", names(of.sum), flag(&of.subject));
-                pruned(of.subject, of.sum, "receive buffer", seconds, next)
-            })
-            .collect();
-        let known: Vec<_> = found.iter().map(|found| found.subject.netns).collect();
-        let others = self
-            .counted
-            .iter()
-            .filter(|(subject, sums)| all(sums) as f64 >= least && !known.contains(&subject.netns));
-        found.extend(others.map(|(subject, sums)| {
-            let sums = sums.iter().map(|(name, n)| ((*name).to_owned(), *n));
+        let server = |of: Of<'_, (), Sums>| {
+            let next = format!("tcpdrop --reason {}{}", names(of.sum), flag(&of.subject));
+            pruned(of.subject, of.sum, "receive buffer", seconds, next)
+        };
+        let many = self.drops.each().filter(|of| all(of.sum) as f64 >= least);
+        let mut found: Vec<_> = many.map(server).collect();
+        for (subject, counts) in self.counted.iter() {
+            let called = counts.get(CALLED).copied().unwrap_or_default();
+            let drops = all(counts) - called;
+            let often = called as f64 >= limits.of(&TIMES) && drops > 0;
+            let known = found.iter().any(|one| one.subject.netns == subject.netns);
+            if known || !often && (drops as f64) < least {
+                continue;
+            }
+            let counts = counts.iter().map(|(name, n)| ((*name).to_owned(), *n));
             let next = "sockbuf --summary=1s".to_owned();
-            pruned(
+            let mut one = pruned(
                 subject.clone(),
-                &sums.collect(),
+                &counts.collect(),
                 "receive buffers",
                 seconds,
                 next,
-            )
-        }));
+            );
+            // The one of which something was seen to be dropped.
+            let here = self
+                .drops
+                .each()
+                .filter(|of| of.subject.netns == subject.netns);
+            if let Some(most) = here.max_by_key(|of| all(of.sum)) {
+                one.subject = most.subject;
+            }
+            found.push(one);
+        }
         found
     }
 }
 
-fn names(sums: &BTreeMap<String, u64>) -> String {
+fn names(sums: &Sums) -> String {
     sums.keys().cloned().collect::<Vec<_>>().join(",")
 }
 
-fn pruned(
-    subject: Subject,
-    sums: &BTreeMap<String, u64>,
-    what: &str,
-    seconds: f64,
-    next: String,
-) -> Finding {
-    let drops = all(sums);
+fn pruned(subject: Subject, sums: &Sums, what: &str, seconds: f64, next: String) -> Finding {
+    let called = sums.get(CALLED).copied().unwrap_or_default();
+    let drops = all(sums) - called;
+    let told: Vec<_> = sums.iter().map(|(name, n)| format!("{name} {n}")).collect();
     Finding {
         kind: &KIND,
         severity: Severity::Warning,
         subject,
         text: format!(
             "{what} full, {drops} segments that had arrived dropped in {seconds:.0} s ({})",
-            names(sums).replace(',', ", ")
+            told.join(", ")
         ),
         evidence: vec![
             ("drops", Value::from(drops)),
@@ -170,6 +187,25 @@ mod tests {
         assert_eq!(one.subject.to_string(), "slow (pid 4) on 10.9.0.2:80");
         let found = find::<ReceiveBufferPruned>(&rows[1..]);
         assert_eq!(found[0].subject.to_string(), "network namespace 1");
+    }
+
+    #[test]
+    fn queues_without_room_are_found_if_data_were_dropped() {
+        let rows = [
+            counter("TcpExtPruneCalled", 13),
+            counter("TcpExtTCPRcvQDrop", 1),
+            drops("PROTO_MEM", 1),
+        ];
+        let found = find::<ReceiveBufferPruned>(&rows);
+        let [one] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!(one.subject.to_string(), "slow (pid 4) on 10.9.0.2:80");
+        assert_eq!(
+            one.text,
+            "receive buffers full, 1 segments that had arrived dropped in 10 s (TcpExtPruneCalled 13, \
+             TcpExtTCPRcvQDrop 1)"
+        );
     }
 
     #[test]

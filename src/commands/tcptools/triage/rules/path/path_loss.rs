@@ -234,7 +234,7 @@ impl Rule for PathLoss {
 /// acknowledgements has a probe sent, too, but says each time that it was in vain.
 fn acks_are_lost(again: &Again, all: u64, in_vain: u64) -> bool {
     let unsaid = all - in_vain;
-    again.tlp + again.rto > again.fast && in_vain >= 2 && unsaid >= 3 && unsaid * 5 >= all
+    again.tlp + again.rto > again.fast && in_vain >= 2 && unsaid >= 2 && unsaid * 8 >= all
 }
 
 /// What was lost: the middle or the end of messages, or their acknowledgements.
