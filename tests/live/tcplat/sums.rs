@@ -131,9 +131,8 @@ fn summary_by_server(host: &str) -> Result<()> {
             ("client", "client", scene.net.a.inode, "r", "l"),
         ] {
             let end = |which: &str, name: &str| format!("{which}{name}");
-            let is_it = |total: &&Value| {
-                total["comm"] == comm && total[end(own, "port")] == both.port
-            };
+            let is_it =
+                |total: &&Value| total["comm"] == comm && total[end(own, "port")] == both.port;
             let total = totals.iter().find(is_it);
             let total = total.with_context(|| format!("{comm}: {totals:#?}"))?;
             ensure!(total["role"] == role && total["netns"] == netns, "{total}");

@@ -301,9 +301,9 @@ fn restarts(host: &str) -> Result<()> {
     }
     let tool = scene.watch(&[])?;
     let talk = scene.connect(host)?;
-    let large = "recv:100 send:400000 ".repeat(3);
-    scene.play(talk, &"send:100 recv:400000 ".repeat(3), &large)?;
-    for pause_ms in [0, 600] {
+    // Acknowledgements that come at once would let the window be.
+    let pauses_ms = [0, 0, 0, 0, 0, 600];
+    for pause_ms in pauses_ms {
         sleep(Duration::from_millis(pause_ms));
         scene.c.run(&format!("send {} 100", talk.c))?;
         scene.s.run(&format!("recv {} 100", talk.s))?;
@@ -315,7 +315,8 @@ fn restarts(host: &str) -> Result<()> {
     let rows = tool.stop()?.rows()?;
     let served = of(&rows, talk.s_cookie);
     let restarts: Vec<_> = served.iter().map(|row| &row["restarts"]).collect();
-    ensure!(restarts == [0, 0, 0, 0, 1], "{served:#?}");
+    let paused = pauses_ms.map(|ms| u64::from(ms > 0));
+    ensure!(restarts == paused, "{restarts:?}");
     let asked = of(&rows, talk.c_cookie);
     ensure!(asked.iter().all(|row| row["restarts"] == 0), "{asked:#?}");
     Ok(())
