@@ -94,6 +94,25 @@ static __always_inline bool has_unread(struct sock *sk, struct tcp_sock *tp)
 	return (__s32)(tp->rcv_nxt - tp->copied_seq - fin_received(sk)) > 0;
 }
 
+/*
+ * A send after a pause that was longer than the retransmission timeout begins with the initial window
+ * (net/ipv4/tcp_output.c: tcp_cwnd_restart), before data is queued. Counted if the window had grown to twice as much,
+ * and this send needs more than what is left. Window and pause are those that earlier calls have seen.
+ */
+static __always_inline void note_restart(struct talk *talk, struct tcp_sock *tp, __u64 now, __u64 bytes)
+{
+	__u32 now_ms = now / 1000000;
+	__u32 pause_ms = now_ms - talk->sent_ms;
+	__u32 before = talk->cwnd;
+	__u32 cwnd = tp->snd_cwnd;
+
+	if (talk->sent_ms && pause_ms * 1000ULL > jiffies_us(tp->inet_conn.icsk_rto) && cwnd <= before / 2 &&
+	    bytes > (__u64)cwnd * tp->mss_cache && ca_state_of(tp) == TCP_CA_OPEN)
+		talk->restarts++;
+	talk->sent_ms = now_ms;
+	talk->cwnd = cwnd;
+}
+
 static __always_inline void on_send(struct sock *sk, struct sock_state *s, struct tcp_sock *tp, int ret)
 {
 	struct talk *talk = &s->tool;
@@ -105,6 +124,7 @@ static __always_inline void on_send(struct sock *sk, struct sock_state *s, struc
 	if (!talk->role)
 		talk->role = role_of(sk, tp);
 	talk->tx += ret;
+	note_restart(talk, tp, now, ret);
 	if (talk->phase == PHASE_RECEIVING && talk->role == ROLE_SERVER) {
 		struct answer answer = {
 			.now = now,
@@ -153,6 +173,7 @@ static __always_inline void on_data(struct sock *sk, struct sock_state *s, struc
 	}
 	if (!talk->role)
 		talk->role = role_of(sk, tp);
+	talk->cwnd = tp->snd_cwnd;
 	talk->rx += ret;
 	if (talk->phase == PHASE_SENDING && talk->role == ROLE_CLIENT) {
 		struct answer answer = {.now = now, .bytes = ret, .pipelined = is_early(talk, tp, ready)};

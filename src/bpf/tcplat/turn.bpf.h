@@ -5,6 +5,7 @@
 
 #include "kernel/kernel.h"
 #include "sample.bpf.h"
+#include "times.bpf.h"
 
 #define TIME_UNKNOWN (~0ULL)
 
@@ -26,11 +27,13 @@ struct talk {
 	__u64 rx, tx;	     /* that no turn has counted yet */
 	__u32 calls;	     /* of the request so far */
 	__u32 retrans;	     /* total_retrans when the request began */
+	__u32 sent_ms;	     /* the last send; 0: none yet */
+	__u32 cwnd;	     /* the congestion window, as the last call has seen it */
+	__u32 restarts;	     /* sends that began with a smaller window after a pause, and no turn has counted yet */
 	__u8 role;
 	__u8 phase;
 	__u8 called;	     /* a process has made a call on it */
 	__u8 came_early;     /* `ready_ns`: before the connection was accepted */
-	__u8 pad[4];
 };
 
 #define TOOL_STATE struct talk
@@ -56,10 +59,11 @@ struct turn {
 	__u32 retrans;	     /* segments that this end has sent again since the request began */
 	__u32 srtt_us;	     /* 0: none measured */
 	__u32 min_rtt_us;    /* ~0: none measured */
+	__u32 restarts;
 	__u8 role;
 	__u8 part;
 	__u8 pipelined;
-	__u8 pad[5];
+	__u8 pad[1];
 };
 EXPORT_TYPE(turn);
 
@@ -75,6 +79,7 @@ struct turn_sum {
 	__u64 tx;
 	__u64 retrans;
 	__u64 pipelined;
+	__u64 restarts;
 };
 EXPORT_TYPE(turn_sum);
 
@@ -182,8 +187,8 @@ static __always_inline void bytes_add(struct turn_sum *sum, __u64 rx, __u64 tx)
 	__sync_fetch_and_add(&sum->tx, tx);
 }
 
-static __always_inline void turn_add(struct turn_sum *sum, const struct times *times, struct tcp_sock *tp,
-				     __u32 retrans, bool pipelined)
+static __always_inline void turn_add(struct turn_sum *sum, const struct talk *talk, const struct times *times,
+				     struct tcp_sock *tp, __u32 retrans, bool pipelined)
 {
 	hist_count(&sum->turns, times->turn_us);
 	for (int i = 0; i < 4; i++)
@@ -197,6 +202,7 @@ static __always_inline void turn_add(struct turn_sum *sum, const struct times *t
 	}
 	__sync_fetch_and_add(&sum->retrans, retrans);
 	__sync_fetch_and_add(&sum->pipelined, pipelined);
+	__sync_fetch_and_add(&sum->restarts, talk->restarts);
 }
 
 /* `key` has the flow already. */
@@ -223,6 +229,7 @@ static __always_inline void turn_fill(struct turn *e, const struct talk *talk, c
 	e->request_calls = talk->calls;
 	e->srtt_us = tp->srtt_us >> 3;
 	e->min_rtt_us = tp->rtt_min.s[0].v;
+	e->restarts = talk->restarts;
 	e->role = talk->role;
 	e->part = times->part;
 	__builtin_memset(e->pad, 0, sizeof(e->pad));
@@ -269,7 +276,7 @@ static __noinline void on_turn(struct sock *sk, struct sock_state *s, struct tcp
 			loss_count(&counters.uncounted, 1);
 			return;
 		}
-		turn_add(sum, &times, tp, retrans, answer->pipelined);
+		turn_add(sum, talk, &times, tp, retrans, answer->pipelined);
 		bytes_add(sum, talk->rx, talk->tx);
 		return;
 	}
@@ -290,6 +297,7 @@ static __always_inline void turn_end(struct sock *sk, struct sock_state *s, stru
 	on_turn(sk, s, tp, answer);
 	s->tool.rx = s->tool.tx = 0;
 	s->tool.accept_ns = s->tool.first_read_ns = 0;
+	s->tool.restarts = 0;
 }
 
 #endif

@@ -40,6 +40,7 @@ pub(super) fn columns() -> Vec<Column<turn>> {
         "retrans_segs"   DETAIL "RTX"     (3, 4).right => t.retrans;
         "request_calls"  JSON   "CALLS"   (5, 5).right => t.request_calls;
         "pipelined"      JSON   "PIPELINED" (9, 9)     => t.pipelined != 0;
+        "restarts"       JSON   "RESTARTS" (8, 8).right => t.restarts;
         "accept_us"      JSON   "ACCEPT"  (6, 6).right => micros(unless(t.accept_us, UNKNOWN));
         "first_read_us"  JSON   "FIRST"   (6, 6).right => micros(unless(t.first_read_us, UNKNOWN));
     }

@@ -21,6 +21,7 @@ use crate::aggregate::{histograms::MAX_HISTS, keys::Keys, table::Table};
 use crate::cli::{self, Common, duration, milliseconds, sampling::Sampling, whole};
 use crate::error::Usage;
 use crate::fallback::refusal;
+use crate::kernel::clock;
 use crate::output::{Rows, Sort};
 use crate::session::{EachRow, Session, constants, storage};
 use anyhow::Result;
@@ -110,6 +111,7 @@ const TRACEPOINTS: [&str; 4] = [
 fn configure(open: &mut bpf::OpenTcplatSkel<'_>, args: &Args, shape: &Shape) -> Result<()> {
     let rodata = constants(&mut open.maps.rodata_data)?;
     rodata.min_us = args.min_ms.unwrap_or_default().as_micros() as u64;
+    rodata.jiffy_us = clock::jiffy_us() as u32;
     rodata.sample_every = args.sampling.every;
     rodata.sample_interval_ns = args.sampling.interval_ns();
     if let Shape::Hists(hists) = shape {

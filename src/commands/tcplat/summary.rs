@@ -84,6 +84,7 @@ impl Turns {
             (&mut sum.tx, before.tx),
             (&mut sum.retrans, before.retrans),
             (&mut sum.pipelined, before.pipelined),
+            (&mut sum.restarts, before.restarts),
         ] {
             less(now, &before);
         }
@@ -106,6 +107,7 @@ impl Turns {
         sum.tx += more.tx;
         sum.retrans += more.retrans;
         sum.pipelined += more.pipelined;
+        sum.restarts += more.restarts;
     }
 }
 
@@ -156,6 +158,7 @@ pub(super) fn columns(keys: &Keys) -> Vec<Column<Turns>> {
         "tx_bytes"     DETAIL   "TX_KB"   (6, 7).right => bytes(t.sum.tx);
         "retrans_segs" DETAIL   "RTX"     (5, 6).right => t.sum.retrans;
         "pipelined"    JSON     "PIPELINED" (9, 9).right => t.sum.pipelined;
+        "restarts"     JSON     "RESTARTS" (8, 8).right => t.sum.restarts;
     });
     all
 }

@@ -29,6 +29,7 @@ fn arguments() -> Result<()> {
         (&["--every", "0"], "0"),
         (&["--min-ms", "x"], "'x'"),
         (&["--by", "comm"], "--summary"),
+        (&["--hist", "--by", "server"], "--summary"),
         (&["--top", "3"], "--summary"),
         (&["--refresh", "1s"], "--hist"),
         (&["--hist", "--summary"], "--summary"),

@@ -12,6 +12,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         both("summary", summary),
         both("summary_by", summary_by),
+        both("summary_by_server", summary_by_server),
         both("summary_at_interval", summary_at_interval),
         both("hist", hist),
         both("chosen", chosen),
@@ -109,6 +110,37 @@ fn summary(host: &str) -> Result<()> {
             [number(total, "rx_bytes")?, number(total, "tx_bytes")?] == bytes,
             "{total}"
         );
+    }
+    Ok(())
+}
+
+/// By the server's end: that of its own for a server, the other one for a client.
+fn summary_by_server(host: &str) -> Result<()> {
+    let mut scene = Scene::new()?;
+    let totals = scene.watch(&["--summary", "--by", "comm,server"])?;
+    let talks = [scene.connect(host)?, scene.connect(host)?];
+    for (turns, both) in (1..).zip(talks) {
+        talk(&mut scene, both, 10 * turns)?;
+    }
+    let totals = totals.stop()?.rows()?;
+    ensure!(totals.len() == 4, "{totals:#?}");
+    let host = host.trim_end_matches(":0").trim_matches(['[', ']']);
+    for (turns, both) in (1..).zip(talks) {
+        for (comm, role, netns, own, other) in [
+            ("server", "server", scene.net.b.inode, "l", "r"),
+            ("client", "client", scene.net.a.inode, "r", "l"),
+        ] {
+            let end = |which: &str, name: &str| format!("{which}{name}");
+            let is_it =
+                |total: &&Value| total["comm"] == comm && total[end(own, "port")] == both.port;
+            let total = totals.iter().find(is_it);
+            let total = total.with_context(|| format!("{comm}: {totals:#?}"))?;
+            ensure!(total["role"] == role && total["netns"] == netns, "{total}");
+            ensure!(total["turns"] == 10 * turns, "{total}");
+            ensure!(total[end(own, "addr")] == host, "{total}");
+            let unknown = [end(other, "addr"), end(other, "port")];
+            ensure!(unknown.iter().all(|key| total[key].is_null()), "{total}");
+        }
     }
     Ok(())
 }

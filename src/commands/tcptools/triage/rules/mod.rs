@@ -78,6 +78,7 @@ pub const RULES: &[Entry] = &[
     rule!(waiting::peer_window_zero::PeerWindowZero),
     rule!(waiting::nagle_delay::NagleDelay),
     rule!(waiting::slow_server::SlowServer),
+    rule!(waiting::idle_restart::IdleRestart),
     // Endings.
     rule!(endings::nat_broken::NatBroken),
     rule!(endings::reset_idle_race::ResetIdleRace),

@@ -114,7 +114,7 @@ mod tests {
 
     fn session(rport: u64) -> Row {
         let values = json!({
-            "netns": 1, "laddr": "10.0.0.1", "lport": 8000, "raddr": "10.0.0.2", "rport": rport,
+            "netns": 1, "laddr": "10.0.0.1", "lport": 8000, "raddr": "10.0.0.2", "rport": 40_000 + rport,
             "state": "LAST_ACK",
         });
         row("tcplife", "session", values)

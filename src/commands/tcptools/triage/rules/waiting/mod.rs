@@ -2,6 +2,7 @@
 //! Connections that are open and do not move.
 
 pub mod close_wait_leak;
+pub mod idle_restart;
 pub mod nagle_delay;
 pub mod no_answer;
 pub mod peer_window_zero;
