@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Incidents, and what triage finds: the right cause first, and nothing on a healthy host.
 
+mod listeners;
 mod opening;
 
 use std::time::Duration;
@@ -12,7 +13,8 @@ use serde_json::Value;
 use crate::{net::Netns, tool::Tool, wait::PATIENCE};
 
 pub fn tests() -> Vec<Trial> {
-    opening::tests()
+    let all = listeners::tests().into_iter();
+    all.chain(opening::tests()).collect()
 }
 
 /// What triage finds in these namespaces while `incident` happens, for which it has this long.
