@@ -4,6 +4,7 @@
 mod buffers;
 mod endings;
 mod guide;
+mod listeners;
 mod opening;
 mod path;
 mod waiting;
@@ -18,6 +19,7 @@ use crate::{net::Netns, tool::Tool, wait::PATIENCE};
 
 pub fn tests() -> Vec<Trial> {
     [
+        listeners::tests(),
         opening::tests(),
         path::tests(),
         buffers::tests(),

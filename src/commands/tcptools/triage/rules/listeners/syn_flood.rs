@@ -155,7 +155,7 @@ impl Seen {
         );
         if let Some(unanswered) = unanswered {
             text += &format!(
-                ", {} SYN/ACKs sent again to {} address(es)",
+                ", {} SYN/ACKs sent again (client addresses: {})",
                 unanswered.synacks,
                 unanswered.clients.len()
             );
@@ -255,7 +255,7 @@ mod tests {
         assert!(
             found[0]
                 .text
-                .contains("30 SYN/ACKs sent again to 30 addresses")
+                .contains("30 SYN/ACKs sent again (client addresses: 30)")
         );
     }
 
