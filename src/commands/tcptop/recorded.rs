@@ -270,6 +270,7 @@ mod tests {
         };
         let mut rows =
             crate::output::Rows::new("tcptop", style, super::super::columns(stalled)).unwrap();
+        rows.fix_clock(0, 0);
         let mut out = Vec::new();
         rows.row(&mut out, "stalled", &one.into());
         serde_json::from_slice(&out).unwrap()
