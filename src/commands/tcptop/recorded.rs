@@ -270,6 +270,7 @@ mod tests {
         };
         let mut rows =
             crate::output::Rows::new("tcptop", style, super::super::columns(stalled)).unwrap();
+        rows.fix_clock(0, 0);
         let mut out = Vec::new();
         rows.row(&mut out, "stalled", &one.into());
         serde_json::from_slice(&out).unwrap()
@@ -278,11 +279,13 @@ mod tests {
     /// What is read of a row, and printed, is the row.
     #[test]
     fn rows_come_back() {
-        let mut one = Connection::default();
-        one.tx = 10;
-        one.rx = 20;
-        one.interval_us = 1_000_000;
-        one.retrans = 2;
+        let mut one = Connection {
+            tx: 10,
+            rx: 20,
+            interval_us: 1_000_000,
+            retrans: 2,
+            ..Connection::default()
+        };
         one.set_closed();
         one.set_why(Why {
             us: 77,

@@ -100,7 +100,6 @@ pub fn is_whole(rows: &[Value], cookie: u64) -> Result<()> {
     let mut left = mine.iter();
     for (tool, key, value) in [
         ("tcpstates", "new_state", "SYN_SENT"),
-        ("tcpconnect", "outcome", "established"),
         ("tcpstates", "new_state", "ESTABLISHED"),
         ("tcpprobe", "ca_state", "open"),
         ("tcpcong", "new_ca_state", "loss"),
@@ -111,7 +110,10 @@ pub fn is_whole(rows: &[Value], cookie: u64) -> Result<()> {
         let found = left.find(|row| row["tool"] == tool && row[key] == value);
         found.with_context(|| format!("no {tool} {value} in its place: {mine:#?}"))?;
     }
-    let of = |tool: &str| mine.iter().filter(move |row| row["tool"] == tool);
+    let of = |tool: &'static str| mine.iter().filter(move |row| row["tool"] == tool);
+    // Of the same moment as a change of the state: either may come first.
+    let open = of("tcpconnect").next().context("no open")?;
+    ensure!(open["outcome"] == "established", "{open}");
     let reset = of("tcpreset").next().context("no reset")?;
     ensure!(reset["direction"] == "sent", "{reset}");
     let end = of("tcplife").next().context("no end")?;

@@ -102,7 +102,7 @@ impl<T: Default> Connections<T> {
         self.known.len() >= self.most
     }
 
-    /// The row's connection; `true` if it is new. With it comes one that was forgotten for it.
+    /// The row's connection, and one that was forgotten for it, if it is new and there was no room.
     ///
     /// `None`: the row is not about a connection.
     pub fn of(&mut self, row: &Row) -> Option<Found<'_, T>> {
@@ -143,11 +143,7 @@ impl<T: Default> Connections<T> {
                 self.numbers.remove(&key);
             }
         }
-        Some(Found {
-            one,
-            is_new,
-            forgotten,
-        })
+        Some(Found { one, forgotten })
     }
 
     fn forget(&mut self) -> Option<Connection<T>> {
@@ -175,7 +171,6 @@ impl<T: Default> Connections<T> {
 /// See [`Connections::of`].
 pub struct Found<'a, T> {
     pub one: &'a mut Connection<T>,
-    pub is_new: bool,
     pub forgotten: Option<Connection<T>>,
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! tcptools follow: everything that happens to a connection, over all commands, in one order.
 
+mod about;
 mod output;
 mod page;
 mod sources;

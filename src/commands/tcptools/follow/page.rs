@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::story::About;
+use super::about::About;
 use super::words;
 use crate::commands::tcptools::feed::{Connection, Ends, Row};
 use crate::commands::tcptools::fit;
