@@ -13,7 +13,7 @@ use libtest_mimic::Trial;
 use nix::libc::{self, SO_RCVBUFFORCE, SOL_SOCKET};
 
 use super::{
-    findings, first_is,
+    findings, first_is, guide,
     path::{V4, V6, answer, ask, listener, read, send, session},
 };
 use crate::{
@@ -44,7 +44,7 @@ fn udp_overflow() -> Result<()> {
     let mut agent = ns.agent()?;
     agent.comm("statsd")?;
     let (_, at) = sink(&mut agent, "[::1]:0", libc::AF_INET6)?;
-    let found = findings(&[&ns], TIME, || {
+    let found = guide::findings("udp_overflow", &[&ns], TIME, || {
         flood(&mut agent, libc::AF_INET6, &at, 900, 100)
     })?;
     let first = first_is(&found, "udp_overflow")?;
@@ -122,7 +122,7 @@ fn dropped_syns() -> Result<()> {
     let net = Net::new()?;
     let (listener, at) = listener(&net, V6)?;
     filter(&net.b, "input", &format!("tcp dport {} drop", at.port()))?;
-    let found = findings(&[&net.b], TIME, || {
+    let found = guide::findings("dropped_here", &[&net.b], TIME, || {
         thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {

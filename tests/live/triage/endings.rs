@@ -13,7 +13,7 @@ use libtest_mimic::Trial;
 use nix::libc::{self, linger};
 use nix::sys::socket::{setsockopt, sockopt::Linger};
 
-use super::{findings, first_is};
+use super::{findings, first_is, guide};
 use crate::{missing, net::Net, trial};
 
 pub fn tests() -> Vec<Trial> {
@@ -93,7 +93,7 @@ fn unread_data() -> Result<()> {
     missing::needs_reset_reasons()?;
     let net = Net::new()?;
     let listener = listen(&net, V6)?;
-    let found = findings(&[&net.a, &net.b], TIME, || {
+    let found = guide::findings("reset_unread_data", &[&net.a, &net.b], TIME, || {
         sessions(&net, &listener, 6, |_, mut client, mut server| {
             client.write_all(&[b'z'; 20_000])?;
             server.read_exact(&mut [0; 100])?;
@@ -154,7 +154,7 @@ fn idle_race() -> Result<()> {
             Ok(())
         })
     };
-    let found = findings(&[&net.a, &net.b], TIME, play)?;
+    let found = guide::findings("reset_idle_race", &[&net.a, &net.b], TIME, play)?;
     let first = first_is(&found, "reset_idle_race")?;
     ensure!(first["evidence"]["resets"] == 3, "{first}");
     ensure!(first["subject"]["listener"] == V6, "{first}");
@@ -175,7 +175,7 @@ fn untranslated() -> Result<()> {
     let (mut c, mut s) = (net.a.agent()?, net.b.agent()?);
     c.comm("client")?;
     let (listener, at) = s.listen("10.9.0.2:0")?;
-    let found = findings(&[&net.a], TIME, || {
+    let found = guide::findings("nat_broken", &[&net.a], TIME, || {
         for _ in 0..3 {
             let fd = c.open(&at)?;
             c.run(&format!("connect {fd} {at}"))?;

@@ -2,17 +2,55 @@
 //! The outputs in docs/field-guide.md are these tests' own: each is compared with what the incident printed now, and
 //! written anew if `UPDATE_GUIDE` is set.
 
-use std::{env, fs, sync::Mutex};
+use std::{env, fs, process::Command, sync::Mutex, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::look;
+use crate::{net::Netns, scratch::Scratch, tool};
 
 /// Tests run side by side.
 static PAGE: Mutex<()> = Mutex::new(());
 
+/// As `super::findings`, and what a person is shown of the incident.
+pub fn findings(
+    name: &str,
+    namespaces: &[&Netns],
+    time: Duration,
+    incident: impl FnOnce() -> Result<()>,
+) -> Result<Vec<Value>> {
+    let recording = Scratch::path("recording");
+    let found = look(namespaces, time, &["--record", recording.text()], incident)?;
+    let mut command = Command::new(tool::path("tcptools"));
+    let output = command
+        .args(["triage", "--from", recording.text()])
+        .output()?;
+    let page = named(&String::from_utf8(output.stdout)?);
+    // Of the first finding: what follows may differ from run to run.
+    let first = page
+        .lines()
+        .position(|line| line.trim_start().starts_with("> "));
+    let lines = first.with_context(|| format!("no finding: {page}"))? + 1;
+    shows(name, "tcptools triage", &page, lines)?;
+    Ok(found)
+}
+
+/// With a name for this process, whose own differs from build to build.
+fn named(page: &str) -> String {
+    let mut parts = page.split("live-");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str("traffic");
+        text.push_str(part.trim_start_matches(|letter: char| letter.is_ascii_hexdigit()));
+    }
+    text
+}
+
 /// The output of a command in an incident, which stands in the guide behind the line `<!-- INCIDENT: COMMAND -->`.
 ///
 /// Compared are the words of the first `lines` lines, however they are wrapped: figures differ from run to run.
-pub fn shows(incident: &str, command: &str, output: &str, lines: usize) -> Result<()> {
+fn shows(incident: &str, command: &str, output: &str, lines: usize) -> Result<()> {
     let _alone = PAGE.lock().expect("no panic");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/field-guide.md");
     let page = fs::read_to_string(path)?;

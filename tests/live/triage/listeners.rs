@@ -16,7 +16,7 @@ use nix::sys::socket::{
 };
 use serde_json::Value;
 
-use super::{findings, first_is};
+use super::{findings, first_is, guide};
 use crate::{
     net::{Net, Netns},
     trial,
@@ -45,7 +45,7 @@ fn while_it_looks(mut step: impl FnMut() -> Result<()>) -> Result<()> {
 /// A queue of two, and a server that needs 200 ms for each connection.
 fn overflow() -> Result<()> {
     let ns = Netns::new()?;
-    let found = findings(&[&ns], TIME, || {
+    let found = guide::findings("listener_overflow", &[&ns], TIME, || {
         ns.inside(|| {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 8080))?;
             listen(&listener, Backlog::new(1)?)?;
@@ -89,7 +89,7 @@ fn not_accepting() -> Result<()> {
         let clients: Vec<_> = (0..4).map(|_| TcpStream::connect(at)).collect();
         Ok((listener, clients))
     })?;
-    let found = findings(&[&ns], TIME, || Ok(()))?;
+    let found = guide::findings("listener_not_accepting", &[&ns], TIME, || Ok(()))?;
     drop(held);
     let first = first_is(&found, "listener_not_accepting")?;
     ensure!(first["severity"] == "critical", "{first}");

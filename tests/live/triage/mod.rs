@@ -39,13 +39,21 @@ fn findings(
     time: Duration,
     incident: impl FnOnce() -> Result<()>,
 ) -> Result<Vec<Value>> {
+    look(namespaces, time, &[], incident)
+}
+
+/// The same, with more flags.
+fn look(
+    namespaces: &[&Netns],
+    time: Duration,
+    flags: &[&str],
+    incident: impl FnOnce() -> Result<()>,
+) -> Result<Vec<Value>> {
     let inodes: Vec<_> = namespaces.iter().map(|ns| ns.inode.to_string()).collect();
     let netns = inodes.join(",");
     let text = format!("{}ms", time.as_millis());
-    let tool = Tool::start(
-        "tcptools",
-        &["triage", "--json", "-d", &text, "--netns", &netns],
-    )?;
+    let args = ["triage", "--json", "-d", &text, "--netns", &netns];
+    let tool = Tool::start("tcptools", &[&args, flags].concat())?;
     incident()?;
     let run = tool.finish(time + PATIENCE)?;
     let rows: Vec<Value> = run

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
-use super::{findings, first_is};
+use super::{findings, first_is, guide};
 use crate::{
     net::{Net, Netns},
     trial,
@@ -75,7 +75,7 @@ fn healthy() -> Result<()> {
 /// Nobody listens.
 fn refused() -> Result<()> {
     let ns = Netns::new()?;
-    let found = findings(&[&ns], TIME, || {
+    let found = guide::findings("connect_refused", &[&ns], TIME, || {
         ns.inside(|| {
             for _ in 0..20 {
                 ensure!(TcpStream::connect((Ipv4Addr::LOCALHOST, 5432)).is_err());
@@ -118,7 +118,7 @@ fn timeout() -> Result<()> {
         "table ip6 f { chain i { type filter hook input priority 0; tcp dport 443 drop; }; }",
     )?;
     let to: SocketAddr = "[fd09::2]:443".parse()?;
-    let found = findings(&[&net.a, &net.b], TIME, || {
+    let found = guide::findings("connect_timeout", &[&net.a, &net.b], TIME, || {
         net.a.inside(|| {
             thread::scope(|scope| {
                 for time in [1500, 1500, 6000] {
@@ -185,14 +185,19 @@ fn without_route() -> Result<()> {
 const PORTS: usize = 20;
 
 /// A namespace with few ports, of which so many are taken; then so many opens more.
-fn few_ports(at: IpAddr, taken: usize, more: usize) -> Result<Vec<serde_json::Value>> {
+fn few_ports(
+    name: Option<&str>,
+    at: IpAddr,
+    taken: usize,
+    more: usize,
+) -> Result<Vec<serde_json::Value>> {
     let ns = Netns::new()?;
     // Namespaces are visited that a process is in.
     let _inhabitant = ns.agent()?;
     ns.sysctl("ipv4/ip_local_port_range", "40000 40019")?;
     let mut held = Vec::new();
     let held = &mut held;
-    findings(&[&ns], TIME, || {
+    let play = || {
         ns.inside(|| {
             let listener = TcpListener::bind((at, 5000))?;
             for _ in 0..taken {
@@ -206,11 +211,15 @@ fn few_ports(at: IpAddr, taken: usize, more: usize) -> Result<Vec<serde_json::Va
             }
             Ok(())
         })
-    })
+    };
+    match name {
+        Some(name) => guide::findings(name, &[&ns], TIME, play),
+        None => findings(&[&ns], TIME, play),
+    }
 }
 
 fn no_ports() -> Result<()> {
-    let found = few_ports(Ipv4Addr::LOCALHOST.into(), PORTS, 5)?;
+    let found = few_ports(Some("no_ports"), Ipv4Addr::LOCALHOST.into(), PORTS, 5)?;
     let first = first_is(&found, "no_ports")?;
     ensure!(first["severity"] == "critical", "{first}");
     ensure!(first["evidence"]["no_port"] == 5, "{first}");
@@ -219,7 +228,7 @@ fn no_ports() -> Result<()> {
 }
 
 fn ports_soon() -> Result<()> {
-    let found = few_ports(Ipv6Addr::LOCALHOST.into(), PORTS - 2, 0)?;
+    let found = few_ports(None, Ipv6Addr::LOCALHOST.into(), PORTS - 2, 0)?;
     let first = first_is(&found, "no_ports")?;
     ensure!(first["severity"] == "warning", "{first}");
     ensure!(first["evidence"]["ports_taken"] == PORTS - 2, "{first}");
@@ -233,7 +242,7 @@ fn slow_handshake() -> Result<()> {
         "table ip f { chain i { type filter hook input priority 0;\n\
          tcp flags & (syn|ack) == syn numgen inc mod 2 == 0 drop; }; }",
     )?;
-    let found = findings(&[&net.a], Duration::from_secs(5), || {
+    let found = guide::findings("slow_handshake", &[&net.a], Duration::from_secs(5), || {
         let listener = net.b.inside(|| Ok(TcpListener::bind("10.9.0.2:5000")?))?;
         net.a.inside(|| {
             for _ in 0..3 {
@@ -253,7 +262,7 @@ fn slow_handshake() -> Result<()> {
 fn churn() -> Result<()> {
     let ns = Netns::new()?;
     let sessions = 150;
-    let found = findings(&[&ns], TIME, || {
+    let found = guide::findings("connection_churn", &[&ns], TIME, || {
         ns.inside(|| {
             let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 5432))?;
             let at = listener.local_addr()?;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use super::{findings, first_is};
+use super::{findings, first_is, guide};
 use crate::{missing::Missing, net::Net, pair::filter, trial};
 
 pub fn tests() -> Vec<Trial> {
@@ -109,7 +109,7 @@ fn tail_losses() -> Result<()> {
         "input",
         "meta l4proto tcp numgen random mod 100 < 4 drop",
     )?;
-    let found = findings(&[&net.a], TIME, || {
+    let found = guide::findings("path_loss", &[&net.a], TIME, || {
         let ask = |stream| ask(stream, 40, Duration::from_millis(2));
         session(&net, &server, ask, |stream| answer(stream, 40))
     })?;
@@ -172,7 +172,7 @@ fn mtu_black_hole() -> Result<()> {
         "prerouting",
         "meta l4proto tcp meta length > 1300 drop",
     )?;
-    let found = findings(&[&net.a], TIME, || {
+    let found = guide::findings("mtu_black_hole", &[&net.a], TIME, || {
         let upload = |mut stream: TcpStream| {
             stream.write_all(b"small")?;
             stream.write_all(&[7; 50_000])?;
@@ -205,7 +205,9 @@ fn bufferbloat() -> Result<()> {
         return Err(Missing::Feature("CONFIG_NET_SCH_TBF, or tc").into());
     }
     net.a.sysctl("ipv4/tcp_congestion_control", "reno")?;
-    let found = findings(&[&net.a], TIME, || session(&net, &server, send, read))?;
+    let found = guide::findings("bufferbloat", &[&net.a], TIME, || {
+        session(&net, &server, send, read)
+    })?;
     let first = first_is(&found, "bufferbloat")?;
     ensure!(found.len() == 1, "{found:#?}");
     ensure!(

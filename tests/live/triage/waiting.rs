@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 
-use super::{findings, first_is};
+use super::{findings, first_is, guide};
 use crate::{
     missing,
     net::{Net, Netns},
@@ -119,7 +119,7 @@ fn leak() -> Result<()> {
             leaked.push(server);
         }
     }
-    let found = findings(&[&net.b], TIME, || Ok(()))?;
+    let found = guide::findings("close_wait_leak", &[&net.b], TIME, || Ok(()))?;
     let first = first_is(&found, "close_wait_leak")?;
     ensure!(first["evidence"]["close_wait"] == leaked.len(), "{first}");
     ensure!(first["subject"]["listener"] == V6, "{first}");
@@ -175,7 +175,7 @@ fn no_answer() -> Result<()> {
     exchange(&mut reads, &mut at_reader)?;
     filter(&net.b, "input", "tcp dport 8080 drop")?;
     writes.write_all(b"question")?;
-    let found = findings(&[&net.a], TIME, || Ok(()))?;
+    let found = guide::findings("no_answer", &[&net.a], TIME, || Ok(()))?;
     let first = first_is(&found, "no_answer")?;
     ensure!(first["severity"] == "critical", "{first}");
     ensure!(first["subject"]["destination"] == V4, "{first}");
@@ -242,7 +242,7 @@ fn slow_server() -> Result<()> {
         }
         Ok(())
     };
-    let found = findings(&[&net.a, &net.b], TIME, &mut ask)?;
+    let found = guide::findings("slow_server", &[&net.a, &net.b], TIME, &mut ask)?;
     let first = first_is(&found, "slow_server")?;
     ensure!(first["subject"]["listener"] == V6, "{first}");
     ensure!(first["evidence"]["where"] == "app", "{first}");

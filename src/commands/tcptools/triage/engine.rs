@@ -3,7 +3,7 @@
 
 use super::finding::Finding;
 use super::kind::Limits;
-use super::rules::{RULES, Rule};
+use super::rules::{RULES, Rule, place};
 use super::seen::Seen;
 use crate::commands::tcptools::feed::Row;
 
@@ -38,7 +38,9 @@ impl Engine {
             .iter()
             .flat_map(|rule| rule.find(&self.limits, seconds));
         let mut all: Vec<_> = all.collect();
-        all.sort_by(Finding::order);
+        // Among those of one severity, in the order of the table, which has causes before their effects.
+        let place = |finding: &Finding| (finding.severity, place(finding.kind));
+        all.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.order(b)));
         let is_effect = |one: &Finding| {
             let causes = all
                 .iter()

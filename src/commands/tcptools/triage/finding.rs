@@ -46,12 +46,10 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// The worst first; then in the order of the table of rules, which has causes before their effects.
+    /// Of findings of one kind: the worst first.
     pub fn order(&self, other: &Self) -> Ordering {
-        let place = |finding: &Self| super::rules::place(finding.kind);
         self.severity
             .cmp(&other.severity)
-            .then(place(self).cmp(&place(other)))
             .then(other.weight.total_cmp(&self.weight))
             .then_with(|| self.subject.cmp(&other.subject))
     }

@@ -45,15 +45,19 @@ impl Limits {
         self.0.get(limit.name).copied().unwrap_or(limit.default)
     }
 
-    /// `NAME=VALUE`.
+    /// `NAME=VALUE`, for one of these kinds.
     ///
     /// # Errors
     /// A sentence: no such name, or no number.
-    pub fn set(&mut self, text: &str) -> Result<(), String> {
+    pub fn set(
+        &mut self,
+        text: &str,
+        kinds: impl Iterator<Item = &'static Kind>,
+    ) -> Result<(), String> {
         let (name, value) = text
             .split_once('=')
             .ok_or(format!("'{text}' is not NAME=VALUE"))?;
-        let mut all = super::rules::RULES.iter().flat_map(|rule| rule.kind.limits);
+        let mut all = kinds.flat_map(|kind| kind.limits);
         let limit = all.find(|limit| limit.name == name);
         let limit = limit.ok_or(format!("there is no limit '{name}' (see triage --list)"))?;
         let number = value

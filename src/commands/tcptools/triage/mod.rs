@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> Result<bool> {
     let mut limits = Limits::default();
     for set in &args.set {
         limits
-            .set(set)
+            .set(set, rules::RULES.iter().map(|rule| rule.kind))
             .map_err(|error| Usage(format!("--set: {error}")))?;
     }
     if args.list {
