@@ -261,7 +261,7 @@ fn slow_handshake() -> Result<()> {
 /// One of three clients opens a connection for each request.
 fn churn() -> Result<()> {
     let ns = Netns::new()?;
-    let sessions = 150;
+    let sessions = 110;
     let found = guide::findings("connection_churn", &[&ns], TIME, || {
         ns.inside(|| {
             let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 5432))?;
@@ -281,6 +281,8 @@ fn churn() -> Result<()> {
                 }
                 for _ in 0..sessions {
                     turn(&TcpStream::connect(at)?)?;
+                    // Not more in a second than are shown.
+                    thread::sleep(Duration::from_millis(30));
                 }
                 Ok(())
             })
