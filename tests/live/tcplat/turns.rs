@@ -8,7 +8,6 @@ use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 
 use super::{Scene, both, of, within};
-use crate::net::Side;
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -21,7 +20,6 @@ pub fn tests() -> Vec<Trial> {
         both("end_of_request", end_of_request),
         both("lost", lost),
         both("pipelined", pipelined),
-        both("restarts", restarts),
     ]
 }
 
@@ -289,35 +287,5 @@ fn pipelined(host: &str) -> Result<()> {
         .map(|row| &row["pipelined"])
         .collect();
     ensure!(said == [true, false], "{rows:#?}");
-    Ok(())
-}
-
-/// After a pause the window begins anew: that takes time if the answer is larger, and the acknowledgements are not there yet.
-fn restarts(host: &str) -> Result<()> {
-    let mut scene = Scene::new()?;
-    // Others may not do it; this one is in every kernel.
-    for ns in [&scene.net.a, &scene.net.b] {
-        ns.sysctl("ipv4/tcp_congestion_control", "reno")?;
-    }
-    let tool = scene.watch(&[])?;
-    let talk = scene.connect(host)?;
-    // Acknowledgements that come at once would let the window be.
-    let pauses_ms = [0, 0, 0, 0, 0, 600];
-    for pause_ms in pauses_ms {
-        sleep(Duration::from_millis(pause_ms));
-        scene.c.run(&format!("send {} 100", talk.c))?;
-        scene.s.run(&format!("recv {} 100", talk.s))?;
-        scene.net.hold(Side::A)?;
-        scene.s.run(&format!("send {} 60000", talk.s))?;
-        scene.net.release(Side::A)?;
-        scene.c.run(&format!("recv {} 60000", talk.c))?;
-    }
-    let rows = tool.stop()?.rows()?;
-    let served = of(&rows, talk.s_cookie);
-    let restarts: Vec<_> = served.iter().map(|row| &row["restarts"]).collect();
-    let paused = pauses_ms.map(|ms| u64::from(ms > 0));
-    ensure!(restarts == paused, "{restarts:?}");
-    let asked = of(&rows, talk.c_cookie);
-    ensure!(asked.iter().all(|row| row["restarts"] == 0), "{asked:#?}");
     Ok(())
 }

@@ -30,7 +30,7 @@ const TIMEOUTS: Limit = Limit {
 const CLIENTS: Limit = Limit {
     name: "no_answer_clients",
     default: 3.0,
-    unit: "clients of a server that are gone, of which it has closed or the kernel has given up all",
+    unit: "clients of a server that are gone, if it has closed them all, or the kernel has given them up",
     why: "A client is switched off, or leaves its network, now and then.",
 };
 

@@ -28,7 +28,7 @@ const SHARE: Limit = Limit {
     name: "slow_server_percent",
     default: 8.0,
     unit: "% of all turns",
-    why: "Any server has some requests that need more. In every interval half, or a tenth, of the turns are known to be slow.",
+    why: "Any server has some requests that need more. Percentiles tell of an interval that a tenth or half of its turns are slow.",
 };
 
 const LONGEST: Limit = Limit {
