@@ -16,7 +16,7 @@ pub fn all(duration: Duration) -> Vec<Source> {
         Source::new("tcpaccept", &[&every("--listeners")]),
         // However short: what lasts for a round trip is found at several looks.
         Source::new("tcptop", &["--batch", "--stalled"]),
-        Source::new("tcptop", &["--batch", &every("--interval"), "--top=100"]),
+        Source::new("tcptop", &["--batch", &every("--interval")]),
         Source::new("tcpstates", &[&every("--active"), "--state", STUCK]),
         Source::new("tcpstates", &[&every("--summary")]),
         Source::new("sockbuf", &[&every("--summary")]),

@@ -45,6 +45,8 @@ switch's counters. If only some flows suffer, one of several parallel links is b
     limits: &[SEGMENTS, PERCENT],
     effect_of: &[
         "mtu_black_hole",
+        "listener_overflow",
+        "listener_not_accepting",
         "dropped_here",
         "qdisc_drops",
         "receive_buffer_pruned",
