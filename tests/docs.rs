@@ -203,11 +203,15 @@ fn columns_and_documentation_agree() {
 }
 
 /// Columns that a flag asks for, which are in `--describe-columns`.
-const ON_REQUEST: [(&str, &str); 4] = [
+const ON_REQUEST: [(&str, &str); 8] = [
     ("tcpconnect", "raddr_name"),
     ("tcpretrans", "error"),
     ("tcpstates", "skaddr"),
     ("tcpretrans", "stack"),
+    ("tcpretrans", "dropped_here"),
+    ("tcpretrans", "drop_reason"),
+    ("tcpretrans", "drop_where"),
+    ("tcpretrans", "drop_unknown"),
 ];
 
 /// The columns of a table from left to right, with a blank between them. The table of tcpretrans always has the time.

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* tcpdrop: one record per TCP segment that this host throws away. */
 #include "tcp.bpf.h"
+#include "kernel/reason.bpf.h"
 #include "segment.bpf.h"
 #include "stack.bpf.h"
 EXPORT_ENUM(segment_way);
-
-enum { MAX_REASONS = 256 };
 
 struct dropped {
 	struct head head;
@@ -18,27 +17,12 @@ struct dropped {
 	__u16 tcp_flags;
 	__u8 way;   /* enum segment_way */
 	__u8 state; /* of the socket; 0: none is known */
-	__u8 ifname[16];
+	__u8 ifname[16] __attribute__((aligned(8)));
 	__u64 stack[STACK_DEPTH];
 };
 EXPORT_TYPE(dropped);
 
-const volatile bool has_reason = false; /* kfree_skb has its third argument (5.17) */
-const volatile bool has_rx_sk = false;  /* and its fourth (6.11) */
-/* Reasons that are not shown, a bit each; whether those that have no bit are. */
-const volatile __u64 hidden[MAX_REASONS / 64] = {};
-const volatile bool hides_others = false;
-
 #include "owner/owner.bpf.h"
-
-static __always_inline bool is_hidden(__u32 reason)
-{
-	if (reason >= MAX_REASONS)
-		return hides_others;
-	__u32 word = reason >> 6;
-	barrier_var(word); /* or the compiler leaves out the mask, which the verifier needs */
-	return hidden[word & (MAX_REASONS / 64 - 1)] >> (reason & 63) & 1;
-}
 
 /* ---------------------------------------------------------------- the record */
 
@@ -49,17 +33,21 @@ static __always_inline void interface_fill(struct dropped *e, struct sk_buff *sk
 	__u32 at = device_netns(skb) ? skb->dev->ifindex : 0;
 
 	e->ifindex = from ?: at;
-	if (at && at == e->ifindex)
-		bpf_probe_read_kernel(e->ifname, sizeof(e->ifname), skb->dev->name);
-	else
-		__builtin_memset(e->ifname, 0, sizeof(e->ifname));
+	__u64 *name = (__u64 *)e->ifname;
+	if (at && at == e->ifindex) {
+		const __u64 *known = (const void *)skb->dev->name;
+		name[0] = known[0];
+		name[1] = known[1];
+	} else {
+		name[0] = name[1] = 0;
+	}
 }
 
 static __always_inline __u32 segments_of(struct sk_buff *skb)
 {
 	struct skb_shared_info *shared = (void *)(skb->head + skb->end);
 
-	return BPF_CORE_READ(shared, gso_segs) ?: 1;
+	return READ_AT(shared, skb_shared_info, gso_segs) ?: 1;
 }
 
 static __always_inline void drop_fill(struct dropped *e, struct sk_buff *skb, const struct segment *seg, __u64 place,
@@ -78,16 +66,23 @@ static __always_inline void drop_fill(struct dropped *e, struct sk_buff *skb, co
 /* ---------------------------------------------------------------- whose */
 
 /*
- * Uses the recorded owner: neither a listener is locked here nor a socket whose reader is elsewhere. The cookie is there
- * since the socket has its state.
+ * It has passed the filters on its flow. Uses the recorded owner: neither a listener is locked here nor a socket whose
+ * reader is elsewhere. The cookie is there since the socket has its state.
  */
 static __always_inline struct dropped *drop_of_socket(struct sock *sk, const struct sock_state *s,
 						      const struct segment *seg)
 {
 	struct owner owner;
 
-	if (!passes_filters(sk, &seg->flow, s, &owner))
+	bool passes = sock_matches(sk);
+	if (passes) {
+		owner_find(&owner, s, sk);
+		passes = owner_matches(&owner);
+	}
+	if (!passes) {
+		count_filtered();
 		return NULL;
+	}
 	int state = sk->__sk_common.skc_state;
 	if (state == TCP_LISTEN && owner.source != PID_UNKNOWN)
 		owner.source = PID_LISTENER;
@@ -122,14 +117,6 @@ static __always_inline struct dropped *drop_without_socket(struct sock *sk, stru
 
 /* ---------------------------------------------------------------- the tracepoint */
 
-/* One that is neither TCP's nor what is left of one, or not yet one. */
-static __always_inline bool is_foreign(struct sock *sk)
-{
-	int state = sk->__sk_common.skc_state;
-
-	return !is_inet(sk) || (state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV && !is_full_tcp(sk));
-}
-
 /*
  * The reason is decided upon first, from registers alone, and then the protocol: the kernel may throw away very much that
  * is none of TCP's.
@@ -144,6 +131,10 @@ int BPF_PROG(segment_dropped, struct sk_buff *skb, void *location)
 
 	if (is_hidden(reason) || !segment_read(&seg, skb))
 		return 0;
+	if (!flow_matches(&seg.flow)) { /* before its socket is looked for */
+		count_filtered();
+		return 0;
+	}
 	if (sk) {
 		if (is_foreign(sk)) /* a copy, for a raw or packet socket */
 			return 0;

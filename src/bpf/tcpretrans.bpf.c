@@ -24,6 +24,8 @@ struct send_stats {
 	__u8 counts_known;
 	__u8 pad;
 	__u32 total_retrans; /* of the socket, when last read */
+	/* Whether the socket was there before, and snd_nxt then (tcpretrans/why.bpf.h); 0: it was not, or it is not known. */
+	__u64 sent_before;
 };
 
 #define TOOL_STATE struct send_stats
@@ -59,7 +61,15 @@ struct retrans {
 	__u8 listener;
 	__u8 counted; /* in RetransSegs */
 	__u8 hint;    /* enum synack_hint */
+	__u8 verdict; /* enum drop_verdict; this and what follows: with --why */
+	__u8 forgotten;
+	__u8 translated;
+	__u8 before_start;
 	__u8 pad[2];
+	__u32 drop_bytes; /* how much of it was thrown away, as far as is known */
+	__s32 drop_reason; /* of the first drop of it that is known, or that may be: enum skb_drop_reason */
+	__u32 drop_netns;
+	__u64 drop_place; /* behind the call that threw it away */
 	__u64 stack[STACK_DEPTH];
 };
 EXPORT_TYPE(retrans);
@@ -139,64 +149,10 @@ static __always_inline bool is_counted(struct tcp_sock *tp, struct sock_state *s
 	return !early;
 }
 
-/* ---------------------------------------------------------------- totals per socket */
-
-static __always_inline void stats_begin(struct send_stats *t, struct tcp_sock *tp)
-{
-	if (t->begun || !tp)
-		return;
-	t->begun = 1;
-	t->reported.segs_out = tp->segs_out;
-	t->reported.data_segs_out = tp->data_segs_out;
-	t->reported.dsack_dups = tp->dsack_dups;
-	t->reported.reord_seen = tp->reord_seen;
-}
-
-/* Returns what was sent since the last call, and updates the reported values; false if nothing was sent. */
-static __always_inline bool stats_report(struct sent *sent, struct send_stats *t, struct tcp_sock *tp)
-{
-	__u32 segs_out = tp->segs_out, data_segs_out = tp->data_segs_out;
-	__u32 dsack_dups = tp->dsack_dups, reord_seen = tp->reord_seen;
-
-	sent->segs_out = segs_out - t->reported.segs_out;
-	sent->data_segs_out = data_segs_out - t->reported.data_segs_out;
-	sent->dsack_dups = dsack_dups - t->reported.dsack_dups;
-	sent->reord_seen = reord_seen - t->reported.reord_seen;
-	t->reported.segs_out = segs_out;
-	t->reported.data_segs_out = data_segs_out;
-	t->reported.dsack_dups = dsack_dups;
-	t->reported.reord_seen = reord_seen;
-	__u32 any = sent->segs_out | sent->dsack_dups | sent->reord_seen;
-	for (int i = 0; i < KINDS; i++) {
-		__u32 now = t->retrans[i];
-		sent->retrans[i] = now - t->reported.retrans[i];
-		t->reported.retrans[i] = now;
-		any |= sent->retrans[i];
-	}
-	return any;
-}
-
-static __always_inline void total_at_close(struct sock *sk, struct sock_state *s)
-{
-	struct tcp_sock *tp = tcp_of(sk);
-	struct owner owner;
-	struct flow flow;
-
-	if (!tp)
-		return;
-	flow_of(&flow, sk, tp);
-	if (!passes_filters(sk, &flow, s, &owner))
-		return;
-	struct sent sent;
-	if (!stats_report(&sent, &s->tool, tp))
-		return;
-	struct total *e = event_reserve(sizeof(*e));
-	if (!e)
-		return;
-	head_fill(&e->head, sk, &flow, &owner, TOTAL);
-	e->sent = sent;
-	event_submit(e, sizeof(*e));
-}
+#include "tcpretrans/totals.bpf.h"
+#include "tcpretrans/why.bpf.h"
+EXPORT_ENUM(drop_verdict);
+EXPORT_ENUM(drop_table);
 
 /* ---------------------------------------------------------------- following sockets */
 
@@ -228,6 +184,8 @@ static __always_inline void sock_scan(struct sock *sk, struct tcp_sock *tp, stru
 {
 	if (totals && sk->__sk_common.skc_state != TCP_LISTEN)
 		stats_begin(&s->tool, tp);
+	if (why && tp && !s->tool.begun && !s->tool.sent_before)
+		s->tool.sent_before = sent_mark(tp);
 }
 
 #define OWN_SET_STATE
@@ -249,7 +207,6 @@ static __always_inline void segment_fill(struct retrans *e, struct tcp_sock *tp,
 	e->syn_queue = e->accept_queue = e->accept_queue_max = 0;
 	e->listener = 0;
 	e->hint = 0;
-	__builtin_memset(e->pad, 0, sizeof(e->pad));
 	bool timed = e->ca_state == TCP_CA_LOSS;
 	e->attempt = timed ? tp->inet_conn.icsk_retransmits : 0;
 	/* The timer's handler has cleared the pending event; a retransmission triggered by an ACK leaves it armed. */
@@ -305,6 +262,7 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	e->state = sk->__sk_common.skc_state;
 	e->ca_state = ca_state;
 	segment_fill(e, tp, cb);
+	why_segment(e, s, tp);
 	STACK_TAKE(ctx, e);
 	event_submit(e, SIZE_WITH_STACK(struct retrans));
 	return 0;
@@ -357,6 +315,7 @@ int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
 		owner.source = PID_LISTENER;
 	head_fill(&e->head, sk, flow, &owner, RETRANSMITTED);
 	synack_fill(e, sk, req);
+	why_synack(e, req);
 	STACK_TAKE(ctx, e);
 	event_submit(e, SIZE_WITH_STACK(struct retrans));
 	return 0;

@@ -18,11 +18,23 @@ pub struct Skipped(Vec<Vec<OwnedFd>>);
 impl Skipped {
     /// Programs that were not loaded have no descriptor, and skip nothing.
     pub fn new(object: &Object) -> Self {
+        Self::of(object, |_| true)
+    }
+
+    /// The same, of the program of this name only.
+    pub fn of_program(object: &Object, name: &str) -> Self {
+        Self::of(object, |first| first == name)
+    }
+
+    fn of(object: &Object, wanted: impl Fn(&str) -> bool) -> Self {
         let mut families = BTreeMap::<String, Vec<OwnedFd>>::new();
         for program in object.progs().filter(is_loaded) {
             let name = program.name().to_string_lossy();
             let first = name.strip_suffix(KERNEL_STACK).unwrap_or(&name);
             let family = first.split_once(BACKUP).map_or(first, |(first, _)| first);
+            if !wanted(family) {
+                continue;
+            }
             if let Ok(own) = program.as_fd().try_clone_to_owned() {
                 families.entry(family.to_owned()).or_default().push(own);
             }

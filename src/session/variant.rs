@@ -27,6 +27,11 @@ pub(super) fn type_numbers() -> type_ids {
         task_struct: id("task_struct"),
         iphdr: id("iphdr"),
         ipv6hdr: id("ipv6hdr"),
+        tcphdr: id("tcphdr"),
+        dst_entry: id("dst_entry"),
+        rtable: id("rtable"),
+        rt6_info: id("rt6_info"),
+        skb_shared_info: id("skb_shared_info"),
     }
 }
 

@@ -28,6 +28,11 @@ struct type_ids {
 	__u32 task_struct;
 	__u32 iphdr;
 	__u32 ipv6hdr;
+	__u32 tcphdr;
+	__u32 dst_entry;
+	__u32 rtable;
+	__u32 rt6_info;
+	__u32 skb_shared_info;
 };
 
 enum { MAX_RANGES = 64, MAX_CIDRS = 32, MAX_IDS = 32, MAX_COMMS = 16, MAX_NAMES = 64, NAME_WORDS = 16 };

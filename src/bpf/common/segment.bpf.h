@@ -40,8 +40,8 @@ struct ipv6_header {
 	__be16 payload_length;
 	__u8 next;
 	__u8 hop_limit;
-	__u8 source[16];
-	__u8 destination[16];
+	__be32 source[4];
+	__be32 destination[4];
 };
 
 struct tcp_header {
@@ -77,7 +77,7 @@ static __always_inline __u64 route_of(struct sk_buff *skb)
 {
 	__u64 dst = skb->_skb_refdst & ~1ULL;
 
-	if (!dst || BPF_CORE_READ((struct dst_entry *)dst, flags) & DST_METADATA)
+	if (!dst || READ_AT(dst, dst_entry, flags) & DST_METADATA)
 		return 0;
 	return dst;
 }
@@ -90,7 +90,11 @@ static __always_inline __u32 segment_netns(struct sk_buff *skb)
 	if (netns)
 		return netns;
 	__u64 route = route_of(skb);
-	return route ? BPF_CORE_READ((struct dst_entry *)route, dev, nd_net.net, ns.inum) : 0;
+	if (!route)
+		return 0;
+	if (!CAN_CAST(dst_entry))
+		return BPF_CORE_READ((struct dst_entry *)route, dev, nd_net.net, ns.inum);
+	return ((struct dst_entry *)bpf_rdonly_cast((void *)route, config.types.dst_entry))->dev->nd_net.net->ns.inum;
 }
 
 static __always_inline __u8 segment_way(struct sk_buff *skb, bool v6)
@@ -101,8 +105,7 @@ static __always_inline __u8 segment_way(struct sk_buff *skb, bool v6)
 		return SEGMENT_SENT;
 	__u64 route = route_of(skb);
 	if (route) {
-		__u32 flags = v6 ? BPF_CORE_READ((struct rt6_info *)route, rt6i_flags)
-				 : BPF_CORE_READ((struct rtable *)route, rt_flags);
+		__u32 flags = v6 ? READ_AT(route, rt6_info, rt6i_flags) : READ_AT(route, rtable, rt_flags);
 		return flags & RTCF_LOCAL ? SEGMENT_RECEIVED : SEGMENT_FORWARDED;
 	}
 	/* A bridge has no route: the packet leaves by another interface. */
@@ -122,6 +125,14 @@ static __always_inline bool is_full_tcp(struct sock *sk)
 	return is_inet(sk) && protocol_of(sk) == IPPROTO_TCP && type_of(sk) == SOCK_STREAM;
 }
 
+/* One that is neither TCP's nor what is left of one, or not yet one. */
+static __always_inline bool is_foreign(struct sock *sk)
+{
+	int state = sk->__sk_common.skc_state;
+
+	return !is_inet(sk) || (state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV && !is_full_tcp(sk));
+}
+
 /* Where the network header lies, from head. A packet that has just arrived may have it only at its beginning. */
 static __always_inline __u32 network_offset(struct sk_buff *skb)
 {
@@ -133,20 +144,32 @@ static __always_inline __u32 packet_end(struct sk_buff *skb)
 	return (__u32)(skb->data - skb->head) + skb->len;
 }
 
-/* `at`: where the TCP header lies, `end`: where the segment ends, both from head. What lies behind tail is elsewhere. */
+/*
+ * A header at `at` from head, or NULL: what lies behind tail is elsewhere. Plain loads, whose faults are caught, cost a
+ * tenth of a helper; before 6.2 it is copied. `kernel`: the kernel's type of the same layout.
+ */
+#define HEADER_AT(copy, kernel, skb, at)                                                            \
+	((at) + sizeof(*(copy)) > (skb)->tail ? NULL                                                \
+	 : CAN_CAST(kernel) ? (void *)bpf_rdonly_cast((skb)->head + (at), config.types.kernel)      \
+	 : bpf_probe_read_kernel(copy, sizeof(*(copy)), (skb)->head + (at)) ? NULL : (void *)(copy))
+
+/* `at`: where the TCP header lies, `end`: where the segment ends, both from head. */
 static __always_inline bool tcp_header_read(struct segment *seg, struct sk_buff *skb, __u32 at, __u32 end)
 {
-	struct tcp_header tcp;
+	struct tcp_header copy;
+	const struct tcp_header *tcp = HEADER_AT(&copy, tcphdr, skb, at);
 
-	if (at + sizeof(tcp) > skb->tail || bpf_probe_read_kernel(&tcp, sizeof(tcp), skb->head + at))
+	if (!tcp)
 		return false;
-	__u32 payload = at + (tcp.offset_ae >> 4) * 4;
 	bool sent = seg->way == SEGMENT_SENT;
-	seg->flow.lport = bpf_ntohs(sent ? tcp.source : tcp.destination);
-	seg->flow.rport = bpf_ntohs(sent ? tcp.destination : tcp.source);
-	seg->seq = bpf_ntohl(tcp.seq);
+	__u16 from = bpf_ntohs(tcp->source), to = bpf_ntohs(tcp->destination);
+	__u32 offset = tcp->offset_ae;
+	__u32 payload = at + (offset >> 4) * 4;
+	seg->flow.lport = sent ? from : to;
+	seg->flow.rport = sent ? to : from;
+	seg->seq = bpf_ntohl(tcp->seq);
 	seg->len = end > payload ? end - payload : 0;
-	seg->flags = tcp.flags | (tcp.offset_ae & 1) << 8;
+	seg->flags = tcp->flags | (offset & 1) << 8;
 	return true;
 }
 
@@ -158,25 +181,27 @@ static __always_inline void flow_begin(struct segment *seg, struct sk_buff *skb,
 	seg->flow.pad[0] = seg->flow.pad[1] = seg->flow.pad[2] = 0;
 }
 
-static __always_inline bool segment_v4(struct segment *seg, struct sk_buff *skb)
+static __always_inline bool segment_v4(struct segment *seg, struct sk_buff *skb, __u32 at)
 {
-	__u32 at = network_offset(skb);
-	struct ipv4_header ip;
+	struct ipv4_header copy;
 
 	/* Most of what is none of TCP's ends here, after a load or two. */
 	if (READ_AT(skb->head + at, iphdr, protocol) != IPPROTO_TCP)
 		return false;
-	if (at + sizeof(ip) > skb->tail || bpf_probe_read_kernel(&ip, sizeof(ip), skb->head + at))
+	const struct ipv4_header *ip = HEADER_AT(&copy, iphdr, skb, at);
+	if (!ip)
 		return false;
 	/* Of fragments, only the first one has the TCP header. */
-	if (ip.protocol != IPPROTO_TCP || ip.version_length >> 4 != 4 || ip.fragment & bpf_htons(0x1fff))
+	__u32 version_length = ip->version_length;
+	if (version_length >> 4 != 4 || ip->fragment & bpf_htons(0x1fff))
 		return false;
 	flow_begin(seg, skb, 4);
 	bool sent = seg->way == SEGMENT_SENT;
-	map_v4(seg->flow.laddr, sent ? ip.source : ip.destination);
-	map_v4(seg->flow.raddr, sent ? ip.destination : ip.source);
-	__u32 length = bpf_ntohs(ip.total_length); /* 0: more than 64 KiB, to be cut */
-	return tcp_header_read(seg, skb, at + (ip.version_length & 15) * 4, length ? at + length : packet_end(skb));
+	__be32 from = ip->source, to = ip->destination;
+	__u32 length = bpf_ntohs(ip->total_length); /* 0: more than 64 KiB, to be cut */
+	map_v4(seg->flow.laddr, sent ? from : to);
+	map_v4(seg->flow.raddr, sent ? to : from);
+	return tcp_header_read(seg, skb, at + (version_length & 15) * 4, length ? at + length : packet_end(skb));
 }
 
 static __always_inline bool is_extension(__u8 next)
@@ -208,28 +233,36 @@ static __always_inline __u32 behind_extensions(struct sk_buff *skb, __u32 at, __
 	return next == IPPROTO_TCP ? at : 0;
 }
 
-static __always_inline bool segment_v6(struct segment *seg, struct sk_buff *skb)
+static __always_inline void copy_address(__u8 *to, const __be32 *from)
 {
-	__u32 at = network_offset(skb);
-	struct ipv6_header ip;
+	__u32 *word = (__u32 *)to;
+
+	word[0] = from[0];
+	word[1] = from[1];
+	word[2] = from[2];
+	word[3] = from[3];
+}
+
+static __always_inline bool segment_v6(struct segment *seg, struct sk_buff *skb, __u32 at)
+{
+	struct ipv6_header copy;
 
 	if (!may_lead_to_tcp(READ_AT(skb->head + at, ipv6hdr, nexthdr)))
 		return false;
-	if (at + sizeof(ip) > skb->tail || bpf_probe_read_kernel(&ip, sizeof(ip), skb->head + at))
+	const struct ipv6_header *ip = HEADER_AT(&copy, ipv6hdr, skb, at);
+	if (!ip || ip->version >> 4 != 6)
 		return false;
-	if (ip.version >> 4 != 6)
-		return false;
-	__u32 tcp = behind_extensions(skb, at + sizeof(ip), ip.next);
+	__u32 tcp = behind_extensions(skb, at + sizeof(*ip), ip->next);
 	if (!tcp)
 		return false;
 	flow_begin(seg, skb, 6);
 	bool sent = seg->way == SEGMENT_SENT;
-	__builtin_memcpy(seg->flow.laddr, sent ? ip.source : ip.destination, 16);
-	__builtin_memcpy(seg->flow.raddr, sent ? ip.destination : ip.source, 16);
+	copy_address(sent ? seg->flow.laddr : seg->flow.raddr, ip->source);
+	copy_address(sent ? seg->flow.raddr : seg->flow.laddr, ip->destination);
 	if (has_zone(&seg->flow))
-		seg->flow.ifindex = seg->way == SEGMENT_SENT ? skb->dev->ifindex : skb->skb_iif;
-	__u32 length = bpf_ntohs(ip.payload_length);
-	return tcp_header_read(seg, skb, tcp, length ? at + sizeof(ip) + length : packet_end(skb));
+		seg->flow.ifindex = sent ? skb->dev->ifindex : skb->skb_iif;
+	__u32 length = bpf_ntohs(ip->payload_length);
+	return tcp_header_read(seg, skb, tcp, length ? at + sizeof(*ip) + length : packet_end(skb));
 }
 
 /* A segment that TCP has just made, and that has no route (net/ipv4/ip_output.c: __ip_queue_xmit): its socket knows. */
@@ -251,10 +284,19 @@ static __always_inline bool segment_read(struct segment *seg, struct sk_buff *sk
 	__be16 protocol = skb->protocol;
 
 	if (protocol == bpf_htons(ETH_P_IP))
-		return segment_v4(seg, skb);
+		return segment_v4(seg, skb, network_offset(skb));
 	if (protocol == bpf_htons(ETH_P_IPV6))
-		return segment_v6(seg, skb);
+		return segment_v6(seg, skb, network_offset(skb));
 	return !protocol && segment_of_socket(seg, skb);
+}
+
+/* Whether it is one inside a tunnel, which it has entered here. */
+static __always_inline bool segment_in_tunnel(struct segment *seg, struct sk_buff *skb)
+{
+	if (!BPF_CORE_READ_BITFIELD(skb, encapsulation))
+		return false;
+	__u32 at = skb->inner_network_header;
+	return segment_v4(seg, skb, at) || segment_v6(seg, skb, at);
 }
 
 /*

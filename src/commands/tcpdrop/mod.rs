@@ -19,7 +19,7 @@ use crate::abi::types::decode_stack;
 use crate::aggregate::keys::Keys;
 use crate::cli::{self, Common, duration};
 use crate::error::Usage;
-use crate::kernel::{symbols, tracepoints::arguments};
+use crate::kernel::{symbols, tracepoints::drops};
 use crate::output::{Rows, Sort, Style};
 use crate::session::{Figures, Handler, Printer, Session, Shows, constants, storage};
 use anyhow::Result;
@@ -156,10 +156,9 @@ impl Handler for Shape {
 }
 
 fn configure(open: &mut bpf::OpenTcpdropSkel<'_>, args: &Args, hidden: &Hidden) -> Result<()> {
-    let arguments = arguments::arguments("kfree_skb");
     let rodata = constants(&mut open.maps.rodata_data)?;
-    rodata.has_reason = arguments > 2;
-    rodata.has_rx_sk = arguments > 3;
+    rodata.has_reason = drops::has_reason();
+    rodata.has_rx_sk = drops::has_socket();
     rodata.hidden = hidden.bits;
     rodata.hides_others = hidden.others;
     rodata.stacks = args.stack;

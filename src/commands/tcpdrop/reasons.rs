@@ -1,81 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The kernel's reasons for throwing a segment away: their names, and which of them are shown.
 
-use std::collections::HashMap;
 use std::str::FromStr;
-use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::cli::explain::{self, Explained, is_named};
 use crate::cli::filter::split;
 use crate::error::Usage;
-use crate::kernel::enums::Names;
+use crate::kernel::tracepoints::drops::{Bits, HARMLESS, bits, harmless, names};
+pub(super) use crate::kernel::tracepoints::drops::{load, name};
 use anyhow::{Result, bail};
 
 use super::explained::EXPLAINED;
 
-/// Numbers move between releases, so names are the running kernel's.
-static NAMES: LazyLock<Names> =
-    LazyLock::new(|| Names::from_kernel("skb_drop_reason", "SKB_DROP_REASON_"));
-
-/// The subsystems that have reasons of their own, in the upper half of the number (5.18).
-static SUBSYSTEMS: LazyLock<Names> =
-    LazyLock::new(|| Names::from_kernel("skb_drop_reason_subsys", "SKB_DROP_REASON_SUBSYS_"));
-
 /// What is in the enum, and no reason.
 const NO_REASONS: [&str; 2] = ["MAX", "SUBSYS_MASK"];
 
-/// Reasons that mean nothing bad, which are shown on request only: the segment has done what it is for, it says what is
-/// known already, it is a copy, or what it was for is gone.
-pub(super) const HARMLESS: [&str; 11] = [
-    "TCP_RESET",
-    "TCP_OLD_DATA",
-    "TCP_OLD_SEQUENCE",
-    "TCP_OLD_ACK",
-    "TCP_OFOMERGE",
-    "TCP_RFC7323_PAWS_ACK",
-    "TCP_CLOSE",
-    "SOCKET_CLOSE",
-    "QUEUE_PURGE",
-    "OTHERHOST",
-    "PACKET_SOCK_ERROR",
-];
-
-/// A bit for each reason below 256: `hidden` of tcpdrop.bpf.c.
-type Bits = [u64; 4];
-
-/// Reads the names, before the first row.
-pub(super) fn load() {
-    LazyLock::force(&NAMES);
-    LazyLock::force(&SUBSYSTEMS);
-}
-
-/// The kernel's name of a reason. `None` where it gives none: before 5.17.
-pub(super) fn name(reason: i32) -> Option<&'static str> {
-    if reason < 0 {
-        return None;
-    }
-    NAMES
-        .get(reason.into())
-        .or_else(|| Some(other_name(reason)))
-}
-
-/// Of a subsystem, as `OPENVSWITCH_3`; a number, where not even that is known. There are few.
-fn other_name(reason: i32) -> &'static str {
-    static KEPT: LazyLock<Mutex<HashMap<i32, &'static str>>> = LazyLock::new(Mutex::default);
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    kept.entry(reason).or_insert_with(|| {
-        let (subsystem, number) = (reason >> 16, reason & 0xffff);
-        let name = match SUBSYSTEMS.get(subsystem.into()) {
-            Some(name) if subsystem != 0 => format!("{name}_{number}"),
-            _ => reason.to_string(),
-        };
-        name.leak()
-    })
-}
-
 /// The reasons of this kernel, or all that are explained if it has no list.
 fn all() -> Vec<&'static str> {
-    let mut all = NAMES.all();
+    let mut all = names().all();
     all.retain(|name| !NO_REASONS.contains(name));
     match all.is_empty() {
         true => EXPLAINED.iter().map(|e| e.0).collect(),
@@ -85,7 +27,7 @@ fn all() -> Vec<&'static str> {
 
 /// Whether the kernel gives reasons.
 pub(super) fn are_given() -> bool {
-    !NAMES.all().is_empty()
+    !names().all().is_empty()
 }
 
 /// `--reason`: names of reasons.
@@ -116,12 +58,10 @@ impl Hidden {
     /// When a name is none of a reason of this kernel.
     pub(super) fn new(all: bool, wanted: Option<&Reasons>) -> Result<Self> {
         let Some(wanted) = wanted else {
-            let harmless = HARMLESS.iter().filter_map(|name| NAMES.number(name));
-            let none = Self {
-                bits: [0; 4],
+            return Ok(Self {
+                bits: if all { Bits::default() } else { harmless() },
                 others: false,
-            };
-            return Ok(if all { none } else { none.with(harmless) });
+            });
         };
         if !are_given() {
             bail!(Usage(
@@ -130,25 +70,17 @@ impl Hidden {
         }
         let numbers = wanted.names.iter().map(|name| number(name));
         let numbers = numbers.collect::<Result<Vec<_>>>()?;
-        let named = Self {
-            bits: [0; 4],
-            others: !wanted.negate,
-        };
-        let mut named = named.with(numbers.into_iter());
-        if !wanted.negate {
-            named.bits = named.bits.map(|word| !word);
-        }
-        Ok(named)
-    }
-
-    fn with(mut self, numbers: impl Iterator<Item = i64>) -> Self {
-        for number in numbers {
-            let word = usize::try_from(number / 64).unwrap_or(usize::MAX);
-            if let Some(word) = self.bits.get_mut(word) {
-                *word |= 1 << (number % 64);
-            }
-        }
-        self
+        let named = bits(numbers.into_iter());
+        Ok(match wanted.negate {
+            true => Self {
+                bits: named,
+                others: false,
+            },
+            false => Self {
+                bits: named.map(|word| !word),
+                others: true,
+            },
+        })
     }
 }
 
@@ -168,7 +100,7 @@ fn unknown(wanted: &str, all: &[&str]) -> String {
 fn number(wanted: &str) -> Result<i64> {
     let all = all();
     let named = all.iter().find(|name| is_named(name, wanted));
-    match named.and_then(|name| NAMES.number(name)) {
+    match named.and_then(|name| names().number(name)) {
         Some(number) => Ok(number),
         None => bail!(Usage(format!("--reason: {}", unknown(wanted, &all)))),
     }
@@ -250,7 +182,7 @@ mod tests {
             Hidden::new(all, list.as_ref())
         };
         let hides = |hidden: &Hidden, name: &str| {
-            let number = NAMES.number(name).unwrap() as usize;
+            let number = names().number(name).unwrap() as usize;
             hidden.bits[number / 64] >> (number % 64) & 1 != 0
         };
         let usual = hidden(false, None).unwrap();
@@ -266,15 +198,5 @@ mod tests {
             unknown.contains("'rpfilter'") && unknown.contains("IP_RPFILTER"),
             "{unknown}"
         );
-    }
-
-    #[test]
-    fn unnamed_reasons_are_numbers() {
-        assert_eq!(name(-1), None);
-        assert_eq!(name(65_000), Some("65000"));
-        if SUBSYSTEMS.number("OPENVSWITCH").is_some() {
-            let number = SUBSYSTEMS.number("OPENVSWITCH").unwrap() as i32;
-            assert_eq!(name(number << 16 | 3), Some("OPENVSWITCH_3"));
-        }
     }
 }

@@ -16,6 +16,7 @@ use clap::Parser;
 use super::Args;
 use super::bpf::types::{self, retrans};
 use super::per_flow::count_columns;
+use super::why;
 
 /// What a retransmission was for: in JSON, and in a table.
 const KINDS: [(&str, &str); 6] = by_number! { types::kind:
@@ -75,6 +76,9 @@ pub(super) fn columns(args: &Args) -> Vec<Column<retrans>> {
         "errno"            JSON                             => (r.err < 0).then_some(-r.err);
         "error"            (error) "ERROR"       (5, 12)    => error_name(r.err);
     };
+    if args.why {
+        columns.extend(why::columns());
+    }
     if args.stack {
         columns.extend(columns! { |row, r: retrans|
             ""      TEXT                 => Value::Stack(&r.stack);
@@ -125,7 +129,7 @@ fn error_name(err: i32) -> Option<&'static str> {
 
 /// Every kind of row, with its columns.
 pub(super) fn kinds() -> Vec<Kind> {
-    let args = Args::parse_from(["tcpretrans", "--stack", "--failed"]);
+    let args = Args::parse_from(["tcpretrans", "--stack", "--failed", "--why"]);
     let mut kinds = vec![
         Kind::row("retransmit", &columns(&args)).known(&[
             PROGRAMS,

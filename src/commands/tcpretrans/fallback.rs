@@ -39,6 +39,7 @@ impl Retransmits {
             ("--sequence", args.sequence && !sockets),
             ("--lossprobe", args.lossprobe && !sockets),
             ("--summary", args.summary.is_some()),
+            ("--why", args.why),
             ("--stack", args.stack),
         ])?;
         Ok(Self {

@@ -6,13 +6,16 @@ use crate::output::golden::Golden;
 
 #[test]
 fn golden() {
-    let args = Args::parse_from(["tcpretrans", "--stack", "--failed"]);
+    let args = Args::parse_from(["tcpretrans", "--stack", "--failed", "--why"]);
     Golden::new("tcpretrans")
-        // Symbols are those of the running kernel.
+        // Symbols and reasons are those of the running kernel.
         .records(
             "retransmit",
             || columns(&args),
-            |body| body.stack = Default::default(),
+            |body| {
+                body.stack = Default::default();
+                body.drop_reason = !0;
+            },
         )
         .sums("count", || per_flow::count_columns(&Per::Flow(true), true))
         .check();

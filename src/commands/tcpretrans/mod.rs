@@ -10,6 +10,7 @@ mod fallback;
 mod golden;
 mod per_flow;
 mod summary;
+mod why;
 
 use std::mem::offset_of;
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ use bpf::types::{retrans, total};
 use columns::{columns, kinds};
 use per_flow::PerFlow;
 use summary::Summary;
+use why::Why;
 
 crate::skeleton!("tcpretrans");
 
@@ -74,6 +76,9 @@ struct Args {
     /// Print only the N totals with most retransmissions; 0: all [default: 20 in a table, all in JSON and CSV]
     #[arg(long, value_name = "N", requires = "summary", value_parser = whole(0..=u32::MAX))]
     top: Option<u32>,
+    /// Also say whether this host dropped the segment when it was sent last, why and where (Linux 5.17)
+    #[arg(long, conflicts_with_all = ["count", "summary"])]
+    why: bool,
     /// Print the kernel call stack below each row
     #[arg(long, conflicts_with = "count")]
     stack: bool,
@@ -85,31 +90,43 @@ struct Args {
 const MIN_BYTES: usize = offset_of!(retrans, stack);
 
 /// A row per retransmission.
-struct Each(Rows<retrans>);
+struct Each {
+    rows: Rows<retrans>,
+    why: Option<Why>,
+}
 
 impl Handler for Each {
     fn header(&mut self, out: &mut Vec<u8>) {
-        self.0.header(out);
+        self.rows.header(out);
     }
 
     fn record(&mut self, record: &[u8], out: &mut Printer) {
-        if let Some(body) = decode_stack::<retrans>(record, MIN_BYTES) {
-            out.row(|buf| self.0.row(buf, "retransmit", &(&body).into()));
+        if let Some(mut body) = decode_stack::<retrans>(record, MIN_BYTES) {
+            if let Some(why) = &mut self.why {
+                why.review(&mut body);
+            }
+            out.row(|buf| self.rows.row(buf, "retransmit", &(&body).into()));
+        }
+    }
+
+    fn attached(&mut self) {
+        if let Some(why) = &self.why {
+            why.attached();
         }
     }
 
     fn resume(&mut self) {
-        self.0.refresh_clock();
+        self.rows.refresh_clock();
     }
 
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
-        self.0.summary(out, fields);
+        self.rows.summary(out, fields);
     }
 }
 
 /// What is made of retransmissions.
 enum Shape {
-    Each(Each),
+    Each(Box<Each>),
     Counts(PerFlow),
     Totals(Totals),
 }
@@ -132,7 +149,7 @@ impl Shape {
             }
         }
         let rows = Rows::new("tcpretrans", style, columns(args))?;
-        Ok(Self::Each(Each(rows)))
+        Ok(Self::Each(Box::new(Each { rows, why: None })))
     }
 }
 
@@ -150,6 +167,9 @@ fn configure(open: &mut bpf::OpenTcpretransSkel<'_>, args: &Args, reports_err: b
     rodata.group_by = per(args).bits();
     rodata.totals = args.summary.is_some();
     rodata.stacks = args.stack;
+    if args.why {
+        why::configure(open)?;
+    }
     if args.count.is_some() {
         open.maps.counts.set_max_entries(MAX_COUNTS)?;
     }
@@ -162,7 +182,7 @@ fn fall_back(session: &Session<'_>, args: &Args, style: Style) -> Result<()> {
     let retransmits = fallback::Retransmits::new(args, segments)?;
     let filter = &args.common.filter;
     match Shape::new(args, style, segments)? {
-        Shape::Each(mut each) => crate::fallback::run(session, filter, retransmits, &mut each),
+        Shape::Each(mut each) => crate::fallback::run(session, filter, retransmits, &mut *each),
         Shape::Counts(mut counts) => {
             crate::fallback::run(session, filter, retransmits, &mut counts)
         }
@@ -176,7 +196,10 @@ fn run(args: Args) -> Result<()> {
     let mut style = output.style();
     style.time |= style.format == Format::Table;
     let shape = Shape::new(&args, style.clone(), true)?;
-    let tracepoints = ["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"];
+    let mut tracepoints = vec!["tcp:tcp_retransmit_skb", "tcp:tcp_retransmit_synack"];
+    if args.why {
+        tracepoints.push("skb:kfree_skb");
+    }
     let mut session = Session::new("tcpretrans", run, &tracepoints)?;
     let reports_err = arguments::arguments("tcp_retransmit_skb") > 2;
     let iterator = args.summary.map(|_| "open_totals");
@@ -199,7 +222,10 @@ fn run(args: Args) -> Result<()> {
     }
     let open = session.each_socket(skel.object_mut())?;
     match shape {
-        Shape::Each(mut each) => session.run(skel.object_mut(), &mut each),
+        Shape::Each(mut each) => {
+            each.why = args.why.then(|| Why::new(&skel)).transpose()?;
+            session.run(skel.object_mut(), &mut *each)
+        }
         Shape::Counts(mut counts) => {
             counts.read_from(Table::new(&skel.maps.counts)?);
             session.run(skel.object_mut(), &mut counts)

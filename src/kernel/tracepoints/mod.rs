@@ -12,6 +12,7 @@
 pub mod arguments;
 mod btf;
 mod category;
+pub mod drops;
 mod tracefs;
 
 use std::collections::HashSet;

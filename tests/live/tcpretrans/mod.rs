@@ -4,6 +4,7 @@
 mod failed;
 mod handshakes;
 mod sums;
+mod why;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
@@ -57,6 +58,7 @@ pub fn tests() -> Vec<Trial> {
         ),
         trials("tcpretrans", &["--stack"], "stacks", sums::stacks),
         failed::tests(),
+        why::tests(),
     ]
     .into_iter()
     .flatten()

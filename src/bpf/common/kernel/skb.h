@@ -29,6 +29,8 @@ struct sk_buff {
 	__be16 protocol; /* ETH_P_*, network order; 0: it has no network header yet */
 	__u16 transport_header; /* from head */
 	__u16 network_header;
+	__u8 encapsulation : 1; /* it is in a tunnel, and what follows is valid */
+	__u16 inner_network_header;
 	unsigned char *head;
 	unsigned char *data;
 };

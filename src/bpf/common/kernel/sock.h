@@ -271,6 +271,7 @@ struct tcp_sock {
 	struct minmax rtt_min; /* us */
 	__u64 bytes_sent;      /* payload, retransmissions included */
 	__u64 bytes_retrans;   /* payload sent again */
+	__u64 tcp_clock_cache; /* ns, CLOCK_MONOTONIC: when it last looked at the clock */
 	__u32 write_seq;
 	__u32 snd_nxt;
 	__u32 snd_una;
