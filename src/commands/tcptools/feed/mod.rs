@@ -13,6 +13,7 @@ mod order;
 mod recording;
 mod row;
 
+use std::cell::Cell;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ pub struct Feed {
     said: Receiver<Said>,
     order: Order,
     running: usize,
+    /// Since when the commands are told to end.
+    stopped: Cell<Option<Instant>>,
     /// Why a command did not run, or what it reported.
     notes: Vec<String>,
 }
@@ -93,6 +96,7 @@ impl Feed {
             children,
             said,
             running,
+            stopped: Cell::new(None),
             notes,
         };
         if !feed.children.iter().any(Child::is_ready) {
@@ -113,7 +117,10 @@ impl Feed {
     /// Rows come in the order of their events, `boot_ns`, as far as they come within [`HELD`] of each other.
     pub fn next(&mut self, until: Instant) -> Option<Row> {
         loop {
-            let settled = boot_ns().saturating_sub(HELD.as_nanos() as u64);
+            let settled = match self.is_ending() {
+                true => 0,
+                false => boot_ns().saturating_sub(HELD.as_nanos() as u64),
+            };
             if let Some(row) = self.order.take(settled, self.running == 0) {
                 return Some(row);
             }
@@ -134,6 +141,12 @@ impl Feed {
         }
     }
 
+    /// Whether last rows come, each command's in its own time: then all are held back until the last command has ended.
+    fn is_ending(&self) -> bool {
+        let since = self.stopped.get();
+        self.running > 0 && since.is_some_and(|since| since.elapsed() < END)
+    }
+
     fn hear(&mut self, said: Said) {
         match said {
             Said::Row(row) => self.order.put(row),
@@ -150,6 +163,8 @@ impl Feed {
 
     /// Ends the commands; their last rows still come from [`next`](Self::next).
     pub fn stop(&self) {
+        let since = self.stopped.get().unwrap_or_else(Instant::now);
+        self.stopped.set(Some(since));
         self.children.iter().for_each(Child::stop);
     }
 
