@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! tcptools: the front command: lists the commands, checks the host, and runs them.
+//! tcptools: the front command: says what is wrong, tells stories of connections, keeps rows, and lists, checks and runs
+//! the commands.
 
 mod checks;
 

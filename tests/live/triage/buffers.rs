@@ -97,8 +97,10 @@ fn receive_buffer_pruned() -> Result<()> {
         }
         Ok(())
     };
-    let waits = |_: TcpStream| {
+    let waits = |mut stream: TcpStream| {
         thread::sleep(Duration::from_secs(3));
+        // Closing with unread data is another finding.
+        std::io::copy(&mut stream, &mut std::io::sink())?;
         Ok(())
     };
     let found = findings(&[&net.b], TIME, || {

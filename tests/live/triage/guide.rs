@@ -27,12 +27,7 @@ pub fn findings(
         .args(["triage", "--from", recording.text()])
         .output()?;
     let page = named(&String::from_utf8(output.stdout)?);
-    // Of the first finding: what follows may differ from run to run.
-    let first = page
-        .lines()
-        .position(|line| line.trim_start().starts_with("> "));
-    let lines = first.with_context(|| format!("no finding: {page}"))? + 1;
-    shows(name, "tcptools triage", &page, lines)?;
+    shows(name, "tcptools triage", &page)?;
     Ok(found)
 }
 
@@ -49,8 +44,9 @@ fn named(page: &str) -> String {
 
 /// The output of a command in an incident, which stands in the guide behind the line `<!-- INCIDENT: COMMAND -->`.
 ///
-/// Compared are the words of the first `lines` lines, however they are wrapped: figures differ from run to run.
-fn shows(incident: &str, command: &str, output: &str, lines: usize) -> Result<()> {
+/// Compared are what was found first, and the command that shows more: figures, and with them sentences, differ from run
+/// to run.
+fn shows(incident: &str, command: &str, output: &str) -> Result<()> {
     let _alone = PAGE.lock().expect("no panic");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/field-guide.md");
     let page = fs::read_to_string(path)?;
@@ -64,8 +60,12 @@ fn shows(incident: &str, command: &str, output: &str, lines: usize) -> Result<()
         return Ok(fs::write(path, format!("{before}{mark}{new}```\n{after}"))?);
     }
     let words = |text: &str| {
-        let text: Vec<_> = text.lines().take(lines + 1).collect();
-        text.join(" ")
+        let next = text
+            .lines()
+            .find(|line| line.trim_start().starts_with("> "));
+        let told: Vec<_> = text.lines().nth(1).into_iter().chain(next).collect();
+        let words = told.join(" ");
+        words
             .split_whitespace()
             .map(figures)
             .collect::<Vec<_>>()

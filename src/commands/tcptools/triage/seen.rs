@@ -65,16 +65,17 @@ impl Seen {
 
     /// For a person.
     pub fn sentence(&self, seconds: f64) -> String {
+        let many = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
         format!(
-            "looked for {seconds:.0} s at {} network namespaces: {} listeners, {} connections opened, \
-             {} accepted, {} ended, {} resets, {} segments sent again, {} dropped here",
-            self.namespaces.len(),
-            self.listeners.len(),
-            self.opened,
+            "looked for {seconds:.0} s at {}: {}, {} opened, {} accepted, {} ended, {}, {} sent again, \
+             {} dropped here",
+            many(self.namespaces.len() as u64, "network namespace"),
+            many(self.listeners.len() as u64, "listener"),
+            many(self.opened, "connection"),
             self.accepted,
             self.ended,
-            self.resets,
-            self.retransmits,
+            many(self.resets, "reset"),
+            many(self.retransmits, "segment"),
             self.drops
         )
     }
