@@ -25,6 +25,13 @@ const PERCENT: Limit = Limit {
     why: "As path_loss_percent.",
 };
 
+const HEAVY: Limit = Limit {
+    name: "forward_drops_heavy_percent",
+    default: 10.0,
+    unit: "% of the segments of that server, for a warning",
+    why: "No connection works well with so few, whatever it was meant to stop.",
+};
+
 pub const KIND: Kind = Kind {
     name: "forward_drops",
     what: "This host drops segments that it should pass on, of connections of its own containers.",
@@ -35,7 +42,7 @@ It is told from dropped_here by the direction: the segments were for another nam
 router that drops what is not allowed is no trouble: only drops are counted whose connection a \
 process of this host sends again for.\n\
 nft list chain, or iptables-save -c, in the namespace named: look for the rule whose counter grows.",
-    limits: &[SEGMENTS, PERCENT],
+    limits: &[SEGMENTS, PERCENT, HEAVY],
     effect_of: &[],
 };
 
@@ -72,7 +79,16 @@ impl Rule for ForwardDrops {
             let many = of.sum.drops as f64 >= limits.of(&SEGMENTS);
             many && self.drops.percent(of) >= limits.of(&PERCENT) && server.is_some_and(ours)
         });
-        found.map(|of| finding(&KIND, Severity::Note, of)).collect()
+        let severity = |percent: f64| match percent >= limits.of(&HEAVY) {
+            true => Severity::Warning,
+            false => Severity::Note,
+        };
+        found
+            .map(|of| {
+                let severity = severity(self.drops.percent(&of));
+                finding(&KIND, severity, of)
+            })
+            .collect()
     }
 }
 
@@ -103,7 +119,7 @@ mod tests {
     #[test]
     fn what_a_process_here_sends_again_is_found() {
         let found = find::<ForwardDrops>(&rows("10.77.1.1"));
-        assert_eq!((found.len(), found[0].severity), (1, Severity::Note));
+        assert_eq!((found.len(), found[0].severity), (1, Severity::Warning));
         assert_eq!(
             found[0].subject.to_string(),
             "no process known (netns rtr) on 10.77.2.2:6379"
