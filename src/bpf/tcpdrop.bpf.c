@@ -69,8 +69,8 @@ static __always_inline void drop_fill(struct dropped *e, struct sk_buff *skb, co
  * It has passed the filters on its flow. Uses the recorded owner: neither a listener is locked here nor a socket whose
  * reader is elsewhere. The cookie is there since the socket has its state.
  */
-static __always_inline struct dropped *drop_of_socket(struct sock *sk, const struct sock_state *s,
-						      const struct segment *seg)
+static __always_inline bool drop_of_socket(struct dropped **to, struct sock *sk, const struct sock_state *s,
+					   const struct segment *seg)
 {
 	struct owner owner;
 
@@ -81,38 +81,41 @@ static __always_inline struct dropped *drop_of_socket(struct sock *sk, const str
 	}
 	if (!passes) {
 		count_filtered();
-		return NULL;
+		return false;
 	}
 	int state = sk->__sk_common.skc_state;
 	if (state == TCP_LISTEN && owner.source != PID_UNKNOWN)
 		owner.source = PID_LISTENER;
 	struct dropped *e = event_reserve(SIZE_WITH_STACK(struct dropped));
+	*to = e;
 	if (!e)
-		return NULL;
+		return false;
 	head_fill_seen(&e->head, bpf_ktime_get_boot_ns(), sk, &seg->flow, &owner, 0);
 	e->state = state;
-	return e;
+	return true;
 }
 
 /* `sk`: what all sockets have in common, or NULL. */
-static __always_inline struct dropped *drop_without_socket(struct sock *sk, struct sk_buff *skb, const struct segment *seg)
+static __always_inline bool drop_without_socket(struct dropped **to, struct sock *sk, struct sk_buff *skb,
+						const struct segment *seg)
 {
 	__u32 netns = sk ? netns_of(sk) : segment_netns(skb);
 
 	if (!homeless_matches(&seg->flow, netns)) {
 		count_filtered();
-		return NULL;
+		return false;
 	}
 	struct dropped *e = event_reserve(SIZE_WITH_STACK(struct dropped));
+	*to = e;
 	if (!e)
-		return NULL;
+		return false;
 	homeless_fill(&e->head, &seg->flow, netns, 0, 0);
 	e->state = 0;
 	if (sk) {
 		e->head.cookie = sk->__sk_common.skc_cookie.counter;
 		e->state = sk->__sk_common.skc_state;
 	}
-	return e;
+	return true;
 }
 
 /* ---------------------------------------------------------------- the tracepoint */
@@ -128,6 +131,7 @@ int BPF_PROG(segment_dropped, struct sk_buff *skb, void *location)
 	struct sock *sk = has_rx_sk ? (struct sock *)ctx[3] : NULL;
 	struct segment seg;
 	struct dropped *e;
+	bool reserved;
 
 	if (is_hidden(reason) || !segment_read(&seg, skb))
 		return 0;
@@ -138,13 +142,17 @@ int BPF_PROG(segment_dropped, struct sk_buff *skb, void *location)
 	if (sk) {
 		if (is_foreign(sk)) /* a copy, for a raw or packet socket */
 			return 0;
-		e = is_full_tcp(sk) ? drop_of_socket(sk, state_find(sk), &seg) : drop_without_socket(sk, skb, &seg);
+		reserved = is_full_tcp(sk) ? drop_of_socket(&e, sk, state_find(sk), &seg)
+					   : drop_without_socket(&e, sk, skb, &seg);
 	} else {
 		sk = segment_sock(&seg, skb);
-		e = sk && is_full_tcp(sk) ? drop_of_socket(sk, state_peek(sk), &seg)
-					  : drop_without_socket(sk && !is_foreign(sk) ? sk : NULL, skb, &seg);
+		reserved = sk && is_full_tcp(sk)
+				   ? drop_of_socket(&e, sk, state_peek(sk), &seg)
+				   : drop_without_socket(&e, sk && !is_foreign(sk) ? sk : NULL, skb, &seg);
 	}
-	if (!e)
+	/* Not the pointer: before 5.13 or so the verifier takes one that was found not to be NULL for one that may be. */
+	barrier_var(reserved);
+	if (!reserved)
 		return 0;
 	drop_fill(e, skb, &seg, (__u64)location, reason);
 	STACK_TAKE(ctx, e);
