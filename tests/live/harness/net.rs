@@ -134,6 +134,11 @@ impl Netns {
         self.until_none("the end of a session", |ports| ports == (local, remote))
     }
 
+    /// Waits until all sessions are over but those with these local and remote ports.
+    pub fn none_but(&self, open: &[(u64, u64)]) -> Result<()> {
+        self.until_none("the end of other sessions", |ports| !open.contains(&ports))
+    }
+
     fn until_none(&self, what: &str, counts: impl Fn((u64, u64)) -> bool) -> Result<()> {
         wait::until(what, PATIENCE, || {
             let tables = self.inside(|| {

@@ -4,7 +4,10 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -128,6 +131,8 @@ impl Screen {
             .stdin(stdio()?)
             .stdout(stdio()?)
             .stderr(stdio()?)
+            // The kernel stops no process of a group that nobody outside can continue, as that of this test may be.
+            .process_group(0)
             .spawn()?;
         let master = File::from(pty.master);
         let drawn = Arc::<Mutex<Vec<u8>>>::default();

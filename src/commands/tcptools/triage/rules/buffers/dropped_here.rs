@@ -71,7 +71,7 @@ pub const REASONS: [&str; 30] = [
     "TCP_CSUM",
     "IP_CSUM",
     "SKB_CSUM",
-    "TCP_RFC7323_PAWS",
+    "TCP_RFC7323_TW_PAWS",
     "TCP_MD5NOTFOUND",
     "TCP_MD5UNEXPECTED",
     "TCP_MD5FAILURE",
