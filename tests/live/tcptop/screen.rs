@@ -131,8 +131,7 @@ impl Screen {
             .stdin(stdio()?)
             .stdout(stdio()?)
             .stderr(stdio()?)
-            // The kernel stops no process of a group that nobody outside can continue, as that of this test may be.
-            .process_group(0)
+            .process_group(0) // An orphaned group, as this test's may be, is not stopped.
             .spawn()?;
         let master = File::from(pty.master);
         let drawn = Arc::<Mutex<Vec<u8>>>::default();
