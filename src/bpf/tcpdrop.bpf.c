@@ -66,6 +66,18 @@ static __always_inline void drop_fill(struct dropped *e, struct sk_buff *skb, co
 /* ---------------------------------------------------------------- whose */
 
 /*
+ * True, but the compiler does not know: it would ask the record's pointer again, and before 5.13 or so the verifier takes
+ * one that was found not to be NULL for one that may be.
+ */
+static __always_inline bool was_reserved(void)
+{
+	bool yes = true;
+
+	barrier_var(yes);
+	return yes;
+}
+
+/*
  * It has passed the filters on its flow. Uses the recorded owner: neither a listener is locked here nor a socket whose
  * reader is elsewhere. The cookie is there since the socket has its state.
  */
@@ -92,7 +104,7 @@ static __always_inline bool drop_of_socket(struct dropped **to, struct sock *sk,
 		return false;
 	head_fill_seen(&e->head, bpf_ktime_get_boot_ns(), sk, &seg->flow, &owner, 0);
 	e->state = state;
-	return true;
+	return was_reserved();
 }
 
 /* `sk`: what all sockets have in common, or NULL. */
@@ -115,7 +127,7 @@ static __always_inline bool drop_without_socket(struct dropped **to, struct sock
 		e->head.cookie = sk->__sk_common.skc_cookie.counter;
 		e->state = sk->__sk_common.skc_state;
 	}
-	return true;
+	return was_reserved();
 }
 
 /* ---------------------------------------------------------------- the tracepoint */
@@ -150,8 +162,6 @@ int BPF_PROG(segment_dropped, struct sk_buff *skb, void *location)
 				   ? drop_of_socket(&e, sk, state_peek(sk), &seg)
 				   : drop_without_socket(&e, sk && !is_foreign(sk) ? sk : NULL, skb, &seg);
 	}
-	/* Not the pointer: before 5.13 or so the verifier takes one that was found not to be NULL for one that may be. */
-	barrier_var(reserved);
 	if (!reserved)
 		return 0;
 	drop_fill(e, skb, &seg, (__u64)location, reason);
