@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::abi::names::state::{CLOSE, LISTEN};
 use crate::abi::types::{flow, owner, pid_source, trace_event};
-use crate::kernel::{clock::boot_ns, pids};
+use crate::kernel::{clock::boot_ns, iter, pids};
 
 /// The state changes that only a system call on the socket makes, in the calling process: connect(), listen(),
 /// close(), shutdown() and exit (net/ipv4/tcp.c: tcp_close_state). All others may be caused by a segment or a timer,
@@ -81,17 +81,18 @@ impl Processes {
     /// The process in which an event happened, for an event that [`proves_owner`].
     ///
     /// `None` for the kernel's own threads: MPTCP closes its subflows from a worker, and a file that such a thread
-    /// drops is closed by one; neither says whose socket it was.
+    /// drops is closed by one; neither says whose socket it was. Nor does a visitor ([`iter::visit`]).
     pub fn current_owner(&mut self, event: &trace_event) -> Option<Holder> {
-        if event.tgid == 0 || !self.ours {
+        // The record has the thread's name. A process that is gone has none any more.
+        let leader = event.tid == event.tgid;
+        let visits = !leader && iter::is_visitor(&event.comm);
+        if event.tgid == 0 || visits || !self.ours {
             return None;
         }
         let process = self.look_up(event.tgid);
         if process.kernel {
             return None;
         }
-        // The record has the thread's name. A process that is gone has none any more.
-        let leader = event.tid == event.tgid;
         let owner = owner {
             pid: event.tgid,
             source: pid_source::SOCKET,
@@ -172,9 +173,13 @@ pub struct Snapshot {
 impl Snapshot {
     /// Reads /proc, unless it shows other ids than this process's pid namespace has. What cannot be read is not there.
     pub fn take() -> Self {
-        if !pids::proc_is_ours() {
-            return Self::default();
+        match pids::proc_is_ours() {
+            true => iter::visit(Self::look),
+            false => Self::default(),
         }
+    }
+
+    fn look() -> Self {
         let (mut tables, mut owners) = (BTreeMap::new(), HashMap::<u64, u32>::new());
         for pid in all_pids() {
             if let Ok(namespace) = fs::metadata(format!("/proc/{pid}/ns/net")) {
@@ -268,10 +273,14 @@ impl Snapshot {
 /// The process that has each socket open, by the inode number of the socket; of several the one with the lowest PID.
 /// None where /proc shows other ids than this process's pid namespace has.
 pub fn holders() -> HashMap<u64, u32> {
-    let mut holders = HashMap::<u64, u32>::new();
-    if !pids::proc_is_ours() {
-        return holders;
+    match pids::proc_is_ours() {
+        true => iter::visit(look_for_holders),
+        false => HashMap::new(),
     }
+}
+
+fn look_for_holders() -> HashMap<u64, u32> {
+    let mut holders = HashMap::<u64, u32>::new();
     for pid in all_pids() {
         for inode in sockets_of(pid) {
             holders.entry(inode).or_insert(pid);

@@ -49,6 +49,19 @@ fn last_actor_is_owner() {
 }
 
 #[test]
+fn visitor_owns_nothing() {
+    let (mut sockets, own) = (Sockets::<()>::new(false, 16), std::process::id());
+    if namespace() != Namespace::Initial {
+        return;
+    }
+    owner_at(&mut sockets, &change(own, CLOSE, SYN_SENT, 1));
+    let mut close = change(1, ESTABLISHED, FIN_WAIT1, 2);
+    close.comm = *b"tcptools-scan\0\0\0";
+    close.tid = 77;
+    assert_eq!(owner_at(&mut sockets, &close), (pid_source::SOCKET, own));
+}
+
+#[test]
 fn exited_process_owns_no_open_socket() {
     if namespace() != Namespace::Initial {
         return;

@@ -42,19 +42,29 @@ pub fn run(link: &impl AsFd) -> Result<Vec<u8>> {
 /// (`bpf/common/owner/whose.bpf.h: is_visitor`).
 const VISITOR: &str = "tcptools-scan";
 
-/// As [`run`], of an iterator over the files of all processes. While it holds a file, the file's process may close it;
-/// then this thread is the last to have it, and closes the socket.
+/// Looks through the files of all processes, in a thread that is known by its name. While it holds a file, the file's
+/// process may close it; then this thread is the last to have it, and closes the socket.
+pub fn visit<T: Send>(look: impl Fn() -> T + Send + Sync) -> T {
+    thread::scope(|scope| {
+        let visitor = thread::Builder::new().name(VISITOR.into());
+        let visited = visitor.spawn_scoped(scope, &look);
+        let visited = visited.ok().and_then(|visitor| visitor.join().ok());
+        visited.unwrap_or_else(&look)
+    })
+}
+
+/// Whether a thread, by its name, is one that looks through files.
+pub fn is_visitor(comm: &[u8]) -> bool {
+    comm.starts_with(VISITOR.as_bytes())
+}
+
+/// As [`run`], of an iterator over the files of all processes.
 ///
 /// # Errors
 /// See [`run`].
 pub fn scan(link: &impl AsFd) -> Result<Vec<u8>> {
     let link = link.as_fd();
-    thread::scope(|scope| {
-        let visitor = thread::Builder::new().name(VISITOR.into());
-        let visited = visitor.spawn_scoped(scope, || run(&link));
-        let visited = visited.ok().and_then(|visitor| visitor.join().ok());
-        visited.unwrap_or_else(|| run(&link))
-    })
+    visit(|| run(&link))
 }
 
 /// Runs an attached iterator once and hands on its records of `size` bytes, one by one: they are not collected.

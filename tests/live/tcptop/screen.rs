@@ -27,6 +27,7 @@ use nix::{
     unistd::Pid,
 };
 
+use super::stalled::fill;
 use crate::{
     missing,
     net::Net,
@@ -234,7 +235,7 @@ fn keys() -> Result<()> {
     s.number(&format!("accept {listener}"))?;
     let mut screen = Screen::start(&["-i", "100ms", "--netns", &net.inodes()])?;
     screen.shows("2 connections")?;
-    while c.attempt(&format!("offer {fd} 1000000"))?.is_ok() {}
+    fill(&mut c, fd)?;
     screen.press("w")?;
     screen.shows("only what does not move")?;
     screen.shows("zero_window")?;
@@ -281,7 +282,7 @@ fn other_ends() -> Result<()> {
     screen.shows("filter far")?;
     screen.shows(&far)?;
     // It does not read, and this is what the one end is stuck on.
-    while c.attempt(&format!("offer {fd} 1000000"))?.is_ok() {}
+    fill(&mut c, fd)?;
     screen.press("w")?;
     screen.shows("zero_window")?;
     screen.shows(&far)?;

@@ -14,6 +14,7 @@ use crate::{
     missing,
     net::{Netns, Side},
     pair::{self, Pair, filter, pass},
+    peer::Agent,
     wait::{self, PATIENCE},
 };
 
@@ -70,10 +71,10 @@ fn late_timeouts(ns: &Netns) -> Result<()> {
 }
 
 /// Fills everything between the two ends.
-fn fill(pair: &mut Pair, fd: u64) -> Result<()> {
+pub(super) fn fill(agent: &mut Agent, fd: u64) -> Result<()> {
     wait::until("a full send buffer", PATIENCE, || {
-        while pair.c.attempt(&format!("offer {fd} 1000000"))?.is_ok() {}
-        let info = pair.c.info(fd)?;
+        while agent.attempt(&format!("offer {fd} 1000000"))?.is_ok() {}
+        let info = agent.info(fd)?;
         Ok((info["rwnd_limited"] > 0 && info["unacked"] == 0).then_some(()))
     })
 }
@@ -83,7 +84,7 @@ fn zero_window(mut pair: Pair, host: &str) -> Result<()> {
     let (fd, accepted) = pair.session(host)?;
     let [client, server] = cookies(&mut pair, fd, accepted)?;
     let (lport, rport) = pair.ports(fd)?;
-    fill(&mut pair, fd)?;
+    fill(&mut pair.c, fd)?;
     let row = told(&pair, &client, "zero_window")?;
     let later = pair.row("half a second of it", |row| {
         is(row, &client) && row["why_us"].as_u64() > Some(500_000)
@@ -119,7 +120,7 @@ fn orphan(mut pair: Pair, host: &str) -> Result<()> {
     let (fd, accepted) = pair.session(host)?;
     let [client, _] = cookies(&mut pair, fd, accepted)?;
     let (lport, _) = pair.ports(fd)?;
-    fill(&mut pair, fd)?;
+    fill(&mut pair.c, fd)?;
     pair.c.run(&format!("close {fd}"))?;
     let row = told(&pair, &client, "orphan")?;
     ensure!(words(&row) == ["zero_window", "orphan"], "{row}");

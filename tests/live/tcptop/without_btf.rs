@@ -5,7 +5,11 @@ use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use super::{is, rows_of, stalled::words, sum};
+use super::{
+    is, rows_of,
+    stalled::{fill, words},
+    sum,
+};
 use crate::{
     net::Net,
     peer::Agent,
@@ -139,7 +143,7 @@ fn stops(
             is(row, cookie) && words(row).contains(&reason)
         })
     };
-    while scene.c.attempt(&format!("offer {fd} 1000000"))?.is_ok() {}
+    fill(&mut scene.c, fd)?;
     let stuck = told(client, "zero_window")?;
     ensure!(
         stuck["timer"] == "persist" || stuck["packets_out"] == 0,
