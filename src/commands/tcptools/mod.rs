@@ -12,6 +12,7 @@ mod find;
 mod follow;
 mod names;
 mod record;
+mod selftest;
 mod triage;
 
 use std::ffi::OsString;
@@ -57,6 +58,7 @@ enum What {
     Follow(Box<follow::Args>),
     Record(Box<record::Args>),
     Export(Box<export::Args>),
+    Selftest(selftest::Args),
     /// Print the help of a command
     Help {
         /// Command to explain; without one, print the help of tcptools
@@ -202,6 +204,11 @@ pub fn main() -> ExitCode {
             Some(What::Follow(args)) => follow::run(&args),
             Some(What::Record(args)) => record::run(&args),
             Some(What::Export(args)) => export::run(&args),
+            Some(What::Selftest(args)) => selftest::run(&args).map(|agree| {
+                if !agree {
+                    code = ExitCode::FAILURE;
+                }
+            }),
             Some(What::Run(words)) => become_tool(&words),
             Some(What::Help { command }) => help(command.as_deref()),
             None => help(None),

@@ -12,7 +12,7 @@ pub mod known;
 mod parse;
 mod undelivered;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -41,6 +41,25 @@ pub struct Change {
     pub count: u64,
     /// The namespace has ended: it may have counted more after the last look.
     pub at_least: bool,
+}
+
+/// All counters of this thread's network namespace.
+///
+/// # Errors
+/// /proc cannot be read.
+pub fn here() -> Result<BTreeMap<String, u64>> {
+    let mut all = BTreeMap::new();
+    let mut put = |name: &str, value| {
+        all.insert(name.to_owned(), value);
+    };
+    for table in ["snmp", "netstat"] {
+        let text = fs::read_to_string(format!("/proc/thread-self/net/{table}"))?;
+        parse::pairs(&text, &mut put);
+    }
+    // There is none without IPv6.
+    let text = fs::read_to_string("/proc/thread-self/net/snmp6").unwrap_or_default();
+    parse::lines(&text, &mut put);
+    Ok(all)
 }
 
 /// Reads them again and again.

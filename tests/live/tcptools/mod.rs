@@ -4,6 +4,7 @@
 mod attached;
 mod follow;
 mod record;
+mod selftest;
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +36,8 @@ pub fn tests() -> Vec<Trial> {
 
 /// Those that run several commands at once.
 pub fn many() -> Vec<Trial> {
-    follow::tests().into_iter().chain(record::tests()).collect()
+    let all = [follow::tests(), record::tests(), selftest::tests()];
+    all.into_iter().flatten().collect()
 }
 
 fn tplist() -> PathBuf {
