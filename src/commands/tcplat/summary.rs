@@ -157,7 +157,7 @@ pub(super) fn columns(keys: &Keys) -> Vec<Column<Turns>> {
         "rx_bytes"     DETAIL   "RX_KB"   (6, 7).right => bytes(t.sum.rx);
         "tx_bytes"     DETAIL   "TX_KB"   (6, 7).right => bytes(t.sum.tx);
         "retrans_segs" DETAIL   "RTX"     (5, 6).right => t.sum.retrans;
-        "pipelined"    JSON     "PIPELINED" (9, 9).right => t.sum.pipelined;
+        "pipelined_turns" JSON  "PIPELINED" (9, 9).right => t.sum.pipelined;
         "restarts"     JSON     "RESTARTS" (8, 8).right => t.sum.restarts;
     });
     all

@@ -63,7 +63,7 @@ pub(super) fn columns(args: &Args) -> Vec<Column<retrans>> {
         "tcp_flags"        JSON    "FLAGS"       (11, 11)        if KNOWN_SOCKET => Value::TcpFlags(r.tcp_flags);
         "ca_state"         JSON    "CA_STATE"    (8, 8)         if KNOWN_SOCKET => full(r).and_then(|r| ca_state_name(r.ca_state));
         "attempt"          DETAIL  "TRY"         (3, 3).right   if KNOWN_SOCKET => unless(r.attempt, 0);
-        "timer"            JSON                                 if KNOWN_SOCKET => full(r).map(|r| r.timer != 0);
+        "by_timer"         JSON                                 if KNOWN_SOCKET => full(r).map(|r| r.timer != 0);
         "rto_us"           DETAIL  "RTO_MS"      (6, 6).right   if KNOWN_SOCKET => micros(full(r).map(|r| u64::from(r.rto_jiffies) * jiffy_us()));
         "srtt_us"          JSON    "SRTT_MS"     (7, 7).right   if KNOWN_SOCKET => micros(unless(r.srtt_us, 0));
         "snd_cwnd"         JSON    "CWND"        (5, 5).right   if KNOWN_SOCKET => full(r).map(|r| r.snd_cwnd);

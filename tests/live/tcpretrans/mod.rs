@@ -79,9 +79,9 @@ fn agree(rows: &[Value], sides: &[Side; 2]) -> Result<()> {
         let kind =
             |kind: &'static str| move |row: &Value| row["error"].is_null() && row["kind"] == kind;
         let later = |row: &Value| {
-            row["error"].is_null() && row["ca_state"] == "loss" && row["timer"] == false
+            row["error"].is_null() && row["ca_state"] == "loss" && row["by_timer"] == false
         };
-        let timer = |row: &Value| row["timer"] == true;
+        let timer = |row: &Value| row["by_timer"] == true;
         for (counter, rows, exact) in [
             ("Tcp.RetransSegs", segs(rows, side, sent), true),
             (
@@ -190,7 +190,7 @@ fn tail_loss(mut pair: Pair, host: &str) -> Result<()> {
         ensure!(row["seq"] == tail[0]["seq"], "{row}");
     }
     ensure!(
-        rto["ca_state"] == "loss" && rto["timer"] == true && rto["snd_cwnd"] == 1,
+        rto["ca_state"] == "loss" && rto["by_timer"] == true && rto["snd_cwnd"] == 1,
         "{rto}"
     );
     let doubled = tail[2]["rto_us"].as_u64() == tail[1]["rto_us"].as_u64().map(|us| us * 2);

@@ -91,7 +91,7 @@ impl MtuBlackHole {
 
     fn sent_again(&mut self, row: &Row) {
         let number = |key| row.number(key).unwrap_or_default();
-        if row.text("kind") != Some("rto") || row.flag("timer") != Some(true) {
+        if row.text("kind") != Some("rto") || row.flag("by_timer") != Some(true) {
             return;
         }
         let size = number("len_bytes") / number("segs").max(1);
@@ -219,7 +219,7 @@ mod tests {
         let one = |attempt| {
             let values = json!({
                 "netns": 1, "cookie": cookie, "comm": "web", "pid": 3, "laddr": "10.0.0.1", "lport": 443,
-                "raddr": "10.0.0.2", "rport": 40000 + cookie, "kind": "rto", "timer": true,
+                "raddr": "10.0.0.2", "rport": 40000 + cookie, "kind": "rto", "by_timer": true,
                 "attempt": attempt, "segs": 1, "len_bytes": size,
             });
             row("tcpretrans", "retransmit", values)

@@ -286,7 +286,7 @@ mod tests {
     }
 
     fn again(kind: &str, count: usize) -> Vec<Row> {
-        let values = with(json!({ "kind": kind, "attempt": null, "timer": false }));
+        let values = with(json!({ "kind": kind, "attempt": null, "by_timer": false }));
         vec![row("tcpretrans", "retransmit", values); count]
     }
 
@@ -374,7 +374,7 @@ mod tests {
         for cookie in 0..20 {
             let mut one = |kind: &str, attempt: u64| {
                 let values = with(json!({
-                    "cookie": cookie, "kind": kind, "attempt": attempt, "timer": kind == "rto",
+                    "cookie": cookie, "kind": kind, "attempt": attempt, "by_timer": kind == "rto",
                 }));
                 rows.push(row("tcpretrans", "retransmit", values));
             };

@@ -59,7 +59,7 @@ impl<K: Ord + Clone> Streaks<K> {
                     due_ns: in_ns(1),
                 }
             }
-            Some("rto") if row.flag("timer") == Some(true) => {
+            Some("rto") if row.flag("by_timer") == Some(true) => {
                 let before = if attempt > 1 {
                     streak.segs
                 } else {
