@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sums in bounded memory: a map that keeps the largest ones, and counts what it evicts.
+//! Sums in bounded memory: a map that keeps the largest ones, and counts what it evicts (docs/principles.md 2, 5).
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -16,16 +16,16 @@ EXPORT_ENUM(event_kind);
 
 struct overflow {
 	struct head head;
-	__u64 key;	  /* joins it with the record of its owner */
+	__u64 key;       /* joins it with the record of its owner */
 	__s64 allocated; /* memory of the protocol on the whole host, in pages << shift */
-	__s64 mem[3];	 /* tcp_mem, udp_mem, ...: pages */
+	__s64 mem[3];    /* tcp_mem, udp_mem, ...: pages */
 	__u32 rmem_alloc;
 	__u32 rcvbuf;
 	__u32 wmem_queued;
 	__u32 wmem_alloc;
 	__u32 sndbuf;
 	__u32 truesize; /* of the packet; 0: not known */
-	__u32 minimum;	/* bytes that the socket is granted even under pressure: tcp_rmem[0], udp_rmem_min, ... */
+	__u32 minimum;  /* bytes that the socket is granted even under pressure: tcp_rmem[0], udp_rmem_min, ... */
 	__u32 drops;
 	__u16 family;
 	__u16 sock_type;
@@ -33,8 +33,8 @@ struct overflow {
 	__u8 pressure; /* the protocol is under memory pressure */
 	__u8 shift;
 	__u8 sending;
-	__u8 rcvbuf_locked; /* SO_RCVBUF was set */
-	__u8 filter_deferred;	    /* --pid or --comm cannot be applied before the owner is looked up */
+	__u8 rcvbuf_locked;   /* SO_RCVBUF was set */
+	__u8 filter_deferred; /* --pid or --comm cannot be applied before the owner is looked up */
 	__u8 pad[5];
 	__u8 proto_name[32];
 };
@@ -218,7 +218,7 @@ static __always_inline void answer(struct seq_file *seq, struct sock *sk, struct
 
 	if (!s->tool.asked)
 		return;
-	head.cookie = key_of(sk); /* that of struct overflow */
+	head.cookie = key_of(sk);               /* that of struct overflow */
 	head.boot_ns = bpf_ktime_get_boot_ns(); /* answers the records before it, also those that are not read yet */
 	owner_find(&head.owner, s, sk);
 	head.event = owner_matches(&head.owner);

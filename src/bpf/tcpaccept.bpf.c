@@ -18,10 +18,10 @@ struct listener {
 
 struct accept {
 	struct head head;
-	__u64 listener_cookie;    /* 0: not known */
-	__u32 accept_queue;       /* with this one in it */
-	__u32 accept_queue_max;   /* both ~0: not known */
-	__u8 state;               /* after SYN_RECV: ESTABLISHED, unless it ended first (Fast Open) */
+	__u64 listener_cookie;  /* 0: not known */
+	__u32 accept_queue;     /* with this one in it */
+	__u32 accept_queue_max; /* both ~0: not known */
+	__u8 state;             /* after SYN_RECV: ESTABLISHED, unless it ended first (Fast Open) */
 	__u8 pad[7];
 };
 EXPORT_TYPE(accept);
@@ -138,8 +138,7 @@ static __always_inline void listener_flow(struct flow *flow, const struct flow *
 static __always_inline void listener_count(struct sock *sk, const struct flow *child, struct sock_state *s,
 					   const struct owner *owner)
 {
-	struct listener_key key = {
-		.cookie = s->tool.cookie, .netns = netns_of(sk), .lport = child->lport};
+	struct listener_key key = {.cookie = s->tool.cookie, .netns = netns_of(sk), .lport = child->lport};
 	struct queue queue;
 	bool known = queue_read(&s->tool, &queue);
 	struct listener_stats *stats = bpf_map_lookup_elem(&listeners, &key);
@@ -228,7 +227,7 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
 	struct sock_state *s;
 
-	if (old == new || (new != TCP_LISTEN && old != TCP_LISTEN && old != TCP_SYN_RECV) || !protocol_matches(sk))
+	if (old == new || (old != TCP_LISTEN && old != TCP_SYN_RECV && new != TCP_LISTEN) || !protocol_matches(sk))
 		return;
 	/* Of all listeners, the filters are for listeners: those say which opens count. */
 	if (!every_listener && never_matches(sk, new)) {
@@ -264,10 +263,10 @@ SET_STATE_PROGRAMS(set_state, on_set_state)
 
 #define OWN_SET_STATE
 #define SOCK_OWNED(sk) (protocol_matches(sk) && is_inet(sk) && (sk)->__sk_common.skc_state == TCP_LISTEN)
-#define SOCK_SCAN(sk, tp, s)                                                                                               \
-	do {                                                                                                           \
-		if (!s->tool.addr) /* a cookie that came later would be another key */                                 \
-			listener_note(&s->tool, sk, address);                                                    \
+#define SOCK_SCAN(sk, tp, s)                                                           \
+	do {                                                                           \
+		if (!s->tool.addr) /* a cookie that came later would be another key */ \
+			listener_note(&s->tool, sk, address);                          \
 	} while (0)
 #include "owner/owner.bpf.h"
 

@@ -178,7 +178,7 @@ static __always_inline bool step_matches(const struct step *step)
  * to that of what is below state_make().
  */
 static __noinline void report(struct sock *sk, struct tcp_sock *tp, struct sock_state *s, const struct flow *flow,
-				   const struct step *step)
+			      const struct step *step)
 {
 	struct owner owner;
 
@@ -275,18 +275,18 @@ int BPF_PROG(cong_state_set, struct sock *sk, __u8 new)
 }
 
 /* See SET_STATE_BACKUP() of owner/nested.bpf.h. */
-#define CONG_STATE_BACKUP(section, name)                                                                               \
-	SEC(section)                                                                                                   \
-	int BPF_PROG(name, struct sock *sk, __u8 new)                                                                  \
-	{                                                                                                              \
-		struct tcp_sock *tp = tcp_of(sk);                                                                      \
-		if (!tp || config.missing.sk_storage)                                                                  \
-			return 0;                                                                                      \
-		struct handled *last = handled_here();                                                                 \
-		int old = ca_state_of(tp);                                                                             \
-		if (last->sk != (__u64)sk || last->change != ca_change_of(old, new))                                   \
-			on_ca_state(sk, tp, old, new);                                                                 \
-		return 0;                                                                                              \
+#define CONG_STATE_BACKUP(section, name)                                             \
+	SEC(section)                                                                 \
+	int BPF_PROG(name, struct sock *sk, __u8 new)                                \
+	{                                                                            \
+		struct tcp_sock *tp = tcp_of(sk);                                    \
+		if (!tp || config.missing.sk_storage)                                \
+			return 0;                                                    \
+		struct handled *last = handled_here();                               \
+		int old = ca_state_of(tp);                                           \
+		if (last->sk != (__u64)sk || last->change != ca_change_of(old, new)) \
+			on_ca_state(sk, tp, old, new);                               \
+		return 0;                                                            \
 	}
 CONG_STATE_BACKUP("tp_btf/tcp_cong_state_set", cong_state_set_backup1)
 CONG_STATE_BACKUP("?tp_btf/tcp_cong_state_set", cong_state_set_backup2)
@@ -322,7 +322,7 @@ static __always_inline void cong_end(struct sock *sk, struct sock_state *s)
 
 static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
-	bool begins = new == TCP_SYN_SENT || (new == TCP_SYN_RECV && old == TCP_LISTEN);
+	bool begins = new == TCP_SYN_SENT || (old == TCP_LISTEN && new == TCP_SYN_RECV);
 
 	if (old == new || !protocol_matches(sk) || never_matches(sk, new))
 		return;
@@ -352,10 +352,10 @@ static __always_inline bool is_connected(struct sock *sk)
 
 /* Only the time: what state that is of, the next event tells, or the socket itself. */
 #define OWN_SET_STATE
-#define SOCK_SCAN(sk, tp, s)                                                                                           \
-	do {                                                                                                           \
-		if (is_connected(sk) && !(s)->tool.since_ns)                                                           \
-			SET_ONCE(&(s)->tool.since_ns, bpf_ktime_get_boot_ns() | 1);                                    \
+#define SOCK_SCAN(sk, tp, s)                                                        \
+	do {                                                                        \
+		if (is_connected(sk) && !(s)->tool.since_ns)                        \
+			SET_ONCE(&(s)->tool.since_ns, bpf_ktime_get_boot_ns() | 1); \
 	} while (0)
 #include "owner/owner.bpf.h"
 

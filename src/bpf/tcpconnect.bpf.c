@@ -7,7 +7,7 @@
 
 struct connect_attempt {
 	__u64 start_ns; /* entry into SYN_SENT; 0: no open in progress that began during the trace */
-	__u64 found_ns;  /* first sight of an open that began before the trace */
+	__u64 found_ns; /* first sight of an open that began before the trace */
 	__u8 slot;      /* where it is counted in `unanswered` */
 	__u8 pending;   /* was shown as pending */
 	/* How it ended. Read back from here, they are any number to the verifier: it need not follow each on its own. */
@@ -95,7 +95,7 @@ static __always_inline void connect_fill(struct connect *e, struct tcp_sock *tp,
 static __always_inline __u8 outcome_of_error(int error)
 {
 	switch (error) {
-	case 0: /* the process closed it, or connect() itself failed */
+	case 0:            /* the process closed it, or connect() itself failed */
 	case ECONNABORTED: /* tcp_abort(): ss -K, bpf_sock_destroy() */
 		return OUTCOME_ABORTED;
 	case ECONNREFUSED:
@@ -218,7 +218,7 @@ static __always_inline bool is_active(struct sock *sk)
 
 static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
-	if (old == new || (new != TCP_SYN_SENT && old != TCP_SYN_SENT && old != TCP_SYN_RECV) || !protocol_matches(sk))
+	if (old == new || (old != TCP_SYN_SENT && old != TCP_SYN_RECV && new != TCP_SYN_SENT) || !protocol_matches(sk))
 		return;
 	if (never_matches(sk, new)) {
 		/* An open that ends. In SYN_RECV an accepted socket looks like a simultaneous open. */

@@ -154,13 +154,13 @@ int BPF_PROG(segment_dropped, struct sk_buff *skb, void *location)
 	if (sk) {
 		if (is_foreign(sk)) /* a copy, for a raw or packet socket */
 			return 0;
-		reserved = is_full_tcp(sk) ? drop_of_socket(&e, sk, state_find(sk), &seg)
-					   : drop_without_socket(&e, sk, skb, &seg);
+		reserved = is_full_tcp(sk) ? drop_of_socket(&e, sk, state_find(sk), &seg) :
+					     drop_without_socket(&e, sk, skb, &seg);
 	} else {
 		sk = segment_sock(&seg, skb);
-		reserved = sk && is_full_tcp(sk)
-				   ? drop_of_socket(&e, sk, state_peek(sk), &seg)
-				   : drop_without_socket(&e, sk && !is_foreign(sk) ? sk : NULL, skb, &seg);
+		reserved = sk && is_full_tcp(sk) ?
+				   drop_of_socket(&e, sk, state_peek(sk), &seg) :
+				   drop_without_socket(&e, sk && !is_foreign(sk) ? sk : NULL, skb, &seg);
 	}
 	if (!reserved)
 		return 0;

@@ -13,7 +13,7 @@ enum usage { USE_NONE, USE_LISTENER, USE_ATTEMPT, USE_CONNECTION };
 
 struct socket_usage {
 	__u64 start_ns; /* ESTABLISHED, or SYN_SENT until then; 0: before the trace */
-	__u32 uses;	/* connections and attempts so far: a socket may connect again */
+	__u32 uses;     /* connections and attempts so far: a socket may connect again */
 	__u8 use;
 	__u8 unwanted; /* rejected by the filters at CLOSE */
 	__u8 taken;    /* it has statistics in `finals` */
@@ -37,8 +37,8 @@ struct info {
 	__u64 busy_us;
 	__u64 rwnd_limited_us;
 	__u64 sndbuf_limited_us;
-	__u64 duration_ns; /* 0: opened before the trace */
-	__u64 close_ns;	   /* the change to CLOSE */
+	__u64 duration_ns;   /* 0: opened before the trace */
+	__u64 close_ns;      /* the change to CLOSE */
 	__u64 delivery_rate; /* bytes/s, as inet_diag has it; 0: see rate_delivered */
 	__u32 segs_out;
 	__u32 segs_in;
@@ -56,7 +56,7 @@ struct info {
 	__u32 reord_seen;
 	__u32 reordering;
 	__u32 rcv_ooopack;
-	__u32 rtt_us;	  /* 0: none measured */
+	__u32 rtt_us; /* 0: none measured */
 	__u32 rttvar_us;
 	__u32 min_rtt_us; /* ~0: none measured */
 	__u32 rcv_rtt_us; /* 0: none measured */
@@ -209,7 +209,7 @@ static __always_inline void state_changed(struct sock *sk, struct sock_state *s,
 		begin(sk, s, USE_ATTEMPT);
 	} else if (new == TCP_LISTEN) {
 		begin(sk, s, USE_LISTENER);
-	} else if (new == TCP_SYN_RECV && old == TCP_LISTEN) {
+	} else if (old == TCP_LISTEN && new == TCP_SYN_RECV) {
 		s->tool.uses = 0; /* the listener's, as the next */
 		s->tool.taken = false;
 		begin(sk, s, USE_ATTEMPT);
@@ -230,7 +230,7 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 {
 	if (old == new || !protocol_matches(sk))
 		return;
-	if (new != TCP_ESTABLISHED && new != TCP_CLOSE && !owner_may_change(sk, old, new))
+	if (new != TCP_ESTABLISHED && (new != TCP_CLOSE && !owner_may_change(sk, old, new)))
 		return;
 	struct sock_state *s = state_make(sk);
 	if (!s || !claim_change(s, old, new))

@@ -282,7 +282,7 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 	owner_on_state_change(s, sk, old, new);
 	if (new == TCP_SYN_SENT)
 		talk_begin(&s->tool, ROLE_CLIENT);
-	else if (new == TCP_SYN_RECV && old == TCP_LISTEN)
+	else if (old == TCP_LISTEN && new == TCP_SYN_RECV)
 		talk_begin(&s->tool, ROLE_SERVER);
 	else if (new == TCP_ESTABLISHED && s->tool.role == ROLE_SERVER)
 		s->tool.open_ns = bpf_ktime_get_boot_ns();

@@ -3,7 +3,7 @@
 #include "kernel/kernel.h"
 
 struct connection {
-	__u64 start_ns;     /* ESTABLISHED, or SYN_SENT until then; the first sight of a session open before the trace */
+	__u64 start_ns; /* ESTABLISHED, or SYN_SENT until then; the first sight of a session open before the trace */
 	__u32 data_segs_in; /* when our FIN was queued */
 	__u8 flags;
 	__u8 pad[3];
@@ -52,16 +52,16 @@ struct session {
 	__u32 rate_delivered;
 	__u32 rate_interval_us;
 	__u8 ca_name[16];
-	__u8 state; /* before the close */
-	__u8 reason; /* as the next one, decided by the reader, by `ended` (src/commands/tcplife/close_reason.rs) */
-	__u8 partial; /* open before the trace: duration is a lower bound */
-	__u8 mptcp;   /* 0 no, 1 subflow, 2 the connection above its subflows */
-	__u8 deferred;  /* a reset that follows within microseconds may still change the reason */
+	__u8 state;    /* before the close */
+	__u8 reason;   /* as the next one, decided by the reader, by `ended` (src/commands/tcplife/close_reason.rs) */
+	__u8 partial;  /* open before the trace: duration is a lower bound */
+	__u8 mptcp;    /* 0 no, 1 subflow, 2 the connection above its subflows */
+	__u8 deferred; /* a reset that follows within microseconds may still change the reason */
 	__u8 errno_;
-	__u16 ended; /* enum ended */
-	__u32 idle_jiffies; /* since the last data, in either direction; ~0: not known */
+	__u16 ended;         /* enum ended */
+	__u32 idle_jiffies;  /* since the last data, in either direction; ~0: not known */
 	__u64 delivery_rate; /* bytes/s, as inet_diag has it; 0: see rate_delivered */
-	__u64 sock; /* its address: identifies the record to amend, also without a cookie */
+	__u64 sock;          /* its address: identifies the record to amend, also without a cookie */
 };
 EXPORT_TYPE(session);
 
@@ -218,7 +218,7 @@ static __always_inline void on_close(struct sock_state *s, struct sock *sk, int 
 static __always_inline bool is_followed(int old, int new)
 {
 	return new == TCP_CLOSE || new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK || new == TCP_SYN_SENT ||
-	       new == TCP_LISTEN || new == TCP_ESTABLISHED || (new == TCP_SYN_RECV && old == TCP_LISTEN);
+	       new == TCP_LISTEN || new == TCP_ESTABLISHED || (old == TCP_LISTEN && new == TCP_SYN_RECV);
 }
 
 static __always_inline void on_set_state(struct sock *sk, int old, int new)
@@ -230,7 +230,7 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 			count_filtered();
 		return;
 	}
-	bool unlistened = new == TCP_CLOSE && old == TCP_LISTEN;
+	bool unlistened = old == TCP_LISTEN && new == TCP_CLOSE;
 	struct sock_state *s = unlistened ? state_find(sk) : state_of(sk, old);
 	if (!s || !claim_change(s, old, new))
 		return;

@@ -128,8 +128,8 @@ static __always_inline bool rtt_sampled(struct rtt *last, struct tcp_sock *tp, _
 	*last = now;
 	if (!before.known || !now.srtt_us)
 		return false;
-	if (now.srtt_us == before.srtt_us && (now.delivered == before.delivered ||
-					      (now.mdev_us == before.mdev_us && now.mdev_us >= 4)))
+	if (now.srtt_us == before.srtt_us &&
+	    (now.delivered == before.delivered || (now.mdev_us == before.mdev_us && now.mdev_us >= 4)))
 		return false;
 	__s64 rtt = before.srtt_us ? (__s64)now.srtt_us - before.srtt_us + (before.srtt_us >> 3) : now.srtt_us >> 3;
 	if (rtt < 0 || rtt >> 31) /* another connection: ignore the state of the former one */
@@ -139,8 +139,8 @@ static __always_inline bool rtt_sampled(struct rtt *last, struct tcp_sock *tp, _
 }
 
 /* `key` has the flow. */
-static __always_inline void count_rtt(struct group_key *key, struct sock *sk, const struct owner *owner, struct rtt *last,
-				      struct tcp_sock *tp)
+static __always_inline void count_rtt(struct group_key *key, struct sock *sk, const struct owner *owner,
+				      struct rtt *last, struct tcp_sock *tp)
 {
 	__u32 rtt_us;
 

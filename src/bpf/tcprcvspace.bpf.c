@@ -45,10 +45,10 @@ EXPORT_ENUM(growth);
 struct adjust {
 	struct head head;
 	__u64 measure_us; /* since this measurement began */
-	__u64 stats_ns;	  /* since the socket's first call that was seen */
-	__u32 copied;	  /* bytes read since this measurement began */
-	__u32 queued;	  /* bytes that arrived in order and are not read */
-	__s32 space;	  /* bytes that were read in the round trip with the most */
+	__u64 stats_ns;   /* since the socket's first call that was seen */
+	__u32 copied;     /* bytes read since this measurement began */
+	__u32 queued;     /* bytes that arrived in order and are not read */
+	__s32 space;      /* bytes that were read in the round trip with the most */
 	__u32 rcv_rtt_us; /* 0: none measured */
 	__u32 rcvbuf;
 	__u32 rmem_alloc;

@@ -6,9 +6,9 @@ struct connection {
 	__u64 start_ns; /* entry into ESTABLISHED, or first sight of a session opened before the trace; 0: never */
 	__u64 close_ns;
 	__u8 active_open;
-	__u8 partial;     /* open before the trace */
-	__u8 close_state; /* the state that it left for CLOSE */
-	__u8 maybe_spurious;    /* tcp_receive_reset may have fired without an RST */
+	__u8 partial;        /* open before the trace */
+	__u8 close_state;    /* the state that it left for CLOSE */
+	__u8 maybe_spurious; /* tcp_receive_reset may have fired without an RST */
 	__u32 pad;
 };
 
@@ -34,13 +34,13 @@ struct reset {
 	__u8 state;   /* before the close; 0: no socket */
 	__u8 session; /* was established: age and bytes are valid */
 	__u8 partial;
-	__u8 trigger;  /* TCP flags of the packet that triggered the RST, 0: none */
+	__u8 trigger;        /* TCP flags of the packet that triggered the RST, 0: none */
 	__u8 maybe_spurious; /* received: retracted if a reset is sent right afterwards */
-	__u8 retracts; /* sent: the previous record of this socket was no RST */
-	__u8 active;   /* the session was opened from here */
-	__u8 listener; /* what the next two, and `aborts`, are of */
-	__u8 aborts;   /* a listener whose accept queue is full resets (net.ipv4.tcp_abort_on_overflow) */
-	__u8 hint;     /* src/commands/tcpreset/hints.rs */
+	__u8 retracts;       /* sent: the previous record of this socket was no RST */
+	__u8 active;         /* the session was opened from here */
+	__u8 listener;       /* what the next two, and `aborts`, are of */
+	__u8 aborts;         /* a listener whose accept queue is full resets (net.ipv4.tcp_abort_on_overflow) */
+	__u8 hint;           /* src/commands/tcpreset/hints.rs */
 	__u8 pad[2];
 	__u32 accept_queue;
 	__u32 accept_queue_max;
@@ -181,7 +181,8 @@ int BPF_PROG(receive_reset, struct sock *sk)
 
 /* ---------------------------------------------------------------- sent */
 
-static __always_inline void reset_without_socket(void *ctx, struct sk_buff *skb, __u32 netns, __u64 cookie, __u8 state, int reason)
+static __always_inline void reset_without_socket(void *ctx, struct sk_buff *skb, __u32 netns, __u64 cookie, __u8 state,
+						 int reason)
 {
 	struct flow flow;
 	__u8 flags = 0;

@@ -11,8 +11,8 @@ enum kind { KIND_OTHER, KIND_SYN, KIND_SYNACK, KIND_RTO, KIND_FAST, KIND_TLP, KI
 struct sent {
 	__u32 segs_out; /* retransmissions included */
 	__u32 data_segs_out;
-	__u32 dsack_dups; /* segments that the other end had already */
-	__u32 reord_seen; /* times that segments arrived in another order */
+	__u32 dsack_dups;     /* segments that the other end had already */
+	__u32 reord_seen;     /* times that segments arrived in another order */
 	__u32 retrans[KINDS]; /* segments */
 };
 
@@ -66,7 +66,7 @@ struct retrans {
 	__u8 translated;
 	__u8 before_start;
 	__u8 pad[2];
-	__u32 drop_bytes; /* how much of it was thrown away, as far as is known */
+	__u32 drop_bytes;  /* how much of it was thrown away, as far as is known */
 	__s32 drop_reason; /* of the first drop of it that is known, or that may be: enum skb_drop_reason */
 	__u32 drop_netns;
 	__u64 drop_place; /* behind the call that threw it away */
@@ -282,7 +282,7 @@ static __always_inline void synack_fill(struct retrans *e, struct sock *sk, stru
 	e->state = TCP_SYN_RECV;
 	e->attempt = BPF_CORE_READ(req, num_retrans) + 1; /* counted after the event */
 	e->counted = 1;
-	if (sk->__sk_common.skc_state != TCP_LISTEN)      /* a fast-open child sends its own */
+	if (sk->__sk_common.skc_state != TCP_LISTEN) /* a fast-open child sends its own */
 		return;
 	e->listener = 1;
 	e->syn_queue = BPF_CORE_READ(icsk, icsk_accept_queue.qlen.counter);

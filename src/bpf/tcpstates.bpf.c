@@ -6,14 +6,14 @@
 #include "kernel/kernel.h"
 
 struct residence {
-	__u64 since_ns;      /* entry into the state; 0: unknown; odd: first sight of a socket already in it */
-	__u64 deferred_ns;       /* time of a change deferred until its ports are known; 0: none */
-	__u64 held_in_ns;    /* and the time in the state before it */
-	__u8 state;          /* current state; 0: no change seen yet */
+	__u64 since_ns;    /* entry into the state; 0: unknown; odd: first sight of a socket already in it */
+	__u64 deferred_ns; /* time of a change deferred until its ports are known; 0: none */
+	__u64 held_in_ns;  /* and the time in the state before it */
+	__u8 state;        /* current state; 0: no change seen yet */
 	__u8 held_old_state;
 	__u8 held_new_state;
 	__u8 pad;
-	__u32 look;          /* the last look that has shown it; see active.bpf.h */
+	__u32 look; /* the last look that has shown it; see active.bpf.h */
 };
 
 #define TOOL_STATE struct residence
@@ -294,10 +294,10 @@ static __always_inline __u64 entered_ns(struct tcp_sock *tp, __u32 state);
 /* A row has the time of what was seen; a look has what else is known. set_state() may run concurrently, and its value wins. */
 #define FIRST_SEEN(sk, tp) (looks ? entered_ns(tp, (sk)->__sk_common.skc_state) : bpf_ktime_get_boot_ns() | 1)
 #define OWN_SET_STATE
-#define SOCK_SCAN(sk, tp, s)                                                                                           \
-	do {                                                                                                           \
-		if (!(s)->tool.since_ns)                                                                               \
-			SET_ONCE(&(s)->tool.since_ns, FIRST_SEEN(sk, tp));                                             \
+#define SOCK_SCAN(sk, tp, s)                                               \
+	do {                                                               \
+		if (!(s)->tool.since_ns)                                   \
+			SET_ONCE(&(s)->tool.since_ns, FIRST_SEEN(sk, tp)); \
 	} while (0)
 #include "owner/owner.bpf.h"
 #include "tcpstates/active.bpf.h"

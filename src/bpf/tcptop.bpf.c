@@ -8,7 +8,7 @@
 
 struct session {
 	__u64 start_ns; /* opened, or first seen; 0: neither */
-	__u64 base_tx;	/* what was counted before that */
+	__u64 base_tx;  /* what was counted before that */
 	__u64 base_rx;
 	__u32 base_retrans;
 	__u8 flags;
@@ -44,10 +44,10 @@ EXPORT_ENUM(conn_flag);
 
 struct conn {
 	struct head head;
-	__u64 sock;	/* its address: with start_ns, which session it is */
+	__u64 sock;     /* its address: with start_ns, which session it is */
 	__u64 start_ns; /* opened, or first seen */
-	__u64 tx;	/* the application's bytes since then: acknowledged */
-	__u64 rx;	/* received */
+	__u64 tx;       /* the application's bytes since then: acknowledged */
+	__u64 rx;       /* received */
 	__u64 bytes_sent;
 	__u64 bytes_retrans;
 	__u64 bytes_acked;
@@ -56,9 +56,9 @@ struct conn {
 	__u64 rwnd_limited_us;
 	__u64 sndbuf_limited_us;
 	__u64 chrono_us; /* how long what limits it now has lasted; `chrono` says what */
-	__u64 cgroup;	 /* id of the v2 cgroup it was created in; 0: unknown */
-	__u64 timer_us;	 /* until the timer is due; 0: it is, or none is pending */
-	__u32 retrans;	 /* segments sent again since start_ns */
+	__u64 cgroup;    /* id of the v2 cgroup it was created in; 0: unknown */
+	__u64 timer_us;  /* until the timer is due; 0: it is, or none is pending */
+	__u32 retrans;   /* segments sent again since start_ns */
 	__u32 total_retrans;
 	__u32 rqueue;  /* received and not read */
 	__u32 wqueue;  /* written and not acknowledged */
@@ -254,7 +254,8 @@ static __always_inline void session_begin(struct session *session, struct tcp_so
 	__builtin_memset(session, 0, sizeof(*session)); /* a child has its listener's */
 	if (state == TCP_SYN_SENT && tp) {
 		session->flags = ACTIVE_OPEN;
-		session->base_tx = tp->bytes_acked; /* of an earlier connection, where tcp_disconnect() does not clear it */
+		/* Of an earlier connection, where tcp_disconnect() does not clear them. */
+		session->base_tx = tp->bytes_acked;
 		session->base_rx = tp->bytes_received;
 		session->base_retrans = tp->total_retrans;
 	}
@@ -295,8 +296,8 @@ static __always_inline void on_set_state(struct sock *sk, int old, int new)
 	if (!tp || !s || !claim_change(s, old, new))
 		return;
 	owner_on_state_change(s, sk, old, new);
-	if (new == TCP_SYN_SENT || (new == TCP_SYN_RECV && old == TCP_LISTEN) ||
-	    (new == TCP_ESTABLISHED && old == TCP_CLOSE))
+	if (new == TCP_SYN_SENT || (old == TCP_LISTEN && new == TCP_SYN_RECV) ||
+	    (old == TCP_CLOSE && new == TCP_ESTABLISHED))
 		session_begin(&s->tool, tp, new);
 	else if (new == TCP_CLOSE)
 		on_close(sk, s, tp, old);

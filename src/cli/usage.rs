@@ -8,7 +8,8 @@ use clap::{Args, Command};
 
 use crate::cli::Common;
 
-/// Letters of bcc's and libbpf-tools' commands (tcpcong, tcprtt) without a counterpart: our command, the letter, what to use.
+/// Letters of bcc's and libbpf-tools' commands (tcpcong, tcprtt) without a counterpart: our command, the letter, what to
+/// use (docs/principles.md 11).
 const PEERS: [(&str, char, &str); 9] = [
     ("tcpcong", 'R', "-D (--rport)"),
     ("tcpcong", 'j', "--json"),

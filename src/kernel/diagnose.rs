@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Why a command cannot run on this host, in one sentence with a remedy.
 //!
-//! Nothing is checked in advance: the kernel is asked to load the programs, and only its refusal is diagnosed.
+//! Nothing is checked in advance: the kernel is asked to load the programs, and only its refusal is diagnosed
+//! (docs/principles.md 12).
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Features that the running kernel denies to tracing programs, found by trying: versions are unreliable, because
-//! distributions backport.
+//! distributions backport (docs/principles.md 4).
 //!
 //! The first try is the command itself, as if nothing were denied: where nothing is, as since 5.12, probing costs no
 //! time. Features are probed only when its programs are rejected, and they are then loaded again, once. Iterators

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Attaching needs privileges, reading does not: a fault in the reader must find neither a capability nor root's files to
-//! abuse, and no way to get them.
+//! abuse, and no way to get them (docs/principles.md 6).
 
 use std::env;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Untrusted text: process names, arguments, names of files and interfaces. It must not move the cursor, reverse a
-//! line, hide, or pass for something else.
+//! line, hide, or pass for something else (docs/principles.md 8).
 
 use std::borrow::Cow;
 use std::io::Write;

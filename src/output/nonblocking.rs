@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Writes to an inherited descriptor without ever blocking in write(2).
+//! Writes to an inherited descriptor without ever blocking in write(2) (docs/principles.md 13).
 //!
 //! That a descriptor is ready is no promise where several processes write to it, and O_NONBLOCK belongs to the open file
 //! description, which the caller's other processes share. So pipes and terminals are opened anew: that description is

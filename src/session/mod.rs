@@ -202,7 +202,7 @@ impl<'a> Session<'a> {
             }
             self.ask();
         }
-        bail!("the kernel refuses its programs, and others")
+        bail!("the kernel refuses the programs, and those that do without newer features, too")
     }
 
     /// Opens the skeleton and puts the filters and the buffer size into it.

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Configuration that user space sets before the programs are loaded (src/session/); constants to the verifier. */
+/*
+ * Configuration that user space sets before the programs are loaded (src/session/). They are constants to the verifier,
+ * so what is not asked for is dead code (docs/principles.md 3).
+ */
 #ifndef TCPTOOLS_CONFIG_BPF_H
 #define TCPTOOLS_CONFIG_BPF_H
 
@@ -93,21 +96,21 @@ struct port_set {
  * The list filters, one line each: name, type of the list, and the test. The flag and the same test in user space
  * (src/fallback/) are a line of the table in src/cli/filter/mod.rs.
  */
-#define FLOW_FILTERS(X)                                                                              \
-	X(lport, port_set, has_port(list, flow->lport))                                              \
-	X(rport, port_set, has_port(list, flow->rport))                                              \
-	X(port, port_set, has_port(list, flow->lport) || has_port(list, flow->rport))                \
-	X(laddr, cidr_list, has_addr(list, flow->laddr, flow))                                       \
-	X(raddr, cidr_list, has_addr(list, flow->raddr, flow))                                       \
+#define FLOW_FILTERS(X)                                                               \
+	X(lport, port_set, has_port(list, flow->lport))                               \
+	X(rport, port_set, has_port(list, flow->rport))                               \
+	X(port, port_set, has_port(list, flow->lport) || has_port(list, flow->rport)) \
+	X(laddr, cidr_list, has_addr(list, flow->laddr, flow))                        \
+	X(raddr, cidr_list, has_addr(list, flow->raddr, flow))                        \
 	X(addr, cidr_list, has_addr(list, flow->laddr, flow) || has_addr(list, flow->raddr, flow))
-#define SOCK_FILTERS(X)                                                                              \
-	X(netns, id_list, has_id(list, netns_of(sk)))                                                \
-	X(uid, range_list, has_number(list, sk->sk_uid.val))                                         \
-	X(cgroup, id_list, has_cgroup(list, sk))                                                     \
-	X(unit, name_list, cgroup_named(sk, CGROUP_OF_UNIT))                                         \
+#define SOCK_FILTERS(X)                                      \
+	X(netns, id_list, has_id(list, netns_of(sk)))        \
+	X(uid, range_list, has_number(list, sk->sk_uid.val)) \
+	X(cgroup, id_list, has_cgroup(list, sk))             \
+	X(unit, name_list, cgroup_named(sk, CGROUP_OF_UNIT)) \
 	X(container, name_list, cgroup_named(sk, CGROUP_OF_CONTAINER))
-#define OWNER_FILTERS(X)                                                                             \
-	X(pid, range_list, has_number(list, owner->pid))                                             \
+#define OWNER_FILTERS(X)                                 \
+	X(pid, range_list, has_number(list, owner->pid)) \
 	X(comm, comm_list, has_comm(list, owner->comm))
 #define ALL_FILTERS(X) FLOW_FILTERS(X) SOCK_FILTERS(X) OWNER_FILTERS(X)
 

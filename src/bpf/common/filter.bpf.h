@@ -25,8 +25,8 @@ struct counters {
 	__u64 untracked; /* events of sockets without state: out of memory, or the table was full */
 	__u64 uncounted; /* occurrences that did not fit into a table of counts or histograms */
 	__u64 filtered;  /* filtered events; only with config.stats */
-	__u64 stored;    /* TCP sockets that found no slot in the table (owner/table.bpf.h), and have their state elsewhere */
-	__u32 asks;      /* whether the next loss is to wake the reader (src/session/loss.rs) */
+	__u64 stored; /* TCP sockets that found no slot in the table (owner/table.bpf.h), and have their state elsewhere */
+	__u32 asks; /* whether the next loss is to wake the reader (src/session/loss.rs) */
 	__u32 pad;
 };
 
@@ -54,8 +54,8 @@ struct flow {
 /* The head of every record that reaches userspace. */
 struct head {
 	__u64 boot_ns; /* CLOCK_BOOTTIME */
-	__u64 cookie; /* 0: unknown */
-	__u64 cgroup; /* id of the v2 cgroup that the socket was created in; 0: unknown */
+	__u64 cookie;  /* 0: unknown */
+	__u64 cgroup;  /* id of the v2 cgroup that the socket was created in; 0: unknown */
 	struct flow flow;
 	__u32 netns; /* inode number of the network namespace; before the owner, whose name is compared in words */
 	struct owner owner;
@@ -141,7 +141,8 @@ static __always_inline bool has_addr(const volatile struct cidr_list *list, cons
 	bool found = false;
 
 	for (__u32 i = 0; i < MAX_CIDRS && i < list->n; i++)
-		found |= list->cidr[i].family == flow->family && (hi & list->cidr[i].mask[0]) == list->cidr[i].addr[0] &&
+		found |= list->cidr[i].family == flow->family &&
+			 (hi & list->cidr[i].mask[0]) == list->cidr[i].addr[0] &&
 			 (lo & list->cidr[i].mask[1]) == list->cidr[i].addr[1] &&
 			 (!list->cidr[i].ifindex || list->cidr[i].ifindex == flow->ifindex);
 	return found;
@@ -167,11 +168,11 @@ static __always_inline bool has_port(const volatile struct port_set *list, __u16
 }
 
 /* Returns from the calling function if this filter is set and rejects the event. */
-#define REJECT(name, type, has)                                            \
-	if (config.set.name) {                                             \
-		const volatile struct type *list = &config.filter.name;    \
-		if ((has) == !!list->negate)                               \
-			return false;                                      \
+#define REJECT(name, type, has)                                         \
+	if (config.set.name) {                                          \
+		const volatile struct type *list = &config.filter.name; \
+		if ((has) == !!list->negate)                            \
+			return false;                                   \
 	}
 
 static __always_inline bool flow_matches(const struct flow *flow)

@@ -18,7 +18,8 @@ static __always_inline __u8 synack_hint(struct inet_connection_sock *listener, s
 {
 	struct inet_request_sock *ireq = (void *)req;
 
-	if (!bpf_core_field_exists(ireq->acked) || !bpf_core_field_exists(listener->icsk_accept_queue.rskq_defer_accept))
+	if (!bpf_core_field_exists(ireq->acked) ||
+	    !bpf_core_field_exists(listener->icsk_accept_queue.rskq_defer_accept))
 		return SYNACK_UNTOLD;
 	if (!BPF_CORE_READ_BITFIELD_PROBED(ireq, acked))
 		return SYNACK_UNTOLD;

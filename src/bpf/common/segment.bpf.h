@@ -148,10 +148,11 @@ static __always_inline __u32 packet_end(struct sk_buff *skb)
  * A header at `at` from head, or NULL: what lies behind tail is elsewhere. Plain loads, whose faults are caught, cost a
  * tenth of a helper; before 6.2 it is copied. `kernel`: the kernel's type of the same layout.
  */
-#define HEADER_AT(copy, kernel, skb, at)                                                            \
-	((at) + sizeof(*(copy)) > (skb)->tail ? NULL                                                \
-	 : CAN_CAST(kernel) ? (void *)bpf_rdonly_cast((skb)->head + (at), config.types.kernel)      \
-	 : bpf_probe_read_kernel(copy, sizeof(*(copy)), (skb)->head + (at)) ? NULL : (void *)(copy))
+#define HEADER_AT(copy, kernel, skb, at)                                                                           \
+	((at) + sizeof(*(copy)) > (skb)->tail ? NULL :                                                             \
+	 CAN_CAST(kernel)                     ? (void *)bpf_rdonly_cast((skb)->head + (at), config.types.kernel) : \
+	 bpf_probe_read_kernel(copy, sizeof(*(copy)), (skb)->head + (at)) ? NULL :                                 \
+									    (void *)(copy))
 
 /* `at`: where the TCP header lies, `end`: where the segment ends, both from head. */
 static __always_inline bool tcp_header_read(struct segment *seg, struct sk_buff *skb, __u32 at, __u32 end)

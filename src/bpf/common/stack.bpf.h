@@ -14,10 +14,10 @@ const volatile bool stacks = false;
 #define SIZE_WITH_STACK(type) (stacks ? sizeof(type) : __builtin_offsetof(type, stack))
 
 /* Innermost first; the helper fills the rest with zeros. */
-#define STACK_TAKE(ctx, event)                                                                      \
-	do {                                                                                        \
-		if (stacks)                                                                         \
-			bpf_get_stack(ctx, (event)->stack, sizeof((event)->stack), 0);              \
+#define STACK_TAKE(ctx, event)                                                         \
+	do {                                                                           \
+		if (stacks)                                                            \
+			bpf_get_stack(ctx, (event)->stack, sizeof((event)->stack), 0); \
 	} while (0)
 
 #endif

@@ -126,7 +126,7 @@ static __always_inline void count_filtered(void)
 
 /* matches(), for an event and not for a socket that is only visited: finds the owner, and counts what is filtered out. */
 static __always_inline bool passes_filters(struct sock *sk, const struct flow *flow, const struct sock_state *s,
-					 struct owner *owner)
+					   struct owner *owner)
 {
 	if (flow_matches(flow) && sock_matches(sk)) {
 		owner_find(owner, s, sk);
@@ -142,7 +142,7 @@ static __always_inline bool homeless_matches(const struct flow *flow, __u32 netn
 {
 	const volatile struct id_list *list = &config.filter.netns;
 
-#define X(name, type, has) + config.set.name
+#define X(name, type, has) +config.set.name
 	if (0 OWNER_FILTERS(X) SOCK_FILTERS(X) != config.set.netns)
 		return false;
 #undef X

@@ -5,11 +5,11 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define BASELINE(event)                   \
-	SEC("tp_btf/" #event)             \
-	int baseline_##event(void *ctx)   \
-	{                                 \
-		return 0;                 \
+#define BASELINE(event)                 \
+	SEC("tp_btf/" #event)           \
+	int baseline_##event(void *ctx) \
+	{                               \
+		return 0;               \
 	}
 
 BASELINE(inet_sock_set_state)

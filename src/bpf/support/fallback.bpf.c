@@ -25,13 +25,13 @@ EXPORT_TYPE(reset_event);
  * helpers that read memory return zeros under lockdown. The barriers keep the offset in the load: the compiler would
  * otherwise add it to the context pointer, which the verifier rejects.
  */
-#define BYTE(ctx, array, index)              \
-	({                                   \
-		typeof(ctx) c_ = (ctx);      \
-		barrier_var(c_);             \
-		__u8 b_ = c_->array[index];  \
-		barrier_var(b_);             \
-		b_;                          \
+#define BYTE(ctx, array, index)             \
+	({                                  \
+		typeof(ctx) c_ = (ctx);     \
+		barrier_var(c_);            \
+		__u8 b_ = c_->array[index]; \
+		barrier_var(b_);            \
+		b_;                         \
 	})
 
 #define COPY4(to, at, ctx, array, from)                        \
@@ -66,15 +66,15 @@ static __always_inline void family_set(struct flow *flow)
 	} while (0)
 
 /* One end, from a struct sockaddr_in or sockaddr_in6 in a record: family, port in network order, then the address. */
-#define END(addr, port, ctx, array)                                           \
-	do {                                                                  \
-		(port) = BYTE(ctx, array, 2) << 8 | BYTE(ctx, array, 3);      \
-		if (BYTE(ctx, array, 0) == AF_INET6) {                        \
-			COPY16(addr, ctx, array, 8);                          \
-		} else {                                                      \
-			(addr)[10] = (addr)[11] = 0xff;                       \
-			COPY4(addr, 12, ctx, array, 4);                       \
-		}                                                             \
+#define END(addr, port, ctx, array)                                      \
+	do {                                                             \
+		(port) = BYTE(ctx, array, 2) << 8 | BYTE(ctx, array, 3); \
+		if (BYTE(ctx, array, 0) == AF_INET6) {                   \
+			COPY16(addr, ctx, array, 8);                     \
+		} else {                                                 \
+			(addr)[10] = (addr)[11] = 0xff;                  \
+			COPY4(addr, 12, ctx, array, 4);                  \
+		}                                                        \
 	} while (0)
 
 #define ENDS(e, ctx)                                               \
@@ -148,7 +148,8 @@ static __always_inline bool read_inet_sock_set_state(struct close_event *end, st
 	return true;
 }
 
-static __always_inline bool read_tcp_retransmit_skb(struct segment_event *segment, struct record_tcp_retransmit_skb *ctx)
+static __always_inline bool read_tcp_retransmit_skb(struct segment_event *segment,
+						    struct record_tcp_retransmit_skb *ctx)
 {
 	struct trace_event *e = &segment->trace;
 
@@ -201,15 +202,15 @@ static __always_inline bool read_tcp_send_reset(struct reset_event *reset, struc
 	return true;
 }
 
-#define READ_SOCK_EVENT(event, what)                                                                       \
-	static __always_inline bool read_##event(struct trace_event *e, struct record_##event *ctx)        \
-	{                                                                                                  \
-		e->kind = what;                                                                            \
-		e->skaddr = (__u64)ctx->skaddr;                                                            \
-		if (bpf_core_field_exists(ctx->sock_cookie))                                               \
-			e->cookie = ctx->sock_cookie;                                                      \
-		FLOW(e, ctx);                                                                              \
-		return true;                                                                               \
+#define READ_SOCK_EVENT(event, what)                                                                \
+	static __always_inline bool read_##event(struct trace_event *e, struct record_##event *ctx) \
+	{                                                                                           \
+		e->kind = what;                                                                     \
+		e->skaddr = (__u64)ctx->skaddr;                                                     \
+		if (bpf_core_field_exists(ctx->sock_cookie))                                        \
+			e->cookie = ctx->sock_cookie;                                               \
+		FLOW(e, ctx);                                                                       \
+		return true;                                                                        \
 	}
 READ_SOCK_EVENT(tcp_receive_reset, TRACE_RECEIVE_RESET)
 READ_SOCK_EVENT(tcp_rcv_space_adjust, TRACE_READ)
@@ -291,7 +292,8 @@ static __always_inline bool read_sock_rcvqueue_full(struct limit_event *e, struc
 	return true;
 }
 
-static __always_inline bool read_udp_fail_queue_rcv_skb(struct limit_event *e, struct record_udp_fail_queue_rcv_skb *ctx)
+static __always_inline bool read_udp_fail_queue_rcv_skb(struct limit_event *e,
+							struct record_udp_fail_queue_rcv_skb *ctx)
 {
 	e->trace.kind = TRACE_UDP_FAIL;
 	e->trace.err = ctx->rc;
@@ -316,39 +318,39 @@ static __always_inline void task_note(struct trace_event *e)
 	comm_tidy((__u64 *)e->comm);
 }
 
-#define PROGRAMS_OF(type, read, category, event)                                                           \
-	SEC("?tracepoint/" #category "/" #event)                                                           \
-	int event##_ring(struct record_##event *ctx)                                                       \
-	{                                                                                                  \
-		struct type e = {};                                                                        \
-                                                                                                           \
-		((struct trace_event *)&e)->at_ns = bpf_ktime_get_boot_ns();                               \
-		if (!read(&e, ctx))                                                                        \
-			return 0;                                                                          \
-		task_note((struct trace_event *)&e);                                                       \
-		sock_note((struct trace_event *)&e);                                                       \
-		struct type *event = event_reserve(sizeof(e));                                             \
-		if (!event)                                                                                \
-			return 0;                                                                          \
-		*event = e;                                                                                \
-		((struct trace_event *)event)->lost = counters.lost;                                       \
-		event_submit(event, sizeof(e));                                                            \
-		return 0;                                                                                  \
-	}                                                                                                  \
-	SEC("?tracepoint/" #category "/" #event)                                                           \
-	int event##_perf(struct record_##event *ctx)                                                       \
-	{                                                                                                  \
-		struct type e = {};                                                                        \
-                                                                                                           \
-		((struct trace_event *)&e)->at_ns = bpf_ktime_get_ns();                                    \
-		if (!read(&e, ctx))                                                                        \
-			return 0;                                                                          \
-		task_note((struct trace_event *)&e);                                                       \
-		sock_note((struct trace_event *)&e);                                                       \
-		((struct trace_event *)&e)->lost = counters.lost;                                          \
-		if (bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, &e, sizeof(e)))                 \
-			__sync_fetch_and_add(&counters.lost, 1);                                           \
-		return 0;                                                                                  \
+#define PROGRAMS_OF(type, read, category, event)                                           \
+	SEC("?tracepoint/" #category "/" #event)                                           \
+	int event##_ring(struct record_##event *ctx)                                       \
+	{                                                                                  \
+		struct type e = {};                                                        \
+                                                                                           \
+		((struct trace_event *)&e)->at_ns = bpf_ktime_get_boot_ns();               \
+		if (!read(&e, ctx))                                                        \
+			return 0;                                                          \
+		task_note((struct trace_event *)&e);                                       \
+		sock_note((struct trace_event *)&e);                                       \
+		struct type *event = event_reserve(sizeof(e));                             \
+		if (!event)                                                                \
+			return 0;                                                          \
+		*event = e;                                                                \
+		((struct trace_event *)event)->lost = counters.lost;                       \
+		event_submit(event, sizeof(e));                                            \
+		return 0;                                                                  \
+	}                                                                                  \
+	SEC("?tracepoint/" #category "/" #event)                                           \
+	int event##_perf(struct record_##event *ctx)                                       \
+	{                                                                                  \
+		struct type e = {};                                                        \
+                                                                                           \
+		((struct trace_event *)&e)->at_ns = bpf_ktime_get_ns();                    \
+		if (!read(&e, ctx))                                                        \
+			return 0;                                                          \
+		task_note((struct trace_event *)&e);                                       \
+		sock_note((struct trace_event *)&e);                                       \
+		((struct trace_event *)&e)->lost = counters.lost;                          \
+		if (bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, &e, sizeof(e))) \
+			__sync_fetch_and_add(&counters.lost, 1);                           \
+		return 0;                                                                  \
 	}
 
 PROGRAMS_OF(close_event, read_inet_sock_set_state, sock, inet_sock_set_state)

@@ -152,7 +152,7 @@ static __always_inline bool is_connected(int state)
 static __always_inline bool is_followed(int old, int new)
 {
 	return new == TCP_CLOSE || new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK || new == TCP_SYN_SENT ||
-	       new == TCP_LISTEN || new == TCP_ESTABLISHED || (new == TCP_SYN_RECV && old == TCP_LISTEN);
+	       new == TCP_LISTEN || new == TCP_ESTABLISHED || (old == TCP_LISTEN && new == TCP_SYN_RECV);
 }
 
 static __always_inline void on_set_state(struct sock *sk, int old, int new)

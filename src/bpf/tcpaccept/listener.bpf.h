@@ -11,19 +11,19 @@ const volatile __u32 jiffy_us = 4000; /* USEC_PER_SEC / HZ of the running kernel
 
 /* The two conditions under which a SYN is not queued: net/ipv4/tcp_input.c: tcp_conn_request. */
 struct queues {
-	__u64 oldest_wait_us;     /* since the handshake of the connection that accept() returns next; or TIME_UNKNOWN */
-	__u64 syn_cookie_us;      /* since a SYN was last answered with a cookie, up to a second more; or TIME_UNKNOWN */
-	__u64 first;              /* address of that connection's request: tells whether accept() took one; 0: none */
-	__u64 group;              /* likewise of the SO_REUSEPORT group; 0: none */
+	__u64 oldest_wait_us; /* since the handshake of the connection that accept() returns next; or TIME_UNKNOWN */
+	__u64 syn_cookie_us;  /* since a SYN was last answered with a cookie, up to a second more; or TIME_UNKNOWN */
+	__u64 first;          /* address of that connection's request: tells whether accept() took one; 0: none */
+	__u64 group;          /* likewise of the SO_REUSEPORT group; 0: none */
 	__u32 accept_queue;
 	__u32 accept_queue_max;
 	__u32 syn_queue;
 	__u32 syn_queue_max;
 	__u32 fastopen_queue;
 	__u32 fastopen_queue_max;
-	__u32 drops;              /* sk_drops: since the socket was made */
-	__u32 group_size;         /* listeners in the group; 0: no SO_REUSEPORT */
-	__u32 syncookies;         /* net.ipv4.tcp_syncookies */
+	__u32 drops;      /* sk_drops: since the socket was made */
+	__u32 group_size; /* listeners in the group; 0: no SO_REUSEPORT */
+	__u32 syncookies; /* net.ipv4.tcp_syncookies */
 	__u32 pad;
 };
 
@@ -53,7 +53,8 @@ static __always_inline void oldest_find(struct queues *q, struct tcp_sock *liste
 	__u32 since = BPF_CORE_READ((struct tcp_sock *)child, lsndtime);
 	__u16 port = BPF_CORE_READ(child, __sk_common.skc_num);
 	if (BPF_CORE_READ(listener, inet_conn.icsk_accept_queue.rskq_accept_head) != first ||
-	    BPF_CORE_READ(first, sk) != child || port != BPF_CORE_READ(listener, inet_conn.icsk_inet.sk.__sk_common.skc_num))
+	    BPF_CORE_READ(first, sk) != child ||
+	    port != BPF_CORE_READ(listener, inet_conn.icsk_inet.sk.__sk_common.skc_num))
 		return;
 	q->first = (__u64)first ^ ((__u64)since << 32);
 	q->oldest_wait_us = since_us(since);

@@ -5,7 +5,15 @@
 
 #include "times.bpf.h"
 
-enum { OPT_TIMESTAMPS = 1, OPT_SACK = 2, OPT_WSCALE = 4, OPT_ECN = 8, OPT_ECN_SEEN = 16, OPT_SYN_DATA = 32, OPT_TFO_CHILD = 128 };
+enum {
+	OPT_TIMESTAMPS = 1,
+	OPT_SACK = 2,
+	OPT_WSCALE = 4,
+	OPT_ECN = 8,
+	OPT_ECN_SEEN = 16,
+	OPT_SYN_DATA = 32,
+	OPT_TFO_CHILD = 128
+};
 
 /* include/net/tcp.h: bits of ecn_flags. Bit 4 is accurate ECN, since 6.18, and was free before. */
 enum { ECN_MODE = 1 << 0 | 1 << 4, ECN_SEEN = 1 << 3 };

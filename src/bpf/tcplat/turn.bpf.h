@@ -17,23 +17,23 @@ enum phase { PHASE_NONE, PHASE_RECEIVING, PHASE_SENDING };
 /* Times are CLOCK_BOOTTIME in ns. */
 struct talk {
 	struct sample sample;
-	__u64 last_ns;	     /* the last call of this phase */
-	__u64 ready_ns;	     /* since when data has been there that nobody has read; 0: none */
-	__u64 open_ns;	     /* a passive open of which nobody has read: its handshake; 0: others */
+	__u64 last_ns;       /* the last call of this phase */
+	__u64 ready_ns;      /* since when data has been there that nobody has read; 0: none */
+	__u64 open_ns;       /* a passive open of which nobody has read: its handshake; 0: others */
 	__u64 accept_ns;     /* from then to its first call; 0: unknown, or told */
 	__u64 first_read_ns; /* from then to its first data; the same */
 	__u64 unread_ns;     /* the longest that data of the request waited; or TIME_UNKNOWN */
-	__u64 bytes;	     /* of the request so far */
-	__u64 rx, tx;	     /* that no turn has counted yet */
-	__u32 calls;	     /* of the request so far */
-	__u32 retrans;	     /* total_retrans when the request began */
-	__u32 sent_ms;	     /* the last send; 0: none yet */
-	__u32 cwnd;	     /* the congestion window, as the last call has seen it */
-	__u32 restarts;	     /* sends that began with a smaller window after a pause, and no turn has counted yet */
+	__u64 bytes;         /* of the request so far */
+	__u64 rx, tx;        /* that no turn has counted yet */
+	__u32 calls;         /* of the request so far */
+	__u32 retrans;       /* total_retrans when the request began */
+	__u32 sent_ms;       /* the last send; 0: none yet */
+	__u32 cwnd;          /* the congestion window, as the last call has seen it */
+	__u32 restarts;      /* sends that began with a smaller window after a pause, and no turn has counted yet */
 	__u8 role;
 	__u8 phase;
-	__u8 called;	     /* a process has made a call on it */
-	__u8 came_early;     /* `ready_ns`: before the connection was accepted */
+	__u8 called;     /* a process has made a call on it */
+	__u8 came_early; /* `ready_ns`: before the connection was accepted */
 };
 
 #define TOOL_STATE struct talk
@@ -48,17 +48,17 @@ EXPORT_ENUM(part);
 
 struct turn {
 	struct head head;
-	__u64 turn_us;	     /* server: last receive to first send; client: last send to first receive */
-	__u64 unread_us;     /* the longest that data waited for its reader; or TIME_UNKNOWN */
-	__u64 network_us;    /* a client's: the part of the network; or TIME_UNKNOWN */
-	__u64 accept_us;     /* these two: of a server's first turn; or TIME_UNKNOWN */
+	__u64 turn_us;    /* server: last receive to first send; client: last send to first receive */
+	__u64 unread_us;  /* the longest that data waited for its reader; or TIME_UNKNOWN */
+	__u64 network_us; /* a client's: the part of the network; or TIME_UNKNOWN */
+	__u64 accept_us;  /* these two: of a server's first turn; or TIME_UNKNOWN */
 	__u64 first_read_us;
 	__u64 request_bytes;
-	__u64 answer_bytes;  /* of its first call */
+	__u64 answer_bytes; /* of its first call */
 	__u32 request_calls;
-	__u32 retrans;	     /* segments that this end has sent again since the request began */
-	__u32 srtt_us;	     /* 0: none measured */
-	__u32 min_rtt_us;    /* ~0: none measured */
+	__u32 retrans;    /* segments that this end has sent again since the request began */
+	__u32 srtt_us;    /* 0: none measured */
+	__u32 min_rtt_us; /* ~0: none measured */
 	__u32 restarts;
 	__u8 role;
 	__u8 part;
@@ -72,7 +72,7 @@ struct turn_sum {
 	struct hist turns; /* us */
 	__u64 part_us[4];  /* by enum part */
 	__u64 unread_max_us;
-	__u64 srtt_us;	   /* these two: of all turns that have one, and how many have */
+	__u64 srtt_us; /* these two: of all turns that have one, and how many have */
 	__u64 min_rtt_us;
 	__u64 rtts;
 	__u64 rx;
@@ -112,8 +112,8 @@ const volatile bool by_server = false;
 
 struct times {
 	__u64 turn_us;
-	__u64 unread_us;	/* or TIME_UNKNOWN */
-	__u64 part_us[4];	/* by enum part */
+	__u64 unread_us;  /* or TIME_UNKNOWN */
+	__u64 part_us[4]; /* by enum part */
 	__u8 part;
 };
 
@@ -244,8 +244,7 @@ struct answer {
 };
 
 /* A function, whose stack is not added to that of what is below state_make(). */
-static __noinline void on_turn(struct sock *sk, struct sock_state *s, struct tcp_sock *tp,
-			       const struct answer *answer)
+static __noinline void on_turn(struct sock *sk, struct sock_state *s, struct tcp_sock *tp, const struct answer *answer)
 {
 	struct talk *talk = &s->tool;
 	struct group_key key;

@@ -38,14 +38,14 @@ enum { LOOK_BLOCKS = 3 };
 
 enum drop_verdict {
 	DROP_NOT_ASKED,
-	DROP_NONE,	   /* this host did not throw it away */
-	DROP_ALL,	   /* it did */
-	DROP_PART,	   /* some of it */
+	DROP_NONE,         /* this host did not throw it away */
+	DROP_ALL,          /* it did */
+	DROP_PART,         /* some of it */
 	DROP_TRANSLATED,   /* something with its sequence numbers, and other addresses or ports */
 	DROP_BEFORE_START, /* not that is known, and it was sent before this was seen */
-	DROP_FORGOTTEN,	   /* not that is known, and the table was too small */
-	DROP_MISSED,	   /* the same, and the program was not run for some; user space says so, as in the next one */
-	DROP_COPY,	   /* it is a copy that was thrown away */
+	DROP_FORGOTTEN,    /* not that is known, and the table was too small */
+	DROP_MISSED,       /* the same, and the program was not run for some; user space says so, as in the next one */
+	DROP_COPY,         /* it is a copy that was thrown away */
 };
 
 /* Why and where. */
@@ -64,7 +64,7 @@ struct drop {
 	__u32 seq;
 	__u32 end;
 	__u32 total_retrans; /* of the sender's socket at that time, if has_total */
-	__u64 ns;	     /* CLOCK_MONOTONIC; 0: a free slot */
+	__u64 ns;            /* CLOCK_MONOTONIC; 0: a free slot */
 	struct drop_cause cause;
 	__u64 has_total;
 };
@@ -72,7 +72,7 @@ struct drop {
 /* Of the blocks of sequence numbers that differ in the upper bits only. */
 struct drop_bucket {
 	struct bpf_spin_lock lock;
-	__u32 oldest; /* of `drop`; kept here, so that the verifier has no number to follow each value of */
+	__u32 oldest;       /* of `drop`; kept here, so that the verifier has no number to follow each value of */
 	__u64 forgotten_ns; /* when the last one of those that found no room any more was thrown away */
 	struct drop drop[DROP_WAYS];
 };
@@ -196,7 +196,7 @@ int BPF_PROG(note_drop, struct sk_buff *skb, void *location)
 /* ---------------------------------------------------------------- what is sent again */
 
 struct look {
-	struct drop of;	 /* its flow, seq and end, and total_retrans before it was sent again */
+	struct drop of;  /* its flow, seq and end, and total_retrans before it was sent again */
 	__u64 before_ns; /* what is later became of the retransmission itself */
 	__u64 now_ns;
 };
@@ -217,7 +217,8 @@ static __always_inline bool is_earlier(const struct drop *known, const struct lo
 /* Takes out what is sent again. What lies between two rests has to be given up. */
 static __always_inline void drop_cut(struct drop_bucket *bucket, struct drop *known, __u32 seq, __u32 end)
 {
-	bool head = (__s32)(known->seq - seq) < 0, tail = (__s32)(known->end - end) > 0;
+	bool head = (__s32)(known->seq - seq) < 0;
+	bool tail = (__s32)(known->end - end) > 0;
 
 	if (head && tail)
 		bucket->forgotten_ns = known->ns;
@@ -332,7 +333,8 @@ static __always_inline bool is_from_before(__u32 seq, struct sock_state *s, stru
  */
 static __always_inline void why_segment(struct retrans *e, struct sock_state *s, struct tcp_sock *tp)
 {
-	__builtin_memset(&e->verdict, 0, __builtin_offsetof(struct retrans, stack) - __builtin_offsetof(struct retrans, verdict));
+	__builtin_memset(&e->verdict, 0,
+			 __builtin_offsetof(struct retrans, stack) - __builtin_offsetof(struct retrans, verdict));
 	if (!why)
 		return;
 	struct look look = {.now_ns = bpf_ktime_get_ns()};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How a session ended, decided from what its socket was like at the change to CLOSE.
+//! How a session ended, decided from what its socket was like at the change to CLOSE (docs/principles.md 10).
 
 use crate::abi::app_bytes::is_closing;
 use crate::abi::names::state::{CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_RECV, SYN_SENT};

@@ -3,7 +3,7 @@
 //!
 //! BTF from another kernel loads without an error, and relocations against it read wrong data. A file is therefore
 //! rejected if it names another release, or disagrees with what this kernel shows: the layout of tracepoint records,
-//! and the size of sockets.
+//! and the size of sockets (docs/principles.md 1).
 
 use std::fs::{self, File};
 use std::io::{BufReader, Read};

@@ -2,7 +2,7 @@
 //! The network namespaces of this host, for what a process only sees in its own.
 //!
 //! Nothing holds a namespace after the visit: a descriptor, a thread or a socket in it would keep it alive after its
-//! last process and its name are gone.
+//! last process and its name are gone (docs/principles.md 7).
 
 #![cfg_attr(
     not(test),

@@ -49,7 +49,7 @@ struct record_tcp_retransmit_synack {
 struct record_tcp_send_reset {
 	const void *skaddr;
 	const void *skbaddr;
-	int state; /* since 5.0 */
+	int state;   /* since 5.0 */
 	__u16 sport; /* until 6.9, as the addresses of 16 bytes */
 	__u16 dport;
 	__u8 saddr_v6[16];
@@ -181,8 +181,8 @@ struct trace_event {
 	__u32 snd_wnd;
 	__u32 srtt_us;
 	__u32 rcv_wnd;
-	__u32 netns; /* of any kind that has a socket, with --btf; 0: not known */
-	__u32 uid;   /* the same; ~0: not known */
+	__u32 netns;     /* of any kind that has a socket, with --btf; 0: not known */
+	__u32 uid;       /* the same; ~0: not known */
 	__u8 in_cgroups; /* likewise: whether config.filter.cgroup matches, if set */
 	__u8 pad[3];
 	__u32 lost; /* events that were lost before this one, lower half */
@@ -295,15 +295,15 @@ struct reset_event {
 /* A buffer or memory limit that was hit; there is no connection. */
 struct limit_event {
 	struct trace_event trace; /* flow.lport of TRACE_UDP_FAIL; err: its rc */
-	__s64 allocated;  /* TRACE_EXCEED_BUF_LIMIT, as all that follow unless they say otherwise */
+	__s64 allocated;          /* TRACE_EXCEED_BUF_LIMIT, as all that follow unless they say otherwise */
 	__s64 mem[3];
-	__u32 minimum; /* of the direction that was refused */
+	__u32 minimum;    /* of the direction that was refused */
 	__u32 rmem_alloc; /* TRACE_RCVQUEUE_FULL too */
 	__u32 wmem_alloc;
 	__u32 wmem_queued;
-	__u32 rcvbuf;	/* TRACE_RCVQUEUE_FULL */
+	__u32 rcvbuf;   /* TRACE_RCVQUEUE_FULL */
 	__u32 truesize; /* TRACE_RCVQUEUE_FULL */
-	__u16 family;	/* TRACE_UDP_FAIL, since 6.10 */
+	__u16 family;   /* TRACE_UDP_FAIL, since 6.10 */
 	__u8 sending;
 	__u8 pad[5];
 	__u8 name[32];

@@ -18,10 +18,10 @@
  * libbpf replaces with bpf_probe_read() before 5.5.
  */
 #define HAS(ptr, field) bpf_core_field_exists((ptr)->field)
-#define TAKE(to, ptr, field)                                       \
-	do {                                                       \
-		if (HAS(ptr, field))                               \
-			(to) = BPF_CORE_READ(ptr, field);          \
+#define TAKE(to, ptr, field)                              \
+	do {                                              \
+		if (HAS(ptr, field))                      \
+			(to) = BPF_CORE_READ(ptr, field); \
 	} while (0)
 
 /* Whether the socket matches the record: the last guard against BTF of another kernel. */

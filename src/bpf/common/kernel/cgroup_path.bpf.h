@@ -42,8 +42,8 @@ struct {
 struct cgroup_scratch {
 	struct cgroup_path path;
 	__u8 rest[MAX_CGROUP_NAME]; /* any name fits behind any other: the verifier need not know more */
-	__u64 name[NAME_WORDS];	    /* one, filled up with zeros */
-	__u64 next;		    /* the address of the cgroup whose name follows; 0 behind the root */
+	__u64 name[NAME_WORDS];     /* one, filled up with zeros */
+	__u64 next;                 /* the address of the cgroup whose name follows; 0 behind the root */
 	__u32 busy;
 	__u32 pad;
 };
@@ -146,7 +146,7 @@ __noinline int cgroup_level(__u32 slot)
 		scratch->path.matches |= name_matches(slot);
 	}
 	if (len <= MAX_CGROUP_NAMES - MAX_CGROUP_NAME && parent) { /* the root has no name */
-		barrier_var(len);				   /* keeps the mask, which the verifier needs */
+		barrier_var(len);                                  /* keeps the mask, which the verifier needs */
 		len &= MAX_CGROUP_NAMES - 1;
 		long n = bpf_probe_read_kernel_str(scratch->path.names + len, MAX_CGROUP_NAME, name);
 		if (n > 0)

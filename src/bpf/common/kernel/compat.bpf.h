@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Kernel differences: one getter each, with what changed and in which release. The running kernel's BTF decides, not
- * its version, because distributions backport these changes.
+ * its version, because distributions backport these changes (docs/principles.md 4).
  */
 #ifndef TCPTOOLS_COMPAT_BPF_H
 #define TCPTOOLS_COMPAT_BPF_H
@@ -23,23 +23,19 @@ static __always_inline __u64 cookie_of(struct sock *sk)
 	return cookie ?: bpf_get_socket_cookie(sk);
 }
 
-/* bpf_rdonly_cast(): since 6.2. */
-extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
-
 /*
- * The same pointer, read-only, for chains of pointers. Since 6.4 the verifier checks at each step from a trusted
- * pointer whether the next one is trusted, by a search through all type names of the kernel (kernel/bpf/btf.c:
- * btf_nested_type_is_trusted); that dominated the load time. The call costs nothing at run time, and faults of the
- * reads are caught.
+ * The same pointer, read-only, for chains of pointers: bpf_rdonly_cast(), since 6.2. Since 6.4 the verifier checks at
+ * each step from a trusted pointer whether the next one is trusted, by a search through all type names of the kernel
+ * (kernel/bpf/btf.c: btf_nested_type_is_trusted); that dominated the load time. The call costs nothing at run time,
+ * and faults of the reads are caught.
  */
-#define READ_ONLY(ptr, type)                                                                  \
-	((struct type *)(CAN_CAST(type) ? bpf_rdonly_cast(ptr, config.types.type) : (void *)(ptr)))
+#define READ_ONLY(ptr, type) ((struct type *)(CAN_CAST(type) ? bpf_rdonly_cast(ptr, config.types.type) : (void *)(ptr)))
 #define CAN_CAST(type) (bpf_ksym_exists(bpf_rdonly_cast) && config.types.type)
 
 /* A field of what lies at an address, which may be gone: a load whose fault is caught, where it can be one. */
-#define READ_AT(address, type, field)                                                         \
-	(CAN_CAST(type) ? ((struct type *)bpf_rdonly_cast((void *)(address), config.types.type))->field \
-			: BPF_CORE_READ((struct type *)(address), field))
+#define READ_AT(address, type, field)                                                                     \
+	(CAN_CAST(type) ? ((struct type *)bpf_rdonly_cast((void *)(address), config.types.type))->field : \
+			  BPF_CORE_READ((struct type *)(address), field))
 
 /*
  * A unique ID of a socket, never reused: its cookie, or its file's inode number if there is no cookie; 0 if it has no

@@ -49,7 +49,7 @@ struct bpf_spin_lock {
 
 /* include/uapi/linux/if_ether.h, include/uapi/linux/in_route.h, include/uapi/linux/ipv6_route.h */
 enum { ETH_P_IP = 0x0800, ETH_P_IPV6 = 0x86dd };
-enum { DST_METADATA = 0x80 }; /* include/net/dst.h */
+enum { DST_METADATA = 0x80 };  /* include/net/dst.h */
 #define RTCF_LOCAL 0x80000000U /* a route to this host; RTF_LOCAL of IPv6 is the same bit */
 
 /* include/linux/socket.h, include/uapi/linux/in.h */
@@ -92,7 +92,21 @@ enum { ICSK_TIME_RETRANS = 1, ICSK_TIME_PROBE0 = 3, ICSK_TIME_LOSS_PROBE = 5, IC
 enum { TCP_NAGLE_OFF = 1, TCP_NAGLE_CORK = 2 };
 
 /* include/uapi/asm-generic/errno.h (the same on every architecture that Rust and BPF both serve) */
-enum { ENOENT = 2, E2BIG = 7, ENOMEM = 12, EAGAIN = 11, EBUSY = 16, EINVAL = 22, EPIPE = 32, EADDRNOTAVAIL = 99, ECONNABORTED = 103, ECONNRESET = 104, ETIMEDOUT = 110, ECONNREFUSED = 111, EHOSTUNREACH = 113 };
+enum {
+	ENOENT = 2,
+	E2BIG = 7,
+	ENOMEM = 12,
+	EAGAIN = 11,
+	EBUSY = 16,
+	EINVAL = 22,
+	EPIPE = 32,
+	EADDRNOTAVAIL = 99,
+	ECONNABORTED = 103,
+	ECONNRESET = 104,
+	ETIMEDOUT = 110,
+	ECONNREFUSED = 111,
+	EHOSTUNREACH = 113
+};
 
 /* include/uapi/linux/errqueue.h: where an entry of the error queue comes from */
 enum { SO_EE_ORIGIN_ICMP = 2, SO_EE_ORIGIN_ICMP6 = 3 };

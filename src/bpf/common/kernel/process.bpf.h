@@ -7,8 +7,8 @@
 #include "filter.bpf.h"
 
 struct process {
-	__u64 task;  /* address of the thread group leader, 0: none; read only, see process_is_alive() */
-	__u32 tgid;  /* in the initial pid namespace */
+	__u64 task;       /* address of the thread group leader, 0: none; read only, see process_is_alive() */
+	__u32 tgid;       /* in the initial pid namespace */
 	__u32 start_time; /* lower half of the start time: distinguishes it from a later process with the same PID */
 };
 
@@ -96,8 +96,8 @@ static __always_inline __u32 id_in_namespace(struct task_struct *task, __u32 inu
 	__u32 level = BPF_CORE_READ(pid, level);
 
 	for (__u32 i = 1; i < MAX_PID_NS_LEVEL && i <= level; i++) {
-		struct upid *id = (void *)__builtin_preserve_access_index(&pid->numbers) +
-				  i * bpf_core_type_size(struct upid);
+		struct upid *id =
+			(void *)__builtin_preserve_access_index(&pid->numbers) + i * bpf_core_type_size(struct upid);
 		if (BPF_CORE_READ(id, ns, ns.inum) == inum)
 			return BPF_CORE_READ(id, nr);
 	}

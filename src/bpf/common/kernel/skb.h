@@ -20,13 +20,13 @@ struct sk_buff {
 	unsigned int truesize;
 	int skb_iif; /* the interface that it came by; 0: it was made here */
 	struct net_device *dev;
-	struct sock *sk; /* whose it is: the sender's, or the receiver's once that is found */
+	struct sock *sk;           /* whose it is: the sender's, or the receiver's once that is found */
 	unsigned long _skb_refdst; /* its route; the lowest bit says whether it is counted */
 	unsigned int len;
 	unsigned int tail; /* the end of what lies at head, from head */
 	unsigned int end;  /* where struct skb_shared_info lies, from head */
 	char cb[48];
-	__be16 protocol; /* ETH_P_*, network order; 0: it has no network header yet */
+	__be16 protocol;        /* ETH_P_*, network order; 0: it has no network header yet */
 	__u16 transport_header; /* from head */
 	__u16 network_header;
 	__u8 encapsulation : 1; /* it is in a tunnel, and what follows is valid */

@@ -12,7 +12,7 @@ struct ns_common {
 
 struct netns_ipv4 {
 	int sysctl_tcp_rmem[3];
-	__u8 sysctl_tcp_moderate_rcvbuf; /* int before 5.15 */
+	__u8 sysctl_tcp_moderate_rcvbuf;   /* int before 5.15 */
 	__u8 sysctl_tcp_abort_on_overflow; /* the same */
 	__u8 sysctl_tcp_syncookies;        /* the same */
 	int sysctl_max_syn_backlog;
@@ -77,7 +77,7 @@ struct sock_common {
 	struct in6_addr skc_v6_rcv_saddr;
 	unsigned long skc_flags;
 	struct sock *skc_listener; /* in the same place: of a request */
-	atomic64_t skc_cookie; /* 0 until somebody asks for it */
+	atomic64_t skc_cookie;     /* 0 until somebody asks for it */
 };
 
 typedef struct {
@@ -149,8 +149,8 @@ struct sock {
 	int sk_err;
 	int sk_err_soft; /* an error that ends the connection only if it does not recover; SO_ERROR takes it away */
 	struct sk_buff_head sk_error_queue;
-	__u32 sk_ack_backlog;     /* listener: established children that wait for accept() */
-	__u32 sk_max_ack_backlog; /* listener: its limit, from listen() and net.core.somaxconn */
+	__u32 sk_ack_backlog;         /* listener: established children that wait for accept() */
+	__u32 sk_max_ack_backlog;     /* listener: its limit, from listen() and net.core.somaxconn */
 	unsigned long sk_pacing_rate; /* bytes/s; ~0: not paced */
 	__u16 sk_type;
 	__u8 sk_userlocks : 4; /* until 6.6 a bitfield, then a byte */
@@ -228,10 +228,10 @@ struct inet_timewait_sock {
 /* include/net/inet_connection_sock.h */
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
-	__u32 icsk_rto;		/* jiffies */
+	__u32 icsk_rto;         /* jiffies */
 	__u32 icsk_pmtu_cookie; /* bytes */
 	const struct tcp_congestion_ops *icsk_ca_ops;
-	void *icsk_ulp_data; /* of whatever lies above it */
+	void *icsk_ulp_data;    /* of whatever lies above it */
 	__u8 icsk_ca_state : 5; /* enum tcp_ca_state of include/uapi/linux/tcp.h; its width differs */
 	__u8 icsk_backoff;
 	struct {
@@ -239,9 +239,9 @@ struct inet_connection_sock {
 		__u16 rcv_mss;
 	} icsk_ack;
 	struct request_sock_queue icsk_accept_queue;
-	__u8 icsk_retransmits; /* timeouts in a row */
-	__u8 icsk_pending;     /* ICSK_TIME_*, 0 while the retransmission timer runs its handler */
-	__u8 icsk_probes_out;  /* probes of a closed window, or keepalives, that were not answered */
+	__u8 icsk_retransmits;      /* timeouts in a row */
+	__u8 icsk_pending;          /* ICSK_TIME_*, 0 while the retransmission timer runs its handler */
+	__u8 icsk_probes_out;       /* probes of a closed window, or keepalives, that were not answered */
 	unsigned long icsk_timeout; /* jiffies: when that timer is due; until 6.17 */
 	struct timer_list icsk_retransmit_timer;
 };
@@ -275,7 +275,7 @@ struct tcp_sock {
 	__u32 write_seq;
 	__u32 snd_nxt;
 	__u32 snd_una;
-	__u32 srtt_us; /* us << 3 */
+	__u32 srtt_us;        /* us << 3 */
 	__u64 bytes_received; /* the FIN counts as one */
 	__u64 bytes_acked;    /* our SYN and our FIN count as one each */
 	__u32 data_segs_in;
@@ -287,12 +287,12 @@ struct tcp_sock {
 	__u32 total_retrans;
 	__u32 undo_marker; /* where a reduction of the window may be undone; 0: nowhere */
 	bool is_mptcp;
-	__u8 nonagle : 4;          /* TCP_NAGLE_* of include/net/tcp.h */
-	__u8 repair : 1;           /* TCP_REPAIR: a connection that is restored, not made */
-	int linger2;               /* TCP_LINGER2, jiffies; below 0: a closed socket does not wait for the other end's FIN */
+	__u8 nonagle : 4; /* TCP_NAGLE_* of include/net/tcp.h */
+	__u8 repair : 1;  /* TCP_REPAIR: a connection that is restored, not made */
+	int linger2;      /* TCP_LINGER2, jiffies; below 0: a closed socket does not wait for the other end's FIN */
 	__u8 fastopen_connect : 1; /* TCP_FASTOPEN_CONNECT */
 	__u8 syn_fastopen : 1;     /* our SYN had a Fast Open option */
-	__u32 mdev_us; /* us << 2 */
+	__u32 mdev_us;             /* us << 2 */
 	__u32 reordering;
 	__u32 reord_seen;
 	__u32 dsack_dups;
@@ -302,8 +302,8 @@ struct tcp_sock {
 	__u32 segs_in;
 	__u32 rcv_ssthresh;
 	__u32 retrans_stamp; /* in SYN_SENT: of the first SYN, in ms of CLOCK_MONOTONIC */
-	__u32 lsndtime;	  /* jiffies */
-	__u32 rcv_tstamp; /* jiffies */
+	__u32 lsndtime;      /* jiffies */
+	__u32 rcv_tstamp;    /* jiffies */
 	__u16 advmss;
 	__u16 total_rto;
 	__u8 ecn_flags;

@@ -118,19 +118,19 @@ static __always_inline long seen_write(struct seq_file *seq, const void *record,
 }
 
 /* Room for a record that has none on the stack. Iterators of one command do not run at the same time. */
-#define SEEN_RECORD(name)                                                                     \
-	struct {                                                                              \
-		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                      \
-		__uint(max_entries, 1);                                                       \
-		__type(key, __u32);                                                           \
-		__type(value, struct name);                                                   \
-	} name##_record SEC(".maps");                                                         \
-                                                                                              \
-	static __always_inline struct name *name##_seen(void)                                 \
-	{                                                                                     \
-		__u32 zero = 0;                                                               \
-                                                                                              \
-		return bpf_map_lookup_elem(&name##_record, &zero);                            \
+#define SEEN_RECORD(name)                                          \
+	struct {                                                   \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);           \
+		__uint(max_entries, 1);                            \
+		__type(key, __u32);                                \
+		__type(value, struct name);                        \
+	} name##_record SEC(".maps");                              \
+                                                                   \
+	static __always_inline struct name *name##_seen(void)      \
+	{                                                          \
+		__u32 zero = 0;                                    \
+                                                                   \
+		return bpf_map_lookup_elem(&name##_record, &zero); \
 	}
 
 /*
@@ -139,67 +139,67 @@ static __always_inline long seen_write(struct seq_file *seq, const void *record,
  * visit copies of sockets, see sock_copied(). `_by_namespace` is for kernels with socket storage but no iterator over map
  * elements: it visits the TCP sockets of the current network namespace that are not in CLOSE.
  */
-#define EACH_SOCKET(name, visit)                                                              \
-	SEC("?iter/bpf_sk_storage_map")                                                       \
-	int name(struct bpf_iter__bpf_sk_storage_map *ctx)                                    \
-	{                                                                                     \
-		struct sock *sk = ctx->sk;                                                    \
-		struct sock_state *s = ctx->value;                                            \
-                                                                                              \
-		if (!sk || !s)                                                                \
-			return 0;                                                             \
-		/* Two programs may have been looking for a slot at once. */                  \
-		if (!config.missing.socket_table && table_find(sk))                           \
-			return 0;                                                             \
-		cookie_of(sk); /* makes one, which visit() reads */                           \
-		address_note(sk);                                                             \
-		visit(ctx->meta->seq, sk, bpf_skc_to_tcp_sock(sk), s);                        \
-		return 0;                                                                     \
-	}                                                                                     \
-                                                                                              \
-	SEC("?iter/bpf_map_elem")                                                             \
-	int name##_by_slot(struct bpf_iter__bpf_map_elem *ctx)                                \
-	{                                                                                     \
-		__u32 *index = ctx->key;                                                      \
-		struct sock *sk;                                                              \
-                                                                                              \
-		if (!index)                                                                   \
-			return 0;                                                             \
-		struct sock_state *s = slot_seen(*index, &sk);                                \
-		if (s)                                                                        \
-			visit(ctx->meta->seq, sk, tcp_copied(sk), s);                         \
-		return 0;                                                                     \
-	}                                                                                     \
-                                                                                              \
-	SEC("?iter/tcp")                                                                      \
-	int name##_by_namespace(struct bpf_iter__tcp *ctx)                                    \
-	{                                                                                     \
-		struct sock_common *common = ctx->sk_common;                                  \
-		struct tcp_sock *tp = common ? bpf_skc_to_tcp_sock(common) : NULL;            \
-                                                                                              \
-		if (!tp) /* a TIME_WAIT or request socket */                                  \
-			return 0;                                                             \
-		struct sock_state *s = state_find((struct sock *)tp);                         \
-		if (s) {                                                                      \
-			cookie_of((struct sock *)tp);                                         \
-			address_note((struct sock *)tp);                                      \
-			visit(ctx->meta->seq, (struct sock *)tp, tp, s);                      \
-		}                                                                             \
-		return 0;                                                                     \
-	}                                                                                     \
-                                                                                              \
-	SEC("?iter/bpf_map_elem")                                                             \
-	int name##_by_address(struct bpf_iter__bpf_map_elem *ctx)                             \
-	{                                                                                     \
-		__u64 *address = ctx->key;                                                    \
-		struct sock_state *s = ctx->value;                                            \
-                                                                                              \
-		if (!address || !s)                                                           \
-			return 0;                                                             \
-		struct sock *sk = sock_copied(*address);                                      \
-		if (sk)                                                                       \
-			visit(ctx->meta->seq, sk, tcp_copied(sk), s);                         \
-		return 0;                                                                     \
+#define EACH_SOCKET(name, visit)                                                   \
+	SEC("?iter/bpf_sk_storage_map")                                            \
+	int name(struct bpf_iter__bpf_sk_storage_map *ctx)                         \
+	{                                                                          \
+		struct sock *sk = ctx->sk;                                         \
+		struct sock_state *s = ctx->value;                                 \
+                                                                                   \
+		if (!sk || !s)                                                     \
+			return 0;                                                  \
+		/* Two programs may have been looking for a slot at once. */       \
+		if (!config.missing.socket_table && table_find(sk))                \
+			return 0;                                                  \
+		cookie_of(sk); /* makes one, which visit() reads */                \
+		address_note(sk);                                                  \
+		visit(ctx->meta->seq, sk, bpf_skc_to_tcp_sock(sk), s);             \
+		return 0;                                                          \
+	}                                                                          \
+                                                                                   \
+	SEC("?iter/bpf_map_elem")                                                  \
+	int name##_by_slot(struct bpf_iter__bpf_map_elem *ctx)                     \
+	{                                                                          \
+		__u32 *index = ctx->key;                                           \
+		struct sock *sk;                                                   \
+                                                                                   \
+		if (!index)                                                        \
+			return 0;                                                  \
+		struct sock_state *s = slot_seen(*index, &sk);                     \
+		if (s)                                                             \
+			visit(ctx->meta->seq, sk, tcp_copied(sk), s);              \
+		return 0;                                                          \
+	}                                                                          \
+                                                                                   \
+	SEC("?iter/tcp")                                                           \
+	int name##_by_namespace(struct bpf_iter__tcp *ctx)                         \
+	{                                                                          \
+		struct sock_common *common = ctx->sk_common;                       \
+		struct tcp_sock *tp = common ? bpf_skc_to_tcp_sock(common) : NULL; \
+                                                                                   \
+		if (!tp) /* a TIME_WAIT or request socket */                       \
+			return 0;                                                  \
+		struct sock_state *s = state_find((struct sock *)tp);              \
+		if (s) {                                                           \
+			cookie_of((struct sock *)tp);                              \
+			address_note((struct sock *)tp);                           \
+			visit(ctx->meta->seq, (struct sock *)tp, tp, s);           \
+		}                                                                  \
+		return 0;                                                          \
+	}                                                                          \
+                                                                                   \
+	SEC("?iter/bpf_map_elem")                                                  \
+	int name##_by_address(struct bpf_iter__bpf_map_elem *ctx)                  \
+	{                                                                          \
+		__u64 *address = ctx->key;                                         \
+		struct sock_state *s = ctx->value;                                 \
+                                                                                   \
+		if (!address || !s)                                                \
+			return 0;                                                  \
+		struct sock *sk = sock_copied(*address);                           \
+		if (sk)                                                            \
+			visit(ctx->meta->seq, sk, tcp_copied(sk), s);              \
+		return 0;                                                          \
 	}
 
 #endif

@@ -78,28 +78,28 @@ static __always_inline void handled_end(struct sock *sk, int old, int new)
 	last->sk = (__u64)sk;
 }
 
-#define FIRST_PROGRAM(section, name, handle, own_stack)                                                                \
-	SEC(section)                                                                                                   \
-	int BPF_PROG(name, struct sock *sk, int old, int new)                                                          \
-	{                                                                                                              \
-		if (own_stack && (__u32)old > NO_STATE) {                                                              \
-			bpf_tail_call(ctx, &first_program, 0);                                                         \
-			return 0;                                                                                      \
-		}                                                                                                      \
-		handled_begin();                                                                                       \
-		handle(sk, old, new);                                                                                  \
-		handled_end(sk, old, new);                                                                             \
-		return 0;                                                                                              \
+#define FIRST_PROGRAM(section, name, handle, own_stack)        \
+	SEC(section)                                           \
+	int BPF_PROG(name, struct sock *sk, int old, int new)  \
+	{                                                      \
+		if (own_stack && (__u32)old > NO_STATE) {      \
+			bpf_tail_call(ctx, &first_program, 0); \
+			return 0;                              \
+		}                                              \
+		handled_begin();                               \
+		handle(sk, old, new);                          \
+		handled_end(sk, old, new);                     \
+		return 0;                                      \
 	}
 
 /* A backup program. Kernels without socket storage skip nothing and need none. */
-#define BACKUP_PROGRAM(section, name)                                                                                  \
-	SEC(section)                                                                                                   \
-	int BPF_PROG(name, struct sock *sk, int old, int new)                                                          \
-	{                                                                                                              \
-		if (!config.missing.sk_storage && !is_handled(sk, old, new) && !has_ended(sk, new))                    \
-			bpf_tail_call(ctx, &first_program, 0);                                                         \
-		return 0;                                                                                              \
+#define BACKUP_PROGRAM(section, name)                                                               \
+	SEC(section)                                                                                \
+	int BPF_PROG(name, struct sock *sk, int old, int new)                                       \
+	{                                                                                           \
+		if (!config.missing.sk_storage && !is_handled(sk, old, new) && !has_ended(sk, new)) \
+			bpf_tail_call(ctx, &first_program, 0);                                      \
+		return 0;                                                                           \
 	}
 
 enum { NO_STATE = 255 }; /* the kernel has 8 bits for a state */
@@ -115,11 +115,11 @@ enum { NO_STATE = 255 }; /* the kernel has 8 bits for a state */
  *
  * All are in one section, so that they are attached, and run, in this order.
  */
-#define SET_STATE_PROGRAMS(name, handle)                                                                               \
-	FIRST_PROGRAM("?tp_btf/inet_sock_set_state", name, handle, false)                                              \
-	FIRST_PROGRAM("?tp_btf/inet_sock_set_state", name##_kstack, handle, true)                                      \
-	BACKUP_PROGRAM("?tp_btf/inet_sock_set_state", name##_backup1)                                                  \
-	BACKUP_PROGRAM("?tp_btf/inet_sock_set_state", name##_backup2)                                                  \
+#define SET_STATE_PROGRAMS(name, handle)                                          \
+	FIRST_PROGRAM("?tp_btf/inet_sock_set_state", name, handle, false)         \
+	FIRST_PROGRAM("?tp_btf/inet_sock_set_state", name##_kstack, handle, true) \
+	BACKUP_PROGRAM("?tp_btf/inet_sock_set_state", name##_backup1)             \
+	BACKUP_PROGRAM("?tp_btf/inet_sock_set_state", name##_backup2)             \
 	BACKUP_PROGRAM("?tp_btf/inet_sock_set_state", name##_backup3)
 
 #endif

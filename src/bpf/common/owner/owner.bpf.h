@@ -126,10 +126,10 @@ int scan_sockets(struct bpf_iter__task_file *ctx)
  * Likewise for the table, from a copy of the socket: every file of sockfs is a socket (net/socket.c: sock_alloc_file).
  */
 #undef SET_ONCE
-#define SET_ONCE(word, value)                                                                 \
-	do {                                                                                  \
-		if (!*(word))                                                                 \
-			*(word) = (value);                                                    \
+#define SET_ONCE(word, value)              \
+	do {                               \
+		if (!*(word))              \
+			*(word) = (value); \
 	} while (0)
 
 SEC("?iter/task_file")

@@ -13,9 +13,9 @@ struct holder {
 };
 
 struct sock_state {
-	struct owner owner;     /* the last process that acted on the socket */
-	__u32 change;           /* the last state change handled; see claim_change() */
-	__u32 stored;           /* half of the address of the socket that was counted as stored; a child has its listener's */
+	struct owner owner; /* the last process that acted on the socket */
+	__u32 change;       /* the last state change handled; see claim_change() */
+	__u32 stored; /* half of the address of the socket that was counted as stored; a child has its listener's */
 	struct process process; /* the same process as `owner` */
 	__u32 owner_scan;       /* `owner` had it open in this scan of all files, or later */
 	__u32 over;             /* its slot may be taken over; see state_done() */

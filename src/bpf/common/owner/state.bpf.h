@@ -154,7 +154,8 @@ static __always_inline struct sock_state *state_make_inline(struct sock *sk, con
 }
 
 /* As a function, for programs that need their stack for what follows. */
-static __noinline __attribute__((unused)) struct sock_state *state_make_as(struct sock *sk, const struct sock_state *initial)
+static __noinline __attribute__((unused)) struct sock_state *state_make_as(struct sock *sk,
+									   const struct sock_state *initial)
 {
 	return sk && initial ? state_make_inline(sk, initial) : NULL;
 }

@@ -31,9 +31,9 @@ enum { CLOSED_FOR_GOOD, DESTROYED };
 
 struct sock_slot {
 	struct bpf_spin_lock lock; /* of the bucket, in its first slot */
-	__u32 taken;		   /* counts how often a slot of the bucket was taken, in its first slot */
-	__u64 address; /* of the socket, read only; 0: never taken */
-	__u64 cookie;  /* of the socket, or a mark (child.bpf.h); 0: it is being filled */
+	__u32 taken;               /* counts how often a slot of the bucket was taken, in its first slot */
+	__u64 address;             /* of the socket, read only; 0: never taken */
+	__u64 cookie;              /* of the socket, or a mark (child.bpf.h); 0: it is being filled */
 	struct sock_state state;
 };
 
@@ -238,7 +238,8 @@ __noinline int slot_take(__u64 address, __u64 cookie, __u64 listener, __u64 task
 		place = slot_choose(&bucket, address, gone);
 		slot = place == 0 ? bucket.slot[0] :
 		       place == 1 ? bucket.slot[1] :
-		       place == 2 ? bucket.slot[2] : bucket.slot[3];
+		       place == 2 ? bucket.slot[2] :
+				    bucket.slot[3];
 	}
 	bool known = slot->address == address && (slot->cookie & ~UNSEEN) == cookie && !is_mark(cookie);
 	if (place < WAYS && known) {

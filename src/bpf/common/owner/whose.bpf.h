@@ -2,7 +2,7 @@
 /*
  * The owner of a socket: the process that last acted on it, under its lock, while that process runs and has it open;
  * otherwise a process that a scan of all files found with it open (owner.bpf.h: scan_sockets). Never the task that
- * happens to be on the CPU.
+ * happens to be on the CPU (docs/principles.md 1).
  *
  * What a process did is written to `owner` under the socket's lock, and what was found to `holder` by the iterator alone:
  * neither can overwrite or mix with the other.
@@ -135,7 +135,7 @@ static __always_inline bool proves_owner(struct sock *sk, int old, int new)
 static __always_inline bool owner_may_change(struct sock *sk, int old, int new)
 {
 	return sk->sk_lock.owned || new == TCP_SYN_SENT || new == TCP_LISTEN ||
-	       (new == TCP_SYN_RECV && old == TCP_LISTEN);
+	       (old == TCP_LISTEN && new == TCP_SYN_RECV);
 }
 
 /* The state of a socket that is followed for its owner's sake only; NULL if the change does not matter. */
@@ -172,7 +172,7 @@ static __always_inline void owner_inherit(struct sock_state *s)
  */
 static __always_inline void owner_on_state_change(struct sock_state *s, struct sock *sk, int old, int new)
 {
-	if (new == TCP_SYN_RECV && old == TCP_LISTEN) {
+	if (old == TCP_LISTEN && new == TCP_SYN_RECV) {
 		owner_inherit(s);
 		return;
 	}

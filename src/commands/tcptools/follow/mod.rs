@@ -152,7 +152,7 @@ fn finish(
         });
         rest = format!("{summary}\n");
     } else if story.rows == 0 {
-        crate::message!("tcptools: nothing happened to such a connection");
+        crate::message!("tcptools: no event of a connection that matches");
     }
     write(&rest)?;
     if story.lost > 0 {

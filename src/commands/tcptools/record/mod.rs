@@ -196,7 +196,7 @@ fn keep(args: &Args, path: &std::path::Path, last: Duration) -> Result<()> {
         why.iter()
             .for_each(|why| crate::message!("tcptools: {why}"));
         if files == FILES {
-            crate::message!("tcptools: not written: {FILES} files are");
+            crate::message!("tcptools: nothing written: a run writes {FILES} files at most");
             continue;
         }
         files += 1;
