@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Fixed records in every format, compared with `tests/golden/`. Needs no kernel.
 
+use super::types::{self, Type};
 use super::{Column, Format, Row, Rows, Style};
 use crate::abi::known::KNOWN_ALL;
 use crate::abi::types::{Record, flow, head, owner, pid_source};
@@ -85,6 +86,9 @@ impl Golden {
                 rows.row(&mut out, event, &Row { head, body });
             }
             let text = String::from_utf8(out).expect("UTF-8");
+            if format == Format::Json {
+                text.lines().for_each(has_types);
+            }
             self.text += &format!("== {event}, {name}\n{}\n", without_date(&text));
         }
         self
@@ -92,6 +96,24 @@ impl Golden {
 
     pub fn check(self) {
         files::check(&format!("rows/{}.txt", self.tool), &self.text);
+    }
+}
+
+/// Each value is of the type that its key has in every command.
+fn has_types(line: &str) {
+    let row: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    for (key, value) in row.as_object().expect("an object") {
+        let is = match types::of(key) {
+            Type::Integer => value.is_u64(),
+            Type::Number => value.is_number(),
+            Type::String => value.is_string(),
+            Type::Boolean => value.is_boolean(),
+            Type::Strings | Type::Buckets => value.is_array(),
+        };
+        assert!(
+            is || value.is_null(),
+            "{key} is {value} (src/output/types.rs)"
+        );
     }
 }
 

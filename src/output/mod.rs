@@ -21,6 +21,7 @@ mod rows;
 pub mod schema;
 mod stamp;
 mod style;
+pub mod types;
 
 pub use choice::Choice;
 pub use choice::sort::Sort;

@@ -16,6 +16,8 @@ mod links;
 mod namespaces;
 mod owners;
 mod peers;
+#[path = "../tools/schema.rs"]
+mod schema;
 mod servers;
 mod sockbuf;
 mod table;

@@ -12,6 +12,7 @@ mod find;
 mod follow;
 mod names;
 mod record;
+mod schema;
 mod selftest;
 mod triage;
 
@@ -59,6 +60,7 @@ enum What {
     Record(Box<record::Args>),
     Export(Box<export::Args>),
     Selftest(selftest::Args),
+    Schema(schema::Args),
     /// Print the help of a command
     Help {
         /// Command to explain; without one, print the help of tcptools
@@ -209,6 +211,7 @@ pub fn main() -> ExitCode {
                     code = ExitCode::FAILURE;
                 }
             }),
+            Some(What::Schema(args)) => schema::run(&args),
             Some(What::Run(words)) => become_tool(&words),
             Some(What::Help { command }) => help(command.as_deref()),
             None => help(None),

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use caps::{CapSet, Capability};
 use nix::{
     sys::resource::{Resource, setrlimit},
@@ -25,6 +25,7 @@ use serde_json::Value;
 use crate::{
     missing,
     net::Netns,
+    schema,
     scratch::Scratch,
     seen, unseen,
     wait::{self, PATIENCE},
@@ -238,7 +239,7 @@ impl Tool {
         let mut parsed = self.parsed.lock().expect("no panic");
         let lines = self.lines.lock().expect("no panic");
         for line in &lines[parsed.len()..] {
-            parsed.push(serde_json::from_str(line).with_context(|| line.clone())?);
+            parsed.push(record(line)?);
         }
         Ok(parsed)
     }
@@ -366,11 +367,15 @@ impl Run {
 
     /// Every line as JSON.
     pub fn records(&self) -> Result<Vec<Value>> {
-        self.lines
-            .iter()
-            .map(|line| serde_json::from_str(line).with_context(|| line.clone()))
-            .collect()
+        self.lines.iter().map(|line| record(line)).collect()
     }
+}
+
+/// A line of JSON, as the schema has it.
+fn record(line: &str) -> Result<Value> {
+    let record = serde_json::from_str(line).with_context(|| line.to_owned())?;
+    schema::check(&record).map_err(|why| anyhow!("{why}: {line}"))?;
+    Ok(record)
 }
 
 /// Gives rows without a cookie the one that a later row of the same connection has.

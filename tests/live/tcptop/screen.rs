@@ -4,10 +4,8 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::process::CommandExt,
-    },
+    os::fd::{AsRawFd, OwnedFd},
+    os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,

@@ -97,7 +97,7 @@ impl Seen {
             "retrans_segs": self.retransmits,
             "drops": self.drops,
             "lost": self.lost,
-            "commands": self.tools,
+            "ran": self.tools,
         })
     }
 }
