@@ -97,7 +97,7 @@ fn golden_rows_are_valid() {
             lines += 1;
         }
     }
-    assert!(lines > 100, "{lines}");
+    assert!(lines > 50, "{lines}");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn schema_is_valid_for_others() {
         v.check_schema(s); v = v(s)\n\
         n = 0\n\
         for f in sys.argv[2:]:\n    for l in open(f):\n        if l.startswith('{\"tool\"'):\n            v.validate(json.loads(l)); n += 1\n\
-        assert n > 100";
+        assert n > 50";
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let rows = std::fs::read_dir(root.join("tests/golden/rows")).expect("a folder");
     let status = Command::new("python3")

@@ -153,6 +153,10 @@ pub struct Run {
     /// Write a newline to file descriptor N once every probe is attached, and close it
     #[arg(long, value_name = "N", value_parser = descriptor::descriptor)]
     pub ready_fd: Option<i32>,
+    /// End, as on SIGTERM, when the other end of pipe N is closed. Who runs several commands ends them so: without
+    /// CAP_KILL root may send no signal to a process that has become another user.
+    #[arg(long, hide = true, value_name = "N")]
+    pub stop_fd: Option<i32>,
     /// Print CPU cost statistics on exit
     #[arg(long)]
     pub stats: bool,

@@ -98,7 +98,7 @@ impl<'a> Session<'a> {
             missing: missing_features::default(),
             source: Source::Programs,
             iterator: None,
-            interrupt: Interrupt::install()?,
+            interrupt: Interrupt::until_closed(run.stop_fd)?,
             ready: Cell::default(),
             rights: Rights::default(),
         };

@@ -2,14 +2,16 @@
 //! SIGINT, SIGTERM and SIGHUP as a file descriptor to wait for.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use std::{process, thread};
 
 use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
@@ -75,6 +77,48 @@ impl Interrupt {
         }
         let _ = signals.thread_unblock();
         Ok(interrupt)
+    }
+
+    /// The same; what closes the other end of a pipe, if one is given, means SIGTERM.
+    ///
+    /// # Errors
+    /// As above, or it is no descriptor of a pipe.
+    pub fn until_closed(pipe: Option<RawFd>) -> Result<Self> {
+        let interrupt = Self::install()?;
+        if let Some(pipe) = pipe {
+            interrupt.stop_when_closed(pipe)?;
+        }
+        Ok(interrupt)
+    }
+
+    /// Has the kernel send SIGTERM to this process when the other end of a pipe is closed (fs/pipe.c: pipe_release), on
+    /// behalf of this process itself.
+    ///
+    /// # Errors
+    /// It is no descriptor of a pipe.
+    fn stop_when_closed(&self, fd: RawFd) -> Result<()> {
+        /// include/uapi/asm-generic/fcntl.h
+        const F_SETSIG: libc::c_int = 10;
+        let own = i32::try_from(process::id()).unwrap_or(0);
+        let settings = [
+            (libc::F_SETOWN, own),
+            (F_SETSIG, Signal::SIGTERM as i32),
+            (libc::F_SETFL, libc::O_ASYNC),
+            (libc::F_SETFD, libc::FD_CLOEXEC),
+        ];
+        for (command, value) in settings {
+            // SAFETY: the commands take a number, and an unknown descriptor is an error.
+            let done = unsafe { libc::fcntl(fd, command, value) };
+            Errno::result(done).with_context(|| format!("--stop-fd {fd}"))?;
+        }
+        // It may have been closed before.
+        // SAFETY: open, as the calls above have shown, and used for this call only.
+        let pipe = unsafe { BorrowedFd::borrow_raw(fd) };
+        let mut fds = [PollFd::new(pipe, PollFlags::POLLIN)];
+        if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0) {
+            self.signal();
+        }
+        Ok(())
     }
 
     /// In ctrlc's thread.

@@ -2,6 +2,7 @@
 //! `tplist` against the kernel's tracefs, and `tcptools check` against what the commands really do.
 
 mod attached;
+mod ends;
 mod follow;
 mod record;
 mod selftest;
@@ -36,7 +37,12 @@ pub fn tests() -> Vec<Trial> {
 
 /// Those that run several commands at once.
 pub fn many() -> Vec<Trial> {
-    let all = [follow::tests(), record::tests(), selftest::tests()];
+    let all = [
+        follow::tests(),
+        record::tests(),
+        selftest::tests(),
+        ends::tests(),
+    ];
     all.into_iter().flatten().collect()
 }
 

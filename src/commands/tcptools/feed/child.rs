@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One command of a feed: its process, and the threads that read what it prints.
 
-use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
-use std::os::fd::AsRawFd;
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, pipe};
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{self, Command, Stdio};
 use std::sync::mpsc::SyncSender;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use super::{Forwarded, Row, Source};
 use crate::commands::tcptools::find;
@@ -26,8 +24,13 @@ pub(super) enum Said {
     End,
 }
 
+/// How long it may take to end before it is killed.
+const KILL: Duration = Duration::from_secs(10);
+
 pub(super) struct Child {
     process: process::Child,
+    /// It ends when this is closed, even by the end of this process.
+    stop: Option<PipeWriter>,
     ready: Option<PipeReader>,
     is_ready: bool,
 }
@@ -42,10 +45,14 @@ impl Child {
         to: SyncSender<Said>,
     ) -> Result<Self> {
         let (ready, announce) = pipe().context("no pipe")?;
-        // This one descriptor is for the command, until it is closed here, before the next one starts.
-        fcntl(&announce, FcntlArg::F_SETFD(FdFlag::empty())).context("no pipe")?;
+        let (stopped, stop) = pipe().context("no pipe")?;
+        // These two descriptors are for the command, until they are closed here, before the next one starts.
+        for fd in [announce.as_fd(), stopped.as_fd()] {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).context("no pipe")?;
+        }
         let mut command = Command::new(find::tool(source.tool)?);
         command.args(["--json", "--ready-fd", &announce.as_raw_fd().to_string()]);
+        command.args(["--stop-fd", &stopped.as_raw_fd().to_string()]);
         command.args(&source.args).args(filters.words());
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         // A signal of the terminal is for this process, which then ends the commands.
@@ -56,6 +63,7 @@ impl Child {
         thread::Builder::new().spawn(move || read(at, rows, messages, &to))?;
         Ok(Self {
             process,
+            stop: Some(stop),
             ready: Some(ready),
             is_ready: false,
         })
@@ -68,10 +76,7 @@ impl Child {
         };
         let left = until.saturating_duration_since(Instant::now());
         let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(
-            std::os::fd::AsFd::as_fd(&ready),
-            PollFlags::POLLIN,
-        )];
+        let mut fds = [PollFd::new(ready.as_fd(), PollFlags::POLLIN)];
         self.is_ready = poll(&mut fds, left).is_ok_and(|n| n > 0)
             && ready.read(&mut [0]).is_ok_and(|bytes| bytes > 0);
     }
@@ -81,15 +86,21 @@ impl Child {
     }
 
     /// It writes its last rows, and ends.
-    pub(super) fn stop(&self) {
-        // It may have ended by itself.
-        let _ = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM);
+    pub(super) fn stop(&mut self) {
+        drop(self.stop.take());
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        let _ = self.process.wait();
+        self.stop();
+        let until = Instant::now() + KILL;
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if Instant::now() >= until && self.process.kill().is_err() {
+                return; // it ends when its reader is gone
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 

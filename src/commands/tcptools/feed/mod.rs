@@ -13,7 +13,6 @@ mod order;
 mod recording;
 mod row;
 
-use std::cell::Cell;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -66,7 +65,7 @@ pub struct Feed {
     order: Order,
     running: usize,
     /// Since when the commands are told to end.
-    stopped: Cell<Option<Instant>>,
+    stopped: Option<Instant>,
     /// Why a command did not run, or what it reported.
     notes: Vec<String>,
 }
@@ -96,7 +95,7 @@ impl Feed {
             children,
             said,
             running,
-            stopped: Cell::new(None),
+            stopped: None,
             notes,
         };
         if !feed.children.iter().any(Child::is_ready) {
@@ -143,8 +142,7 @@ impl Feed {
 
     /// Whether last rows come, each command's in its own time: then all are held back until the last command has ended.
     fn is_ending(&self) -> bool {
-        let since = self.stopped.get();
-        self.running > 0 && since.is_some_and(|since| since.elapsed() < END)
+        self.running > 0 && self.stopped.is_some_and(|since| since.elapsed() < END)
     }
 
     fn hear(&mut self, said: Said) {
@@ -162,10 +160,9 @@ impl Feed {
     }
 
     /// Ends the commands; their last rows still come from [`next`](Self::next).
-    pub fn stop(&self) {
-        let since = self.stopped.get().unwrap_or_else(Instant::now);
-        self.stopped.set(Some(since));
-        self.children.iter().for_each(Child::stop);
+    pub fn stop(&mut self) {
+        self.stopped.get_or_insert_with(Instant::now);
+        self.children.iter_mut().for_each(Child::stop);
     }
 
     /// What commands have reported since the last call: why one does not run, what was lost.
@@ -178,6 +175,7 @@ impl Drop for Feed {
     fn drop(&mut self) {
         self.stop();
         // A thread that waits for room would keep its command from ending.
-        while self.next(Instant::now() + END).is_some() {}
+        let until = Instant::now() + END;
+        while Instant::now() < until && self.next(until).is_some() {}
     }
 }
