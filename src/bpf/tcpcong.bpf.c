@@ -177,50 +177,52 @@ static __always_inline bool step_matches(const struct step *step)
  * A record, or a value of a histogram, which has only what was seen from its beginning. A function, whose stack is not added
  * to that of what is below state_make().
  */
-static __noinline void report(struct sock *sk, struct tcp_sock *tp, struct sock_state *s, const struct flow *flow,
-			      const struct step *step)
+static __noinline int report(struct sock *sk, struct tcp_sock *tp, struct sock_state *s, const struct flow *flow,
+			     const struct step *step)
 {
 	struct owner owner;
 
 	if (mode == MODE_HIST && (step->at_least || step->in_ns == TIME_UNKNOWN))
-		return;
+		return nothing();
 	/* Nothing has changed where a connection ends as it began. */
 	if (mode == MODE_ROWS && step->new == CA_CLOSED && step->old == TCP_CA_OPEN)
-		return;
+		return nothing();
 	if (!step_matches(step)) {
 		count_filtered();
-		return;
+		return nothing();
 	}
 	if (!passes_filters(sk, flow, s, &owner))
-		return;
+		return nothing();
 	if (mode == MODE_HIST) {
 		struct group_key key;
 		key.flow = *flow;
 		group_fill(&key, sk, &owner, step->old);
 		hist_add(&key, step->in_ns / 1000);
-		return;
+		return nothing();
 	}
 	struct change *e = event_reserve(sizeof(*e));
 	if (!e)
-		return;
+		return nothing();
 	head_fill_at(&e->head, step->at_ns, sk, flow, &owner, step->new == CA_CLOSED ? CA_ENDED : CA_CHANGED);
 	change_fill(e, sk, tp, step);
 	event_submit(e, sizeof(*e));
+	return nothing();
 }
 
 /* As report(). */
-static __noinline void report_total(struct sock *sk, struct sock_state *s, const struct flow *flow, __u64 now)
+static __noinline int report_total(struct sock *sk, struct sock_state *s, const struct flow *flow, __u64 now)
 {
 	struct owner owner;
 
 	if (!passes_filters(sk, flow, s, &owner))
-		return;
+		return nothing();
 	struct total *e = event_reserve(sizeof(*e));
 	if (!e)
-		return;
+		return nothing();
 	head_fill_at(&e->head, now, sk, flow, &owner, CA_TOTAL);
 	times_report(&e->times, &s->tool, CA_CLOSED, now);
 	event_submit(e, sizeof(*e));
+	return nothing();
 }
 
 /* ---------------------------------------------------------------- changes of the congestion state */
@@ -255,7 +257,7 @@ static __always_inline void on_ca_state(struct sock *sk, struct tcp_sock *tp, in
 	step_note(&step, &s->tool);
 	owner_learn(s, sk);
 	if (mode != MODE_TOTALS)
-		report(sk, tp, s, &flow, &step);
+		CALL(report(sk, tp, s, &flow, &step));
 }
 
 SEC("tp_btf/tcp_cong_state_set")
@@ -315,9 +317,9 @@ static __always_inline void cong_end(struct sock *sk, struct sock_state *s)
 	step_note(&step, &s->tool);
 	flow_of(&flow, sk, tp);
 	if (mode == MODE_TOTALS)
-		report_total(sk, s, &flow, step.at_ns);
+		CALL(report_total(sk, s, &flow, step.at_ns));
 	else
-		report(sk, tp, s, &flow, &step);
+		CALL(report(sk, tp, s, &flow, &step));
 }
 
 static __always_inline void on_set_state(struct sock *sk, int old, int new)

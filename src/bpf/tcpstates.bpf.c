@@ -185,7 +185,7 @@ static __always_inline void report(struct sock *sk, struct group_key *key, const
  * The port is known now, or never will be: send the deferred change before the socket's next one. A function, whose stack
  * is not added to that of what is below state_make().
  */
-static __noinline void release(struct sock *sk, struct sock_state *s, struct group_key *key)
+static __noinline int release(struct sock *sk, struct sock_state *s, struct group_key *key)
 {
 	struct change c = {
 		.at_ns = s->tool.deferred_ns,
@@ -198,6 +198,7 @@ static __noinline void release(struct sock *sk, struct sock_state *s, struct gro
 	s->tool.deferred_ns = 0;
 	if (passes_filters(sk, &key->flow, s, &owner))
 		report(sk, key, &owner, &c);
+	return nothing();
 }
 
 /* ---------------------------------------------------------------- following a socket */
@@ -236,7 +237,7 @@ static __always_inline void on_change(struct sock *sk, struct sock_state *s, int
 	owner_on_state_change(s, sk, old, new);
 	flow_of(flow, sk, tcp_of(sk));
 	if (s->tool.deferred_ns) {
-		release(sk, s, &key);
+		CALL(release(sk, s, &key));
 		flow_of(flow, sk, tcp_of(sk));
 	}
 	if (!change_matches(&c)) {
@@ -283,7 +284,7 @@ int BPF_PROG(retransmit, struct sock *sk)
 	if (!s || !s->tool.deferred_ns)
 		return 0;
 	flow_of(&key.flow, sk, NULL);
-	release(sk, s, &key);
+	CALL(release(sk, s, &key));
 	return 0;
 }
 

@@ -20,6 +20,7 @@ use crate::cli::filter::Filter;
 pub use crate::cli::quantity::{duration, milliseconds, whole};
 use crate::error::{Interrupted, Usage};
 use crate::kernel::{limits, trust};
+use crate::output::print;
 use crate::output::schema::{self, Kind};
 use crate::output::whose::peer;
 use crate::output::{Choice, Format, Style};
@@ -186,9 +187,15 @@ pub fn main<A: Parser>(
     let args = match parse::<A>() {
         Ok(args) => args,
         Err(error) if !error.use_stderr() => {
-            // --help and --version; a closed reader does not matter here.
-            let _ = error.print();
-            return ExitCode::SUCCESS;
+            // --help and --version.
+            let text = error.render().to_string();
+            return match print::write_all(text.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    crate::message!("{tool}: {error}");
+                    ExitCode::FAILURE
+                }
+            };
         }
         Err(error) => {
             let line: Vec<_> = std::env::args_os().skip(1).collect();
@@ -258,7 +265,7 @@ pub fn flags(command: &clap::Command) -> Vec<Flag> {
 
 fn describe(command: &clap::Command) -> ExitCode {
     let text = serde_json::to_vec(&flags(command)).unwrap_or_default();
-    match crate::output::print::write_all(&text) {
+    match print::write_all(&text) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

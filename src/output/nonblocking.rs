@@ -33,6 +33,7 @@ pub struct Writer<F> {
     /// The ioctl that returns how many bytes are unread.
     queue: Option<libc::Ioctl>,
     regular: bool,
+    terminal: bool,
 }
 
 enum Way {
@@ -53,7 +54,8 @@ impl<F: AsFd> Writer<F> {
     pub fn new(fd: F) -> Self {
         let mode = fstat(fd.as_fd()).map_or(0, |stat| stat.st_mode);
         let kind = SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits());
-        let terminal = kind == SFlag::S_IFCHR && isatty(fd.as_fd()).unwrap_or(false);
+        // One whose other end is closed answers with an error: any other device says that it is none.
+        let terminal = kind == SFlag::S_IFCHR && isatty(fd.as_fd()).unwrap_or(true);
         let (way, queue) = match kind {
             SFlag::S_IFSOCK => (Way::Socket, Some(libc::TIOCOUTQ)),
             SFlag::S_IFIFO => (Way::by_reopening(&fd), Some(libc::FIONREAD)),
@@ -65,6 +67,7 @@ impl<F: AsFd> Writer<F> {
             way,
             queue,
             regular: kind == SFlag::S_IFREG,
+            terminal,
         }
     }
 
@@ -76,6 +79,16 @@ impl<F: AsFd> Writer<F> {
     /// Whether it is a regular file.
     pub fn is_regular(&self) -> bool {
         self.regular
+    }
+
+    /// Whether this error of a write says that nobody reads any more.
+    pub fn has_left(&self, error: Errno) -> bool {
+        match error {
+            Errno::EPIPE | Errno::ECONNRESET => true,
+            // The terminal's other end is closed.
+            Errno::EIO => self.terminal,
+            _ => false,
+        }
     }
 
     /// Whether a thread is still writing the last bytes.

@@ -3,14 +3,27 @@
 
 use std::io::{self, Write};
 
+use anyhow::{Result, anyhow};
+use nix::errno::Errno;
+
 /// Writes the whole output of a command that does not trace. A closed reader is not an error.
 ///
 /// # Errors
 /// When it cannot be written: the disk is full, or the like.
-pub fn write_all(text: &[u8]) -> io::Result<()> {
+pub fn write_all(text: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(failed(&error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The sentence about output that cannot be written, without the number of the error.
+pub fn failed(error: &io::Error) -> anyhow::Error {
+    let desc = error.raw_os_error().map(|n| Errno::from_raw(n).desc());
+    match desc {
+        Some(desc) => anyhow!("cannot write to standard output: {desc}"),
+        None => anyhow!("cannot write to standard output: {error}"),
     }
 }

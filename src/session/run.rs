@@ -388,7 +388,7 @@ fn written(result: Result<(), Stop>, printer: &mut Printer) -> Result<()> {
     };
     Err(match why {
         None => anyhow!("{rows}: nothing is reading standard output"),
-        Some(error) => anyhow!("cannot write rows: {error}; {rows}"),
+        Some(error) => anyhow!("cannot write rows: {}; {rows}", error.desc()),
     })
 }
 

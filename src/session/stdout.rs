@@ -2,7 +2,7 @@
 //! Standard output that does not block a run and ends with its reader.
 
 use std::collections::VecDeque;
-use std::io::{self, Stdout};
+use std::io::{Stdout, stdout};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -26,7 +26,7 @@ pub enum Stop {
     /// The reader has closed: ends silently with success.
     Closed,
     /// The disk is full, or the like.
-    Failed(io::Error),
+    Failed(Errno),
 }
 
 /// Collects rows and writes them in one go.
@@ -47,7 +47,7 @@ pub struct Sink {
 impl Default for Sink {
     fn default() -> Self {
         Self {
-            out: Writer::new(io::stdout()),
+            out: Writer::new(stdout()),
             buf: Vec::with_capacity(64 * 1024),
             ends: VecDeque::new(),
             written: 0,
@@ -99,8 +99,8 @@ impl Sink {
             match self.out.try_write(chunk) {
                 Ok(0) | Err(Errno::EAGAIN) => break Ok(()),
                 Ok(n) => done += n,
-                Err(Errno::EPIPE | Errno::ECONNRESET) => break Err(Stop::Closed),
-                Err(e) => break Err(Stop::Failed(e.into())),
+                Err(error) if self.out.has_left(error) => break Err(Stop::Closed),
+                Err(e) => break Err(Stop::Failed(e)),
             }
         };
         self.note_written(done);

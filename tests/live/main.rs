@@ -11,6 +11,7 @@ mod aggregate;
 mod cli_contract;
 mod environment;
 mod fallback;
+mod faults;
 mod harness;
 mod links;
 mod namespaces;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         cli_contract::tests(),
         environment::tests(),
         fallback::tests(),
+        faults::tests(),
         links::tests(),
         namespaces::tests(),
         owners::tests(),
@@ -117,6 +119,7 @@ fn main() -> ExitCode {
         .into_iter()
         .chain(fallback::alone())
         .chain(cli_contract::alone())
+        .chain(faults::alone())
         .collect();
     if let Some(missing) = missing_capability() {
         eprintln!(

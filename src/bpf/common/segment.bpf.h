@@ -279,16 +279,26 @@ static __always_inline bool segment_of_socket(struct segment *seg, struct sk_buf
 	return tcp_header_read(seg, skb, skb->transport_header, packet_end(skb)) && seg->flow.lport == lport;
 }
 
+/*
+ * Keeps a segment in memory. In registers the compiler puts the halves of an address together where the branches meet, and
+ * one that does not set them may have left a pointer there, which the verifier does not let it shift.
+ */
+static __always_inline bool segment_keep(struct segment *seg, bool read)
+{
+	asm volatile("" : : "r"(seg) : "memory");
+	return read;
+}
+
 /* Whether a packet is a TCP segment, and what it says. Nothing is read of what is neither IPv4 nor IPv6. */
 static __always_inline bool segment_read(struct segment *seg, struct sk_buff *skb)
 {
 	__be16 protocol = skb->protocol;
 
 	if (protocol == bpf_htons(ETH_P_IP))
-		return segment_v4(seg, skb, network_offset(skb));
+		return segment_keep(seg, segment_v4(seg, skb, network_offset(skb)));
 	if (protocol == bpf_htons(ETH_P_IPV6))
-		return segment_v6(seg, skb, network_offset(skb));
-	return !protocol && segment_of_socket(seg, skb);
+		return segment_keep(seg, segment_v6(seg, skb, network_offset(skb)));
+	return !protocol && segment_keep(seg, segment_of_socket(seg, skb));
 }
 
 /* Whether it is one inside a tunnel, which it has entered here. */

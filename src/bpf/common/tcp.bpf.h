@@ -21,6 +21,25 @@
 #include "owner/state.bpf.h"
 #include "owner/whose.bpf.h"
 
+/*
+ * What a function returns that has nothing to tell, and how it is called. The register of a result may otherwise have an
+ * address on the stack at the end, with which the verifier lets no function return. Neither must the compiler know the value,
+ * nor that nobody wants it.
+ */
+static __always_inline int nothing(void)
+{
+	int zero = 0;
+
+	barrier_var(zero);
+	return zero;
+}
+
+#define CALL(function)                     \
+	({                                 \
+		int nothing_ = (function); \
+		barrier_var(nothing_);     \
+	})
+
 /* ---------------------------------------------------------------- flow */
 
 /* TCP, subflows of MPTCP included (they are TCP on the wire); MPTCP's own connection-level socket only on request. */

@@ -244,7 +244,8 @@ struct answer {
 };
 
 /* A function, whose stack is not added to that of what is below state_make(). */
-static __noinline void on_turn(struct sock *sk, struct sock_state *s, struct tcp_sock *tp, const struct answer *answer)
+static __noinline int on_turn(struct sock *sk, struct sock_state *s, struct tcp_sock *tp,
+			      const struct answer *answer)
 {
 	struct talk *talk = &s->tool;
 	struct group_key key;
@@ -256,44 +257,45 @@ static __noinline void on_turn(struct sock *sk, struct sock_state *s, struct tcp
 	times_find(&times, talk, answer->unread_ns, retrans, tp->rtt_min.s[0].v, answer->now);
 	if (times.turn_us < min_us && (times.unread_us == TIME_UNKNOWN || times.unread_us < min_us)) {
 		count_filtered();
-		return;
+		return nothing();
 	}
 	flow_of(flow, sk, tp);
 	if (!passes_filters(sk, flow, s, &owner))
-		return;
+		return nothing();
 	if (!sample_due(&talk->sample, answer->now, 0)) {
 		count_filtered();
-		return;
+		return nothing();
 	}
 	if (mode == MODE_HIST) {
 		hist_turn(&key, sk, &owner, &times, talk->role);
-		return;
+		return nothing();
 	}
 	if (mode == MODE_SUMMARY) {
 		struct turn_sum *sum = sum_of(&key, sk, &owner, talk->role);
 		if (!sum) {
 			loss_count(&counters.uncounted, 1);
-			return;
+			return nothing();
 		}
 		turn_add(sum, talk, &times, tp, retrans, answer->pipelined);
 		bytes_add(sum, talk->rx, talk->tx);
-		return;
+		return nothing();
 	}
 	struct turn *e = event_reserve(sizeof(*e));
 	if (!e)
-		return;
+		return nothing();
 	head_fill_at(&e->head, answer->now, sk, flow, &owner, 0);
 	turn_fill(e, talk, &times, tp);
 	e->answer_bytes = answer->bytes;
 	e->retrans = retrans;
 	e->pipelined = answer->pipelined;
 	event_submit(e, sizeof(*e));
+	return nothing();
 }
 
 static __always_inline void turn_end(struct sock *sk, struct sock_state *s, struct tcp_sock *tp,
 				     const struct answer *answer)
 {
-	on_turn(sk, s, tp, answer);
+	CALL(on_turn(sk, s, tp, answer));
 	s->tool.rx = s->tool.tx = 0;
 	s->tool.accept_ns = s->tool.first_read_ns = 0;
 	s->tool.restarts = 0;

@@ -31,7 +31,7 @@ pub fn print(shell: Shell) -> Result<()> {
     }
     let mut out = vec![];
     clap_complete::generate(shell, &mut front, "tcptools", &mut out);
-    Ok(print::write_all(&out)?)
+    print::write_all(&out)
 }
 
 fn flags(name: &str) -> Result<Vec<Flag>> {

@@ -133,7 +133,7 @@ fn list(json: bool) -> Result<()> {
     if !json {
         out = table().into_bytes();
     }
-    Ok(print::write_all(&out)?)
+    print::write_all(&out)
 }
 
 fn table() -> String {
@@ -178,7 +178,7 @@ fn help(command: Option<&str>) -> Result<()> {
     // clap hands its help over as an error.
     let page = own.try_get_matches_from(line).err();
     let page = page.map(|page| page.render().to_string());
-    Ok(print::write_all(page.unwrap_or_default().as_bytes())?)
+    print::write_all(page.unwrap_or_default().as_bytes())
 }
 
 /// The exit status of a triage that found something.

@@ -66,7 +66,7 @@ pub(super) fn run(
         }
     }
     replay.print(&mut out);
-    Ok(print::write_all(&out)?)
+    print::write_all(&out)
 }
 
 struct Replay {

@@ -172,7 +172,7 @@ fn run(args: Args) -> Result<()> {
         }
     }
     say_what_is_unknown(&kernel, &shown, args.json || args.verbose > 0);
-    Ok(print::write_all(&out)?)
+    print::write_all(&out)
 }
 
 /// The whole life of the command.

@@ -56,10 +56,10 @@ pub fn alone() -> Vec<Trial> {
 }
 
 /// Long enough for a command that starts, gives up a reader and ends, on a busy machine.
-const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(10);
 
 /// A command as if the kernel had none of these features, with nothing attached to it.
-fn command(features: &str, name: &str, args: &[&str]) -> Command {
+pub fn command(features: &str, name: &str, args: &[&str]) -> Command {
     let mut command = Command::new(tool::path(name));
     command
         .env("TCPTOOLS_WITHOUT", features)
@@ -72,7 +72,7 @@ fn command(features: &str, name: &str, args: &[&str]) -> Command {
 }
 
 /// A pipe that has no room left, and how many bytes are in it.
-fn full_pipe() -> Result<(std::io::PipeReader, std::io::PipeWriter, usize)> {
+pub fn full_pipe() -> Result<(std::io::PipeReader, std::io::PipeWriter, usize)> {
     let (reader, writer) = std::io::pipe()?;
     fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096))?;
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -85,7 +85,7 @@ fn full_pipe() -> Result<(std::io::PipeReader, std::io::PipeWriter, usize)> {
 }
 
 /// Reads a pipe to its end, in a thread.
-fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+pub fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         // Only what arrived until then counts.
@@ -94,12 +94,12 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
     })
 }
 
-fn signal(child: &Child, signal: Signal) -> Result<()> {
+pub fn signal(child: &Child, signal: Signal) -> Result<()> {
     Ok(kill(Pid::from_raw(child.id() as i32), signal)?)
 }
 
 /// Sessions over loopback inside a namespace, of either family.
-fn sessions(ns: &Netns, count: usize) -> Result<()> {
+pub fn sessions(ns: &Netns, count: usize) -> Result<()> {
     ns.inside(|| {
         for host in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(host)?;
@@ -117,13 +117,13 @@ fn sessions(ns: &Netns, count: usize) -> Result<()> {
 }
 
 /// JSON lines, of which each must be whole.
-fn records(text: &str) -> Result<Vec<Value>> {
+pub fn records(text: &str) -> Result<Vec<Value>> {
     ensure!(text.is_empty() || text.ends_with('\n'), "a line is cut");
     let parse = |line: &str| serde_json::from_str(line).with_context(|| line.to_owned());
     text.lines().map(parse).collect()
 }
 
-fn kill_at_last(mut child: Child) -> Result<std::process::ExitStatus> {
+pub fn kill_at_last(mut child: Child) -> Result<std::process::ExitStatus> {
     wait::exit_of(&mut child, SOON).or_else(|error| {
         child.kill()?;
         child.wait()?;
@@ -132,7 +132,7 @@ fn kill_at_last(mut child: Child) -> Result<std::process::ExitStatus> {
 }
 
 /// Waits until something is there.
-fn until_exists(path: &std::path::Path) -> Result<()> {
+pub fn until_exists(path: &std::path::Path) -> Result<()> {
     wait::until("a file", PATIENCE, || Ok(path.exists().then_some(())))
 }
 

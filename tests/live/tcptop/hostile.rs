@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 
-use super::screen::Screen;
+use super::terminal::Screen;
 use crate::{
     cgroups::Tree,
     net::{Net, Netns},
@@ -22,7 +22,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// Names of as many bytes as the kernel keeps, of all bytes but zero.
-fn names() -> Vec<Vec<u8>> {
+pub fn names() -> Vec<Vec<u8>> {
     let bytes: Vec<u8> = (1..=255).collect();
     bytes.chunks(15).map(<[u8]>::to_vec).collect()
 }
@@ -54,7 +54,7 @@ impl Drop for Named {
 }
 
 /// What does not show, or turns the text around, outside of what a screen itself sends: `ESC [ ... letter`.
-fn odd(text: &str, screen: bool) -> Option<String> {
+pub fn odd(text: &str, screen: bool) -> Option<String> {
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
         if screen && c == '\x1b' && rest.next_if_eq(&'[').is_some() {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! tcptop against what the test's own processes send, TCP_INFO and ss.
 
-mod hostile;
+pub mod hostile;
 mod rates;
 mod screen;
 mod ss;
 mod stalled;
+pub mod terminal;
 mod waiting;
 mod without_btf;
 

@@ -3,29 +3,28 @@
 
 use std::{
     fs::File,
-    io::{Read, Write},
-    os::fd::{AsRawFd, OwnedFd},
-    os::unix::process::CommandExt,
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
-    thread,
+    io::Read,
+    os::fd::OwnedFd,
+    process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use nix::{
     fcntl::{OFlag, open},
-    libc,
-    pty::{Winsize, grantpt, openpty, posix_openpt, ptsname_r, unlockpt},
+    pty::{grantpt, posix_openpt, ptsname_r, unlockpt},
     sys::{
         signal::{Signal, kill},
         stat::Mode,
-        termios::{LocalFlags, Termios, tcgetattr},
+        termios::{LocalFlags, tcgetattr},
     },
     unistd::Pid,
 };
 
-use super::stalled::fill;
+use super::{
+    stalled::fill,
+    terminal::{ENTER, LEAVE, Screen},
+};
 use crate::{
     missing,
     net::Net,
@@ -47,6 +46,12 @@ pub fn tests() -> Vec<Trial> {
             })
         })
         .into();
+    all.push(trial("tcptop::screen::left_by_SIGQUIT", || {
+        let mut screen = Screen::start(&["-i", "100ms"])?;
+        screen.shows("h help")?;
+        screen.signal(Signal::SIGQUIT)?;
+        screen.died_of(Signal::SIGQUIT)
+    }));
     all.push(trial("tcptop::screen::keys", keys));
     all.push(trial("tcptop::screen::other_ends", other_ends));
     all.push(trial("tcptop::screen::sizes", sizes));
@@ -57,166 +62,13 @@ pub fn tests() -> Vec<Trial> {
     all
 }
 
-/// A command on a terminal of its own.
-pub(super) struct Screen {
-    child: Child,
-    master: File,
-    /// Kept open: settings of a terminal that nobody has are gone.
-    slave: OwnedFd,
-    before: Termios,
-    size: (u16, u16),
-    drawn: Arc<Mutex<Vec<u8>>>,
-}
-
-fn size(lines: u16, columns: u16) -> Winsize {
-    Winsize {
-        ws_row: lines,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    }
-}
-
-/// The alternate screen of a terminal of this size that was sent this: what moves the cursor, clears, and is text.
-fn picture(text: &str, (lines, columns): (u16, u16)) -> String {
-    let blank = vec![vec![' '; columns.into()]; lines.into()];
-    let (mut cells, mut line, mut column) = (blank.clone(), 0usize, 0usize);
-    let mut rest = text.chars();
-    while let Some(c) = rest.next() {
-        if c != '\x1b' {
-            if let Some(cell) = cells.get_mut(line).and_then(|l| l.get_mut(column)) {
-                *cell = c;
-            }
-            column += 1;
-            continue;
-        }
-        let mut sequence = String::new();
-        rest.next(); // [
-        for c in rest.by_ref() {
-            sequence.push(c);
-            if c.is_ascii_alphabetic() {
-                break;
-            }
-        }
-        match sequence.as_str() {
-            "2J" => cells.clone_from(&blank),
-            at if at.ends_with('H') => {
-                let numbers = at.trim_end_matches('H').split_once(';');
-                let number = |text: &str| text.parse().unwrap_or(1usize) - 1;
-                (line, column) = numbers.map_or((0, 0), |(l, c)| (number(l), number(c)));
-            }
-            _ => {}
-        }
-    }
-    let lines = cells
-        .into_iter()
-        .map(|line| line.into_iter().collect::<String>());
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-const ENTER: &str = "\x1b[?1049h";
-const LEAVE: &str = "\x1b[?1049l";
-
-impl Screen {
-    pub(super) fn start(args: &[&str]) -> Result<Self> {
-        missing::needs_programs()?;
-        let pty = openpty(&size(20, 100), None)?;
-        let before = tcgetattr(&pty.slave)?;
-        let stdio = || -> Result<Stdio> { Ok(pty.slave.try_clone()?.into()) };
-        let child = Command::new(tool::path("tcptop"))
-            .args(args)
-            .env("TERM", "xterm")
-            .env("NO_COLOR", "1")
-            .stdin(stdio()?)
-            .stdout(stdio()?)
-            .stderr(stdio()?)
-            .process_group(0) // An orphaned group, as this test's may be, is not stopped.
-            .spawn()?;
-        let master = File::from(pty.master);
-        let drawn = Arc::<Mutex<Vec<u8>>>::default();
-        let (mut reader, to) = (master.try_clone()?, Arc::clone(&drawn));
-        thread::spawn(move || {
-            let mut chunk = [0; 4096];
-            while let Ok(n @ 1..) = reader.read(&mut chunk) {
-                to.lock().expect("no panic").extend_from_slice(&chunk[..n]);
-            }
-        });
-        Ok(Self {
-            child,
-            master,
-            slave: pty.slave,
-            before,
-            size: (20, 100),
-            drawn,
-        })
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.drawn.lock().expect("no panic")).into_owned()
-    }
-
-    /// What a terminal shows now.
-    fn picture(&self) -> String {
-        picture(&self.text(), self.size)
-    }
-
-    /// Waits until this is on the screen.
-    pub(super) fn shows(&mut self, what: &str) -> Result<()> {
-        let found = wait::until(what, PATIENCE, || {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("it has ended: {status}");
-            }
-            Ok(self.picture().contains(what).then_some(()))
-        });
-        found.with_context(|| format!("on the screen:\n{}", self.picture()))
-    }
-
-    pub(super) fn press(&mut self, keys: &str) -> Result<()> {
-        Ok(self.master.write_all(keys.as_bytes())?)
-    }
-
-    pub(super) fn resize(&mut self, lines: u16, columns: u16) -> Result<()> {
-        self.size = (lines, columns);
-        let now = size(lines, columns);
-        // SAFETY: the kernel reads such a struct, which lives.
-        let ret = unsafe { libc::ioctl(self.master.as_raw_fd(), libc::TIOCSWINSZ, &raw const now) };
-        ensure!(ret == 0, "{}", std::io::Error::last_os_error());
-        Ok(())
-    }
-
-    /// Its end: the screen is left, and the terminal is as it was.
-    pub(super) fn ended(mut self) -> Result<String> {
-        let status = wait::exit_of(&mut self.child, PATIENCE)?;
-        let mut text = String::new();
-        wait::until("the last output", PATIENCE, || {
-            text = self.text();
-            Ok((text.rfind(LEAVE) > text.rfind(ENTER)).then_some(()))
-        })?;
-        ensure!(status.success(), "{status}: {text:?}");
-        let count = |what: &str| text.matches(what).count();
-        ensure!(count(ENTER) == count(LEAVE), "{text:?}");
-        ensure!(count("\x1b[?25h") >= 1, "the cursor is back");
-        let now = tcgetattr(&self.slave)?;
-        ensure!(now == self.before, "{now:?}, not {:?}", self.before);
-        Ok(text)
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        // Already over, perhaps.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn left(signal: Option<Signal>) -> Result<()> {
     let mut screen = Screen::start(&["-i", "100ms"])?;
     screen.shows("h help")?;
     let raw = tcgetattr(&screen.slave)?.local_flags;
     ensure!(!raw.intersects(LocalFlags::ICANON | LocalFlags::ECHO));
     match signal {
-        Some(signal) => kill(Pid::from_raw(screen.child.id() as i32), signal)?,
+        Some(signal) => screen.signal(signal)?,
         None => screen.press("q")?,
     }
     screen.ended().map(drop)

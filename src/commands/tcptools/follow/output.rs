@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use nix::poll::{PollFlags, PollTimeout, poll};
 
+use crate::output::print;
 use crate::session::{Interrupt, Sink, Stop};
 
 /// How often a slow reader is looked after.
@@ -32,7 +33,7 @@ impl Output {
             match self.sink.flush() {
                 Ok(()) => {}
                 Err(Stop::Closed) => return Ok(false),
-                Err(Stop::Failed(error)) => return Err(error.into()),
+                Err(Stop::Failed(error)) => bail!("cannot write rows: {}", error.desc()),
             }
             if !self.sink.is_full() || interrupt.raised() {
                 return Ok(!self.has_left());
@@ -53,7 +54,7 @@ impl Output {
     pub fn end(mut self, interrupt: &Interrupt) -> Result<()> {
         match self.sink.deliver(interrupt) {
             Ok(()) | Err(Stop::Closed) => {}
-            Err(Stop::Failed(error)) => return Err(error.into()),
+            Err(Stop::Failed(error)) => bail!("cannot write rows: {}", error.desc()),
         }
         match self.sink.left_out() {
             Some(rows) if rows > 0 => bail!("{rows} rows were not read in time"),
@@ -86,6 +87,6 @@ fn stays(written: io::Result<()>) -> Result<bool> {
     match written {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(print::failed(&error)),
     }
 }

@@ -29,7 +29,7 @@ pub fn list(limits: &Limits, json: bool) -> Result<()> {
             figures(&mut text, kind, limits);
         }
     }
-    Ok(print::write_all(text.as_bytes())?)
+    print::write_all(text.as_bytes())
 }
 
 fn figures(text: &mut String, kind: &Kind, limits: &Limits) {
@@ -61,5 +61,5 @@ pub fn explain(name: &str, limits: &Limits) -> Result<()> {
         text.push_str("  It is found from these figures on, changed by --set NAME=VALUE:\n");
         figures(&mut text, kind, limits);
     }
-    Ok(print::write_all(text.as_bytes())?)
+    print::write_all(text.as_bytes())
 }

@@ -28,7 +28,7 @@ pub fn print(
     } else {
         page(findings, seen, seconds, notes)
     };
-    Ok(print::write_all(text.as_bytes())?)
+    print::write_all(text.as_bytes())
 }
 
 fn objects(findings: &[Finding], seen: &Seen, seconds: f64, notes: &[String]) -> String {

@@ -11,6 +11,7 @@ use std::{env, panic};
 use anyhow::{Context, Result};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::Rect;
@@ -40,33 +41,52 @@ pub(super) fn has_colour() -> bool {
 
 /// Gives the terminal back as it was. Any number of times, from any thread: at an exit another one may be at it.
 pub(super) fn leave() {
+    if give_back() {
+        message::release();
+    }
+}
+
+/// Whether it was taken. Nothing here waits for a lock or for memory: a handler may call it.
+fn give_back() -> bool {
     let mut before = match BEFORE.try_lock() {
         Ok(before) => before,
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => return,
+        Err(TryLockError::WouldBlock) => return false,
     };
-    if let Some(before) = before.take() {
-        let out = stdout();
-        // A terminal that is stopped (Ctrl-S) must not stop the end.
-        let mut fds = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
-        if poll(&mut fds, PollTimeout::from(100u8)).is_ok_and(|n| n > 0) {
-            let _ = nix::unistd::write(&out, LEAVE);
-        }
-        let _ = tcsetattr(stdin(), SetArg::TCSADRAIN, &before);
-        message::release();
+    let Some(before) = before.take() else {
+        return false;
+    };
+    let out = stdout();
+    // A terminal that is stopped (Ctrl-S) must not stop the end.
+    let mut fds = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut fds, PollTimeout::from(100u8)).is_ok_and(|n| n > 0) {
+        let _ = nix::unistd::write(&out, LEAVE);
     }
+    let _ = tcsetattr(stdin(), SetArg::TCSADRAIN, &before);
+    true
+}
+
+/// SIGQUIT: the terminal is given back, and then the process dies of it as usual.
+extern "C" fn at_quit(signal: libc::c_int) {
+    give_back();
+    // SAFETY: takes an integer; the handler is reset by now, and the signal not blocked.
+    unsafe { libc::raise(signal) };
 }
 
 extern "C" fn at_exit() {
     leave();
 }
 
-/// However the process ends, but for SIGKILL and the like.
+/// However the process ends, but for SIGKILL and faults of its own.
 fn leave_at_the_end() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: the function takes nothing, does not unwind, and lives as long as the process.
         unsafe { libc::atexit(at_exit) };
+        let flags = SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER;
+        let quit = SigAction::new(SigHandler::Handler(at_quit), flags, SigSet::empty());
+        // SAFETY: the handler takes no lock that it waits for, and no memory.
+        let _ = unsafe { sigaction(Signal::SIGQUIT, &quit) };
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             leave();

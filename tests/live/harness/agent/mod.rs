@@ -3,6 +3,7 @@
 //! and answers each with `ok ...` or `err ERRNO`. So every step of the traffic happens in an order, and in a process,
 //! that the test knows. It ends when its channel does, or when its parent dies.
 
+mod compat;
 mod crowds;
 mod datagrams;
 mod held;
@@ -10,6 +11,7 @@ mod processes;
 mod sockets;
 mod sys;
 mod timed;
+mod uring;
 
 use nix::{
     Result,
@@ -55,6 +57,8 @@ fn execute(state: &mut State, words: &[&str]) -> Result<String> {
         .or_else(|| datagrams::execute(verb, args))
         .or_else(|| held::execute(verb, args))
         .or_else(|| timed::execute(verb, args))
+        .or_else(|| uring::execute(verb, args))
+        .or_else(|| compat::execute(verb, args))
         .unwrap_or_else(|| sockets::execute(verb, args))
 }
 

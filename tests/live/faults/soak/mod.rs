@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! All commands at once for a long time, on mixed traffic with loss, in namespaces that come and go. What is expected: at
+//! the end of each minute rows are as many as the kernel has counted, nothing is lost, and descriptors and what is in the
+//! kernel are as many as at the start; at the end memory has not grown.
+//!
+//! `TCPTOOLS_SOAK=MINUTES cargo test --test live -- --ignored faults::soak`, or `scripts/soak.sh MINUTES`.
+
+mod measure;
+mod traffic;
+mod watcher;
+
+use std::{
+    env,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+
+use self::{measure::Usage, traffic::Counted, watcher::Watcher};
+use crate::{
+    missing, tools, trial, unseen,
+    wait::{self, PATIENCE},
+};
+
+pub fn alone() -> Vec<Trial> {
+    // What is not right is not tried again: it took long.
+    static DONE: OnceLock<Result<(), String>> = OnceLock::new();
+    let once = || {
+        missing::needs_programs()?;
+        let done = DONE.get_or_init(|| soak().map_err(|error| format!("{error:#}")));
+        done.clone().map_err(anyhow::Error::msg)
+    };
+    vec![trial("faults::soak", once).with_ignored_flag(true)]
+}
+
+/// How often memory is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What more of each command is started besides its rows.
+const MORE: [(&str, &[&str]); 6] = [
+    ("tcpstates", &["--active=5s"]),
+    ("tcplife", &["--active=5s"]),
+    ("tcpaccept", &["--listeners=5s"]),
+    ("tcpretrans", &["--summary=5s", "--by", "flow"]),
+    ("tcpconnect", &["--count=5s", "--by", "comm,netns"]),
+    ("sockbuf", &["--summary=5s"]),
+];
+
+fn started(networks: &str) -> Result<Vec<Watcher>> {
+    let usual = tools::here().map(|tool| match tool {
+        "tcptop" => (tool, &["-i", "2s"][..]),
+        _ => (tool, &[][..]),
+    });
+    let all = usual.chain(MORE);
+    all.map(|(tool, args)| Watcher::start(tool, args, networks))
+        .collect()
+}
+
+fn soak() -> Result<()> {
+    let minutes = env::var("TCPTOOLS_SOAK").ok();
+    let minutes: u64 = minutes
+        .map_or(Ok(1), |n| n.parse())
+        .context("TCPTOOLS_SOAK")?;
+    let networks = traffic::networks();
+    let begin_unseen = unseen::count();
+    let mut watchers = started(&networks)?;
+    let before: Vec<_> = watchers
+        .iter()
+        .map(Watcher::objects)
+        .collect::<Result<_>>()?;
+    let mut usage: Vec<_> = watchers.iter().map(Usage::new).collect();
+    let mut all = Counted::default();
+    let (begin, mut complaints) = (Instant::now(), Vec::new());
+    for minute in 1..=minutes {
+        let end = begin + Duration::from_secs(60 * minute);
+        let mut looked = Instant::now();
+        while Instant::now() < end {
+            all.add(&traffic::round()?);
+            if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                for (usage, watcher) in usage.iter_mut().zip(&watchers) {
+                    usage.look(begin.elapsed(), watcher)?;
+                }
+            }
+        }
+        let unseen = unseen::count() - begin_unseen;
+        let apart = compare(&watchers, &all, unseen)?;
+        println!(
+            "minute {minute}: {} rounds, {all}, {unseen} unseen; {apart}",
+            all.rounds
+        );
+        if apart != "rows agree" {
+            complaints.push(format!("minute {minute}: {apart}"));
+        }
+        for watcher in &watchers {
+            if let Some(said) = watcher.said() {
+                complaints.push(format!("minute {minute}: {said}"));
+            }
+        }
+    }
+    println!("{}", measure::HEADER);
+    for ((usage, watcher), before) in usage.iter_mut().zip(&watchers).zip(&before) {
+        usage.look(begin.elapsed(), watcher)?;
+        let (line, fine) = usage.line(before, &watcher.objects()?);
+        println!("{line}");
+        if !fine {
+            complaints.push(line);
+        }
+    }
+    for watcher in watchers.drain(..) {
+        complaints.extend(watcher.end()?);
+    }
+    ensure!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+    Ok(())
+}
+
+/// Waits until rows are as many as counted; what is not, after a while.
+fn compare(watchers: &[Watcher], all: &Counted, unseen: u64) -> Result<String> {
+    let mut apart = Vec::new();
+    let agree = wait::until("rows", PATIENCE, || {
+        let own = watchers.iter().filter(|w| w.args.is_empty());
+        let told = own.filter_map(|w| all.of(w.tool).map(|wanted| (w.tool, w.counted(), wanted)));
+        apart = told.filter(|(_, found, wanted)| found != wanted).collect();
+        Ok(apart.is_empty().then_some(()))
+    });
+    // What the kernel has shown to no program is in no row.
+    let few = |(_, found, wanted): &(&str, u64, u64)| found > wanted || found + unseen < *wanted;
+    Ok(match agree.is_ok() || !apart.iter().any(few) {
+        true => "rows agree".to_owned(),
+        false => {
+            let said = apart
+                .iter()
+                .map(|(tool, found, wanted)| format!("{tool}: {found} of {wanted}"));
+            said.collect::<Vec<_>>().join(", ")
+        }
+    })
+}
