@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::kernel::{mounts, trust};
 use anyhow::{Context, Result, bail};
@@ -27,11 +29,27 @@ pub fn directory() -> Result<PathBuf> {
         .unwrap_or_else(|| own.to_owned()))
 }
 
-/// The path of a command of the suite.
+/// A process that will be a command of the suite, under the command's own name, which its file need not have
+/// ([`crate::commands::single`]).
+///
+/// # Errors
+/// As [`tool`].
+pub fn command(name: &str) -> Result<Command> {
+    let mut command = Command::new(tool(name)?);
+    command.arg0(name);
+    Ok(command)
+}
+
+/// The path of a command of the suite. In the single-file form it is the file that runs, under a name by which nobody
+/// can put another one in its place.
 ///
 /// # Errors
 /// A sentence: it is not installed, or others than root and this user can have put it there.
 pub fn tool(name: &str) -> Result<PathBuf> {
+    if cfg!(feature = "single") {
+        directory()?;
+        return Ok(PathBuf::from("/proc/self/exe"));
+    }
     let directory = directory()?;
     let path = directory.join(name);
     let executable = |m: fs::Metadata| m.is_file() && m.permissions().mode() & 0o111 != 0;

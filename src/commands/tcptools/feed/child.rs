@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
 use std::os::fd::AsRawFd;
-use std::process::{self, Command, Stdio};
+use std::process::{self, Stdio};
 use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Instant;
@@ -44,7 +44,7 @@ impl Child {
         let (ready, announce) = pipe().context("no pipe")?;
         // This one descriptor is for the command, until it is closed here, before the next one starts.
         fcntl(&announce, FcntlArg::F_SETFD(FdFlag::empty())).context("no pipe")?;
-        let mut command = Command::new(find::tool(source.tool)?);
+        let mut command = find::command(source.tool)?;
         command.args(["--json", "--ready-fd", &announce.as_raw_fd().to_string()]);
         command.args(&source.args).args(filters.words());
         command.stdin(Stdio::null()).stdout(Stdio::piped());
