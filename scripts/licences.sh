@@ -2,14 +2,19 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Prints the licences of what a build of tcptools contains: its own, and those of every library that is linked into it.
 #
-#   scripts/licences.sh [TARGET] [static]     static: with the C libraries of this machine's packages, too
+#   scripts/licences.sh [TARGET] [static | debian]     static: with the C libraries of this machine's packages, too;
+#                                                      debian: without the long texts that every Debian has
 #
 # Needs cargo and jq, and the sources that `cargo fetch` leaves.
 set -eu
 cd "$(dirname "$0")/.."
 target=${1:-$(rustc -vV | sed -n 's/^host: //p')}
+how=${2:-}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+
+# Whether it is a text that /usr/share/common-licenses has, as Debian wants it.
+common() { [ "$how" = debian ] && grep -qE 'TERMS AND CONDITIONS FOR (USE, REPRODUCTION|COPYING, DISTRIBUTION)' "$1"; }
 
 rule() { printf '\n%s\n%s\n\n' "$1" "$(echo "$1" | sed 's/./-/g')"; }
 
@@ -21,7 +26,7 @@ cat <<-END
 
 	The Rust code is licensed under the MIT licence or the Apache License, version 2.0, at
 	your option. The programs for the kernel (src/bpf) are licensed under the GNU General
-	Public License, version 2, or the BSD 2-Clause licence, at your option. All four follow.
+	Public License, version 2, or the BSD 2-Clause licence, at your option.
 
 	What is linked into the commands, and its licences, comes after that. Where a library
 	leaves the choice, its MIT licence is taken.
@@ -31,6 +36,7 @@ cat <<-END
 	versions 2.1 and 3, are in /usr/share/common-licenses.
 END
 for file in LICENSE-MIT LICENSE-BSD-2-Clause LICENSE-APACHE LICENSE-GPL-2.0; do
+	! common "$file" || continue
 	rule "$file"
 	cat "$file"
 done
@@ -77,10 +83,14 @@ for of in "$work"/texts/*.of; do
 done | sort | while IFS="$(printf '\t')" read -r names text; do
 	rule "$(echo "$names" | cut -c1-90)"
 	[ ${#names} -le 90 ] || printf 'This is the licence of: %s\n\n' "$names" | fold -s -w 90
-	cat "$text"
+	if common "$text"; then
+		echo "The Apache License, version 2.0."
+	else
+		cat "$text"
+	fi
 done
 
-[ "${2:-}" = static ] || exit 0
+[ "$how" = static ] || exit 0
 rule "C libraries"
 echo "A static build also contains the GNU C Library, libelf of elfutils and zlib, from the packages of
 Debian named below, where their sources are, too. To link tcptools with other versions of them,

@@ -12,7 +12,8 @@ depends() {
 	(cd "$work/shlibs" && dpkg-shlibdeps -O -e"$own" 2>/dev/null) | sed -n 's/^shlibs:Depends=//p'
 }
 
-description() { sed -n 's/^description = "\(.*\)"/\1/p' Cargo.toml; }
+# In one line of less than 80 characters, without an article or a dot, as both kinds of packages want it.
+summary() { sed -n 's/^description = "Small \(.*\), from.*"/\1/p' Cargo.toml; }
 
 make_deb() {
 	local tree=$work/deb doc=usr/share/doc/tcptools binary
@@ -21,7 +22,7 @@ make_deb() {
 	find "$tree/usr/share/man" -type f -exec gzip -9n {} +
 	# Debian has the licences in one file.
 	rm "$tree/$doc"/LICENSE*
-	scripts/licences.sh "$machine-unknown-linux-gnu" >"$tree/$doc/copyright"
+	scripts/licences.sh "$machine-unknown-linux-gnu" debian >"$tree/$doc/copyright"
 	gzip -9n "$tree/$doc/CHANGELOG.md"
 	mv "$tree/$doc/CHANGELOG.md.gz" "$tree/$doc/changelog.gz"
 	gzip -9n >"$tree/$doc/changelog.Debian.gz" <<-END
@@ -45,7 +46,7 @@ make_deb() {
 		Suggests: libbpf-tools
 		Installed-Size: $(du -k -s --apparent-size "$tree/usr" | cut -f 1)
 		Maintainer: $packager
-		Description: $(description | sed 's/^Small commands that/commands that/; s/, from.*//')
+		Description: $(summary)
 	$(fold -s -w 78 packaging/description | sed 's/ *$//; s/^$/./; s/^/ /')
 	END
 	clamp "$tree"
@@ -61,7 +62,7 @@ make_rpm() {
 	chmod 644 "$tree/usr/share/doc/tcptools/THIRD-PARTY"
 	clamp "$tree"
 	rpmbuild -bb --quiet --target "$machine" --define "_topdir $work/rpmbuild" --define "tree $tree" \
-		--define "its_version $version" --define "its_packager $packager" --define "its_summary $(description)" \
+		--define "its_version $version" --define "its_packager $packager" --define "its_summary $(summary | sed 's/^c/C/')" \
 		--define "its_date $(date -u -d "@$SOURCE_DATE_EPOCH" '+%a %b %d %Y')" packaging/tcptools.spec >&2
 	cp "$work/rpmbuild/RPMS/$machine/tcptools-$version-1.$machine.rpm" "$out/"
 }
