@@ -99,7 +99,9 @@ fn pages_are_complete(man: &Path) {
             .output()
             .unwrap();
         let help = text(&help.stdout);
-        let lines = help.lines().map(str::trim_start);
+        // Other lines that begin with a dash are further to the right.
+        let defines = |line: &&str| line.find('-').is_some_and(|at| at <= 6);
+        let lines = help.lines().filter(defines).map(str::trim_start);
         for line in lines.filter(|line| line.starts_with('-')) {
             let words = line.split([' ', ',', '=', '[']).take(4);
             for flag in words.filter(|word| word.starts_with('-') && word.len() > 1) {

@@ -8,23 +8,29 @@ remap() {
 		"${CARGO_HOME:-$HOME/.cargo}" /cargo "$(rustc --print sysroot)" /rustc
 }
 
-# build dynamic|static: prints the path of the binary. Shared libraries: libc, libelf, zlib; or none.
-build() {
-	local triple=$machine-unknown-linux-gnu dir=$work/$1 features=single flags
+# cargo_for dynamic|static ARGUMENT...: runs cargo, with the shared libraries libc, libelf and zlib, or none. What it
+# compiles for one directory serves for another.
+cargo_for() {
+	local kind=$1 triple=$machine-unknown-linux-gnu flags
 	local variable=CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_RUSTFLAGS
-	flags=$(remap "$dir")
-	if [ "$1" = static ]; then
-		features=single,static
-		flags="$flags -C target-feature=+crt-static"
-	fi
-	local command=(env -u RUSTFLAGS -u CARGO_BUILD_RUSTFLAGS "$variable=$flags" CARGO_TARGET_DIR="$dir")
+	shift
+	flags=$(remap "$work/$kind")
+	[ "$kind" = dynamic ] || flags="$flags -C target-feature=+crt-static"
+	local command=(env -u RUSTFLAGS -u CARGO_BUILD_RUSTFLAGS "$variable=$flags" CARGO_TARGET_DIR="$work/$kind")
 	if [ "$machine" = "$(uname -m)" ]; then
 		command+=("LIBBPF_SYS_LIBRARY_PATH_${triple//-/_}=$(library_path)")
 	else
 		command+=(scripts/cross.sh)
 	fi
-	"${command[@]}" cargo build --locked --profile "$profile" --target "$triple" --bin tcptools --features "$features" >&2
-	echo "$dir/$triple/$(folder)/tcptools"
+	"${command[@]}" cargo "$@" --locked --profile "$profile" --target "$triple" --bin tcptools >&2
+}
+
+# build dynamic|static: prints the path of the binary.
+build() {
+	local features=single
+	[ "$1" = dynamic ] || features=single,static
+	cargo_for "$1" build --features "$features"
+	echo "$work/$1/$machine-unknown-linux-gnu/$(folder)/tcptools"
 }
 
 # Where libelf.a and libz.a are.

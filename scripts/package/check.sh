@@ -164,9 +164,9 @@ check_crate() {
 	for file in demo.sh check.sh kernels.sh bench.sh package.sh examples/traffic.rs man/man8/tcptools.8; do
 		[ -e "$file" ] || failed "the source package has no $file"
 	done
-	said "crate: cargo install"
-	CARGO_TARGET_DIR=$work/crate cargo install --quiet --locked --debug --path . --root "$dir/root" --bin tcptools --features single
-	[ "$("$dir/root/bin/tcptools" tcplife --version)" = "tcplife $version" ] || failed "cargo install does not work"
 	cd - >/dev/null
+	said "crate: cargo install"
+	cargo_for dynamic install --quiet --path "$dir/tcptools-$version" --root "$dir/root" --features single
+	[ "$("$dir/root/bin/tcptools" tcplife --version)" = "tcplife $version" ] || failed "cargo install does not work"
 	rm -rf "$dir"
 }

@@ -49,7 +49,7 @@ fn all() -> Result<Command> {
 }
 
 fn flags(name: &str) -> Result<Vec<Flag>> {
-    let output = find::command(name)?
+    let output = find::child(name)?
         .arg(DESCRIBE)
         .output()
         .with_context(|| format!("cannot start {name}"))?;

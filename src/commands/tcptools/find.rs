@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where the other commands are, and whether they may be run.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::kernel::{mounts, trust};
 use anyhow::{Context, Result, bail};
@@ -37,6 +37,21 @@ pub fn directory() -> Result<PathBuf> {
 pub fn command(name: &str) -> Result<Command> {
     let mut command = Command::new(tool(name)?);
     command.arg0(name);
+    Ok(command)
+}
+
+/// [`command`] for a child, which reads nothing. A root directory that has nothing but `/proc` and `/sys` has no
+/// `/dev/null`, and then the end of a pipe is as good.
+///
+/// # Errors
+/// As [`tool`].
+pub fn child(name: &str) -> Result<Command> {
+    let nothing = match File::open("/dev/null") {
+        Ok(file) => Stdio::from(file),
+        Err(_) => Stdio::from(std::io::pipe().context("no pipe")?.0),
+    };
+    let mut command = command(name)?;
+    command.stdin(nothing);
     Ok(command)
 }
 

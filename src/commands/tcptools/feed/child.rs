@@ -44,10 +44,10 @@ impl Child {
         let (ready, announce) = pipe().context("no pipe")?;
         // This one descriptor is for the command, until it is closed here, before the next one starts.
         fcntl(&announce, FcntlArg::F_SETFD(FdFlag::empty())).context("no pipe")?;
-        let mut command = find::command(source.tool)?;
+        let mut command = find::child(source.tool)?;
         command.args(["--json", "--ready-fd", &announce.as_raw_fd().to_string()]);
         command.args(&source.args).args(filters.words());
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdout(Stdio::piped());
         // A signal of the terminal is for this process, which then ends the commands.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut process = command.stderr(Stdio::piped()).spawn()?;
