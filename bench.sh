@@ -13,4 +13,4 @@ cd "$(dirname "$0")"
 need clang libelf-dev make pkg-config iproute2 nftables
 
 cargo build --release --locked --bins
-PATH=$PATH:/usr/sbin:/sbin exec cargo bench --locked --target-dir target/bench --bench cost --config 'target."cfg(all())".runner = "'"$([ "$(id -u)" = 0 ] && echo env || echo sudo -E)"'"' -- "$@"
+PATH=$PATH:/usr/sbin:/sbin exec cargo bench --locked --target-dir "${CARGO_TARGET_DIR:-target}/bench" --bench cost --config 'target."cfg(all())".runner = "'"$([ "$(id -u)" = 0 ] && echo env || echo sudo -E)"'"' -- "$@"

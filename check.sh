@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")"
 . scripts/setup.sh
-need clang libelf-dev make pkg-config iproute2 nftables lowdown groff-base man-db
+need clang libelf-dev make pkg-config iproute2 nftables lowdown groff-base man-db mandoc
 
 # The live tests need root; building does not.
 if [ "$(id -u)" != 0 ]; then

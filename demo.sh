@@ -6,12 +6,13 @@ cd "$(dirname "$0")"
 . scripts/setup.sh
 need clang libelf-dev make pkg-config
 
-cargo build --release --locked --bins --example traffic
+built=${CARGO_TARGET_DIR:-target}/release
+cargo build --release --locked --bin tcptools --example traffic --features single
 ready=$(mktemp -u)
-as_root target/release/tcplife --duration 6 --ready-file "$ready" &
+as_root "$built/tcptools" tcplife --duration 6 --ready-file "$ready" &
 tool=$!
 while kill -0 $tool 2>/dev/null && [ ! -e "$ready" ]; do sleep 0.1; done
-target/release/examples/traffic >&2
+"$built/examples/traffic" >&2
 wait $tool
 as_root rm -f "$ready"
-echo "That was tcplife. All commands are in target/release; docs/ explains them." >&2
+echo "That was tcplife. $built/tcptools has all commands in it: $built/tcptools list; docs/ explains them." >&2

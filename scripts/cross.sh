@@ -29,5 +29,8 @@ export CARGO_BUILD_TARGET=$target
 export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
 export CFLAGS_aarch64_unknown_linux_gnu=$sysroot
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS=${sysroot:+-C link-arg=$sysroot}
+flags=${CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS:-}
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$flags${sysroot:+ -C link-arg=$sysroot}"
+# Where libelf.a and libz.a are, for --features static.
+export LIBBPF_SYS_LIBRARY_PATH_aarch64_unknown_linux_gnu=$root/usr/lib/aarch64-linux-gnu
 exec "$@"

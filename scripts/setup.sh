@@ -28,6 +28,8 @@ have() {
 	busybox-static) command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ;;
 	groff-base) command -v groff >/dev/null ;;
 	man-db) command -v man >/dev/null ;;
+	dpkg-dev) command -v dpkg-shlibdeps >/dev/null ;;
+	rpm) command -v rpmbuild >/dev/null ;;
 	postgresql) set -- /usr/lib/postgresql/*/bin/pgbench && [ -x "$1" ] ;;
 	redis-tools) command -v redis-benchmark >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;

@@ -25,6 +25,33 @@ fn help_and_version_go_to_stdout() {
     }
 }
 
+/// The examples at the end of the help are lines that the command takes.
+#[test]
+fn help_ends_with_examples_and_the_page() {
+    for tool in tools::every() {
+        let help = String::from_utf8(run(tool, &["--help"]).stdout).unwrap();
+        let (_, end) = help.rsplit_once("Examples:\n").unwrap_or_default();
+        let (lines, page) = end.rsplit_once("\n\n").unwrap_or_default();
+        assert_eq!(lines.lines().count(), 3, "{tool}: {end}");
+        let name = match tool {
+            "tcptools" => "tcptools".to_owned(),
+            _ => format!("tcptools-{tool}"),
+        };
+        assert_eq!(page, format!("Manual page: {name}(8)\n"));
+        for line in lines.lines() {
+            let words = line.trim().split("  ").next().unwrap_or_default();
+            let mut words = words.split(' ').map(|word| word.trim_matches('\''));
+            assert_eq!(words.next(), Some(tool), "{line}");
+            let mut words = Vec::from_iter(words);
+            // The flags before it are looked at, and nothing is traced.
+            words.push("--help");
+            let output = run(tool, &words);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{line}: {said}");
+        }
+    }
+}
+
 /// What the user typed, or a script was given, is told without moving the cursor or turning the line round.
 #[test]
 fn wrong_argument_is_escaped() {

@@ -49,8 +49,10 @@ pub struct Sample {
 
 /// Ours, as `bench.sh` has built them.
 pub fn own_path(tool: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("target/release")
+        .join(target)
+        .join("release")
         .join(tool)
 }
 

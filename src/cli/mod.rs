@@ -2,6 +2,7 @@
 //! The flags that all commands share, and how a command ends.
 
 mod descriptor;
+mod examples;
 pub mod explain;
 pub mod filter;
 pub mod quantity;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, Parser};
+use clap::{Args, CommandFactory, Parser};
 
 use crate::cli::filter::Filter;
 pub use crate::cli::quantity::{duration, milliseconds, whole};
@@ -184,7 +185,7 @@ pub fn main<A: Parser>(
     if std::env::args_os().nth(1).is_some_and(|a| a == DESCRIBE) {
         return describe(&A::command());
     }
-    let args = match parse::<A>() {
+    let args = match parse::<A>(tool) {
         Ok(args) => args,
         Err(error) if !error.use_stderr() => {
             // --help and --version.
@@ -271,10 +272,15 @@ fn describe(command: &clap::Command) -> ExitCode {
     }
 }
 
-fn parse<A: Parser>() -> Result<A, clap::Error> {
-    let matches = A::command()
-        .version(env!("CARGO_PKG_VERSION"))
-        .try_get_matches()?;
+/// A command's arguments and help.
+pub(crate) fn command<A: CommandFactory>(tool: &str) -> clap::Command {
+    let own = A::command().version(env!("CARGO_PKG_VERSION"));
+    let before = own.get_after_help().map(|text| format!("{text}\n\n"));
+    own.after_long_help(examples::text(tool, &before.unwrap_or_default()))
+}
+
+fn parse<A: Parser>(tool: &str) -> Result<A, clap::Error> {
+    let matches = command::<A>(tool).try_get_matches()?;
     if matches!(matches.try_get_one::<bool>("peer"), Ok(Some(true))) {
         peer::ask();
     }
@@ -283,8 +289,6 @@ fn parse<A: Parser>() -> Result<A, clap::Error> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[derive(Parser, Debug)]

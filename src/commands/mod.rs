@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One folder per command.
 
+pub mod single;
 pub mod sockbuf;
 pub mod tcpaccept;
 pub mod tcpcong;

@@ -244,8 +244,7 @@ struct answer {
 };
 
 /* A function, whose stack is not added to that of what is below state_make(). */
-static __noinline int on_turn(struct sock *sk, struct sock_state *s, struct tcp_sock *tp,
-			      const struct answer *answer)
+static __noinline int on_turn(struct sock *sk, struct sock_state *s, struct tcp_sock *tp, const struct answer *answer)
 {
 	struct talk *talk = &s->tool;
 	struct group_key key;

@@ -108,7 +108,25 @@ impl Resolver {
     }
 }
 
+/// A static build asks `/etc/hosts` and DNS alone, whatever `/etc/nsswitch.conf` says: glibc's other sources are shared
+/// objects, which fit only the glibc that they were built for.
+#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+fn without_plugins() {
+    unsafe extern "C" {
+        /// glibc, `nss/nsswitch.h`: 0, or -1 with errno.
+        fn __nss_configure_lookup(
+            database: *const libc::c_char,
+            sources: *const libc::c_char,
+        ) -> libc::c_int;
+    }
+    // SAFETY: two strings that live as long as the process; no other thread asks yet.
+    unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
+}
+#[cfg(not(all(target_env = "gnu", target_feature = "crt-static")))]
+fn without_plugins() {}
+
 fn start(answers: &Sender<Found>) -> Sender<IpAddr> {
+    without_plugins();
     let (ask, questions) = channel::<IpAddr>();
     let questions = Arc::new(Mutex::new(questions));
     for _ in 0..THREADS {

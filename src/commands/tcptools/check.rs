@@ -2,7 +2,6 @@
 //! `tcptools check`: the host, and then every command, started for a moment.
 
 use std::fmt::Write;
-use std::process::{Command, Stdio};
 
 use crate::commands::tcptools::checks::{self, Check, Status};
 use crate::kernel::diagnose::all_missing;
@@ -55,10 +54,8 @@ fn trial(tool: &'static Tool) -> Trial {
 }
 
 fn start(name: &str) -> Result<()> {
-    let output = Command::new(find::tool(name)?)
+    let output = find::child(name)?
         .args(["--duration", "1ms", "--no-scan"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
         .output()
         .with_context(|| format!("cannot start {name}"))?;
     if output.status.success() {

@@ -3,8 +3,6 @@
 //!
 //! Only this command has the generator in it; the others describe their flags, which costs them next to nothing.
 
-use std::process::Command as Process;
-
 use crate::cli::{DESCRIBE, Flag};
 use crate::output::print;
 use crate::suite::{OTHERS, TOOLS};
@@ -15,9 +13,27 @@ use clap_complete::Shell;
 
 use super::find;
 
-/// Writes the script for a shell.
-pub fn print(shell: Shell) -> Result<()> {
-    // Without the flag that asks for this script.
+/// Writes the script for a shell: of `tcptools` with all commands, or of one command, as `tcplife=x-tcplife`.
+pub fn print(shell: Shell, of: Option<&str>) -> Result<()> {
+    let mut out = vec![];
+    match of {
+        None => clap_complete::generate(shell, &mut all()?, "tcptools", &mut out),
+        Some(of) => {
+            let (name, called) = of.split_once('=').unwrap_or((of, of));
+            let called = leak(called.to_owned());
+            clap_complete::generate(
+                shell,
+                &mut command(called, "", flags(name)?),
+                called,
+                &mut out,
+            );
+        }
+    }
+    Ok(print::write_all(&out)?)
+}
+
+fn all() -> Result<Command> {
+    // Without the flags that ask for this script.
     let own = super::Args::command();
     let mut front = Command::new("tcptools")
         .version(env!("CARGO_PKG_VERSION"))
@@ -29,13 +45,11 @@ pub fn print(shell: Shell) -> Result<()> {
             front = front.subcommand(command(name, what, flags(name)?));
         }
     }
-    let mut out = vec![];
-    clap_complete::generate(shell, &mut front, "tcptools", &mut out);
-    print::write_all(&out)
+    Ok(front)
 }
 
 fn flags(name: &str) -> Result<Vec<Flag>> {
-    let output = Process::new(find::tool(name)?)
+    let output = find::child(name)?
         .arg(DESCRIBE)
         .output()
         .with_context(|| format!("cannot start {name}"))?;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where the other commands are, and whether they may be run.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use crate::kernel::{mounts, trust};
 use anyhow::{Context, Result, bail};
@@ -27,11 +29,42 @@ pub fn directory() -> Result<PathBuf> {
         .unwrap_or_else(|| own.to_owned()))
 }
 
-/// The path of a command of the suite.
+/// A process that will be a command of the suite, under the command's own name, which its file need not have
+/// ([`crate::commands::single`]).
+///
+/// # Errors
+/// As [`tool`].
+pub fn command(name: &str) -> Result<Command> {
+    let mut command = Command::new(tool(name)?);
+    command.arg0(name);
+    Ok(command)
+}
+
+/// [`command`] for a child, which reads nothing. A root directory that has nothing but `/proc` and `/sys` has no
+/// `/dev/null`, and then the end of a pipe is as good.
+///
+/// # Errors
+/// As [`tool`].
+pub fn child(name: &str) -> Result<Command> {
+    let nothing = match File::open("/dev/null") {
+        Ok(file) => Stdio::from(file),
+        Err(_) => Stdio::from(std::io::pipe().context("no pipe")?.0),
+    };
+    let mut command = command(name)?;
+    command.stdin(nothing);
+    Ok(command)
+}
+
+/// The path of a command of the suite. In the single-file form it is the file that runs, under a name by which nobody
+/// can put another one in its place.
 ///
 /// # Errors
 /// A sentence: it is not installed, or others than root and this user can have put it there.
 pub fn tool(name: &str) -> Result<PathBuf> {
+    if cfg!(feature = "single") {
+        directory()?;
+        return Ok(PathBuf::from("/proc/self/exe"));
+    }
     let directory = directory()?;
     let path = directory.join(name);
     let executable = |m: fs::Metadata| m.is_file() && m.permissions().mode() & 0o111 != 0;

@@ -19,14 +19,14 @@ mod triage;
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use crate::cli;
 use crate::error::Usage;
 use crate::output::print;
 use crate::suite::{self, OTHERS, TOOLS};
 use anyhow::{Context, Result, bail};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use serde::Serialize;
 
@@ -37,8 +37,16 @@ struct Args {
     #[command(subcommand)]
     what: Option<What>,
     /// Print a completion script for all commands
-    #[arg(long, hide = true, value_enum, value_name = "SHELL", exclusive = true)]
+    #[arg(long, hide = true, value_enum, value_name = "SHELL")]
     generate_completion: Option<Shell>,
+    /// For one command alone, under a name that it also has
+    #[arg(
+        long,
+        hide = true,
+        value_name = "COMMAND=NAME",
+        requires = "generate_completion"
+    )]
+    completion_of: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -162,14 +170,13 @@ fn become_tool(words: &[OsString]) -> Result<()> {
     if !suite::has(&name) {
         bail!(Usage(names::unknown(&name)));
     }
-    let path = find::tool(&name)?;
-    let error = Command::new(&path).arg0(&*name).args(arguments).exec();
-    Err(error).with_context(|| format!("cannot run {}", path.display()))
+    let error = find::command(&name)?.args(arguments).exec();
+    Err(error).with_context(|| format!("cannot run {name}"))
 }
 
 /// Of this command, one of its own subcommands, or a command of the suite.
 fn help(command: Option<&str>) -> Result<()> {
-    let own = Args::command().version(env!("CARGO_PKG_VERSION"));
+    let own = cli::command::<Args>("tcptools");
     let line = match command {
         None | Some("tcptools" | "help") => vec!["tcptools", "--help"],
         Some(name) if own.find_subcommand(name).is_some() => vec!["tcptools", name, "--help"],
@@ -189,7 +196,7 @@ pub fn main() -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     let ended = cli::main("tcptools", Vec::new, |args: Args| {
         if let Some(shell) = args.generate_completion {
-            return completion::print(shell);
+            return completion::print(shell, args.completion_of.as_deref());
         }
         match args.what {
             Some(What::List { json }) => list(json),

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, pipe};
 use std::os::fd::{AsFd, AsRawFd};
-use std::process::{self, Command, Stdio};
+use std::process::{self, Stdio};
 use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -50,11 +50,11 @@ impl Child {
         for fd in [announce.as_fd(), stopped.as_fd()] {
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).context("no pipe")?;
         }
-        let mut command = Command::new(find::tool(source.tool)?);
+        let mut command = find::child(source.tool)?;
         command.args(["--json", "--ready-fd", &announce.as_raw_fd().to_string()]);
         command.args(["--stop-fd", &stopped.as_raw_fd().to_string()]);
         command.args(&source.args).args(filters.words());
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdout(Stdio::piped());
         // A signal of the terminal is for this process, which then ends the commands.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut process = command.stderr(Stdio::piped()).spawn()?;

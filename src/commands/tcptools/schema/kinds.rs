@@ -2,7 +2,6 @@
 //! What an installed command says of its own records.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -39,7 +38,7 @@ const PEER: [&str; 9] = [
 
 /// By their events. Sums have other keys with each `--by`: all of them.
 pub(super) fn of(tool: &str) -> Result<BTreeMap<String, Keys>> {
-    let output = Command::new(find::tool(tool)?)
+    let output = find::child(tool)?
         .arg(DESCRIBE)
         .output()
         .with_context(|| format!("cannot start {tool}"))?;

@@ -31,7 +31,7 @@ impl Worker {
     /// A sentence: it may not have one.
     pub(super) fn start() -> Result<Self> {
         let mut command = Command::new("/proc/self/exe");
-        command.args(["selftest", "--worker"]);
+        command.arg0("tcptools").args(["selftest", "--worker"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // SAFETY: between fork() and exec() it makes system calls only, and allocates nothing.
         unsafe { command.pre_exec(isolation::enter) };
