@@ -29,7 +29,7 @@ pub fn print(shell: Shell, of: Option<&str>) -> Result<()> {
             );
         }
     }
-    Ok(print::write_all(&out)?)
+    print::write_all(&out)
 }
 
 fn all() -> Result<Command> {

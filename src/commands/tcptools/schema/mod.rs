@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let mut text = serde_json::to_string_pretty(&document(records))?;
     text.push('\n');
-    Ok(print::write_all(text.as_bytes())?)
+    print::write_all(text.as_bytes())
 }
 
 fn document(records: BTreeMap<String, Value>) -> Value {

@@ -17,7 +17,7 @@ pub(super) fn print(tallies: &[Tally], notes: &[String], json: bool) -> Result<(
         true => objects(tallies, notes),
         false => table(tallies, notes),
     };
-    Ok(print::write_all(text.as_bytes())?)
+    print::write_all(text.as_bytes())
 }
 
 fn count(tallies: &[Tally], verdict: &str) -> usize {
