@@ -13,6 +13,7 @@ mod environment;
 mod fallback;
 mod harness;
 mod links;
+mod memory;
 mod namespaces;
 mod owners;
 mod peers;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         environment::tests(),
         fallback::tests(),
         links::tests(),
+        memory::tests(),
         namespaces::tests(),
         owners::tests(),
         peers::tests(),
