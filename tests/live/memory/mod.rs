@@ -86,6 +86,13 @@ fn poisoned(tool: &str, args: &[&str], poison: u8) -> Result<Places> {
     // What follows at once, too.
     running.stop()?;
     let records = ring.since(begin).unwrap_or(records);
+    // The proof that the buffer was filled: what is next is, but for the headers of what filled it.
+    let left = ring.behind(4096);
+    let left = left.iter().filter(|byte| **byte == poison).count();
+    ensure!(
+        left > 4000,
+        "only {left} of 4096 bytes of the buffer were filled"
+    );
     let mut places = Places::new();
     for record in &records {
         for (at, _) in record

@@ -117,6 +117,15 @@ impl Ring {
     }
 }
 
+impl Ring {
+    /// What the next records will be written over.
+    pub fn behind(&self, len: usize) -> &[u8] {
+        let place = self.end() as usize & (self.size - 1);
+        // SAFETY: as above; the test's traffic is over.
+        unsafe { std::slice::from_raw_parts(self.view.as_ptr().add(self.page + place), len) }
+    }
+}
+
 impl Drop for Ring {
     fn drop(&mut self) {
         // SAFETY: mapped here, and no reference to it is left.
