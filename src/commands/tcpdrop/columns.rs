@@ -56,14 +56,14 @@ pub(super) fn columns(stack: bool) -> Vec<Column<dropped>> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Place {
     Function(&'static str),
-    Hidden,
+    Address(u64),
 }
 
 impl Place {
     pub(super) fn of(body: &dropped) -> Self {
         match symbols::caller(body.place) {
             Some(name) => Self::Function(name),
-            None => Self::Hidden,
+            None => Self::Address(body.place),
         }
     }
 }
@@ -72,7 +72,7 @@ impl From<Place> for Value<'_> {
     fn from(place: Place) -> Self {
         match place {
             Place::Function(name) => Self::Text(name),
-            Place::Hidden => Self::Unknown,
+            Place::Address(_) => Self::Unknown,
         }
     }
 }
