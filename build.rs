@@ -32,6 +32,8 @@ fn main() -> Result<()> {
             .clang_args([
                 "-Wall",
                 "-Wextra",
+                // A record without padding has no byte that its program does not write.
+                "-Wpadded",
                 "-Wno-unused-parameter",
                 "-Werror",
                 "-Isrc/bpf/common",

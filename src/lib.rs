@@ -40,6 +40,8 @@ pub mod cli;
 pub mod commands;
 pub mod error;
 pub mod fallback;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod kernel;
 pub mod output;
 pub mod session;

@@ -4,7 +4,7 @@
 
 struct asked {
 	bool asked; /* a record without an owner was sent: send the owner when found */
-	__u8 pad[3];
+	__u8 pad[7];
 };
 
 #define TOOL_STATE struct asked

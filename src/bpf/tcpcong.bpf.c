@@ -75,6 +75,7 @@ struct step {
 	__u64 in_ns; /* or TIME_UNKNOWN */
 	__u8 old, new;
 	bool at_least;
+	__u8 pad[5];
 };
 
 /* ---------------------------------------------------------------- the time in each state */

@@ -11,9 +11,9 @@
 
 mod attempt;
 mod filter_match;
-mod format;
+pub(crate) mod format;
 pub mod inet_diag;
-mod owners;
+pub(crate) mod owners;
 mod pending_rows;
 mod refusal;
 mod sockets;

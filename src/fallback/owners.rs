@@ -324,7 +324,7 @@ fn sockets_of(pid: u32) -> Vec<u64> {
 }
 
 /// Ends, state and inode number of a line of /proc/net/tcp or tcp6; a socket without an inode is nobody's.
-fn line(text: &str) -> Option<(flow, u8, u64)> {
+pub(crate) fn line(text: &str) -> Option<(flow, u8, u64)> {
     let mut fields = text.split_whitespace().skip(1);
     let (laddr, lport) = end(fields.next()?)?;
     let (raddr, rport) = end(fields.next()?)?;

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 /// The kernel's functions: the address where each begins, sorted.
 #[derive(Default)]
-struct Symbols(Vec<(u64, Box<str>)>);
+pub(crate) struct Symbols(Vec<(u64, Box<str>)>);
 
 static SYMBOLS: OnceLock<Symbols> = OnceLock::new();
 
@@ -28,7 +28,7 @@ pub fn load_symbols() -> bool {
 }
 
 impl Symbols {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let function = |line: &str| {
             let mut words = line.split_ascii_whitespace();
             let address = u64::from_str_radix(words.next()?, 16).ok()?;
@@ -41,7 +41,7 @@ impl Symbols {
         Self(all)
     }
 
-    fn find(&self, address: u64) -> Option<(&str, u64)> {
+    pub(crate) fn find(&self, address: u64) -> Option<(&str, u64)> {
         let after = self.0.partition_point(|&(start, _)| start <= address);
         let (start, name) = self.0.get(after.checked_sub(1)?)?;
         Some((name, address.checked_sub(*start)?))

@@ -13,6 +13,34 @@ use crate::kernel::cgroups::{
 #[path = "../../tests/tools/golden.rs"]
 pub(crate) mod files;
 
+/// What is done with each kind of rows that a command has: compared with a file here, made of any bytes elsewhere
+/// (`src/fuzz/`).
+pub trait Kinds: Sized {
+    /// Rows that are made of records. `mend` makes a record possible of which every byte is the same.
+    fn records<E: Record>(
+        self,
+        event: &'static str,
+        columns: impl Fn() -> Vec<Column<E>>,
+        mend: impl Fn(&mut E),
+    ) -> Self;
+
+    /// Sums that are made of records.
+    fn sums<E: Record>(
+        self,
+        event: &'static str,
+        columns: impl Fn() -> Vec<Column<E>>,
+        mend: impl Fn(&mut E),
+    ) -> Self;
+
+    /// Sums that are none: examples of them.
+    fn lines<E>(
+        self,
+        event: &'static str,
+        columns: impl Fn() -> Vec<Column<E>>,
+        all: &[(head, E)],
+    ) -> Self;
+}
+
 /// The rows of a command, in every format, one kind after another.
 pub struct Golden {
     tool: &'static str,
@@ -23,42 +51,6 @@ impl Golden {
     pub fn new(tool: &'static str) -> Self {
         let text = String::new();
         Self { tool, text }
-    }
-
-    /// Records of one socket each: one that knows nothing, one of an IPv4 and one of an IPv6 socket.
-    /// `mend` makes them possible where not any byte is, and the same on every kernel.
-    pub fn records<E: Record>(
-        self,
-        event: &str,
-        columns: impl Fn() -> Vec<Column<E>>,
-        mend: impl Fn(&mut E),
-    ) -> Self {
-        remember();
-        let (tool, records) = (self.tool, made(mend));
-        self.written(event, &records, |style| {
-            Rows::new(tool, style, columns()).expect("columns")
-        })
-    }
-
-    /// The same of sums.
-    pub fn sums<E: Record>(self, event: &str, columns: impl Fn() -> Vec<Column<E>>) -> Self {
-        let (tool, sums) = (self.tool, made(|_| {}));
-        self.written(event, &sums, |style| {
-            Rows::sums(tool, style, columns()).expect("columns")
-        })
-    }
-
-    /// The same of sums that are no records.
-    pub fn lines<E>(
-        self,
-        event: &str,
-        columns: impl Fn() -> Vec<Column<E>>,
-        all: &[(head, E)],
-    ) -> Self {
-        let tool = self.tool;
-        self.written(event, all, |style| {
-            Rows::sums(tool, style, columns()).expect("columns")
-        })
     }
 
     fn written<E>(
@@ -114,6 +106,45 @@ fn has_types(line: &str) {
             is || value.is_null(),
             "{key} is {value} (src/output/types.rs)"
         );
+    }
+}
+
+impl Kinds for Golden {
+    /// Of one socket each: one that knows nothing, one of an IPv4 and one of an IPv6 socket. `mend` makes them the same
+    /// on every kernel, too.
+    fn records<E: Record>(
+        self,
+        event: &'static str,
+        columns: impl Fn() -> Vec<Column<E>>,
+        mend: impl Fn(&mut E),
+    ) -> Self {
+        remember();
+        let (tool, records) = (self.tool, made(mend));
+        self.written(event, &records, |style| {
+            Rows::new(tool, style, columns()).expect("columns")
+        })
+    }
+
+    fn sums<E: Record>(
+        self,
+        event: &'static str,
+        columns: impl Fn() -> Vec<Column<E>>,
+        mend: impl Fn(&mut E),
+    ) -> Self {
+        let sums = made(mend);
+        self.lines(event, columns, &sums)
+    }
+
+    fn lines<E>(
+        self,
+        event: &'static str,
+        columns: impl Fn() -> Vec<Column<E>>,
+        all: &[(head, E)],
+    ) -> Self {
+        let tool = self.tool;
+        self.written(event, all, |style| {
+            Rows::sums(tool, style, columns()).expect("columns")
+        })
     }
 }
 

@@ -14,7 +14,8 @@ pub mod whose;
 pub mod column;
 mod digits;
 pub mod escape;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code))] // its files
 pub(crate) mod golden;
 mod line;
 mod rows;

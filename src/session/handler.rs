@@ -61,6 +61,10 @@ pub trait Handler {
     fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures);
 }
 
+/// Handlers, and the bytes of a record that each takes.
+#[cfg(any(test, fuzzing))]
+pub(crate) type Handlers = Vec<(usize, Box<dyn Handler>)>;
+
 /// The handler of a tool whose every record is one row.
 pub struct EachRow<E> {
     /// Writes the rows.
@@ -110,6 +114,17 @@ impl Printer {
             ending: None,
             stopped: None,
         }
+    }
+
+    /// Takes what was written, which never leaves the process.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn collect(print: impl FnOnce(&mut Self)) -> Vec<u8> {
+        let mut printer = Self {
+            stopped: Some(Stop::Closed),
+            ..Self::new(None)
+        };
+        print(&mut printer);
+        std::mem::take(&mut printer.sink.buf)
     }
 
     /// One row, unless there are enough.

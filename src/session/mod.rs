@@ -31,6 +31,8 @@ use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapHandle, Object, OpenObject, PrintLevel, ProgramMut, set_print};
 
 pub use self::deferred::{Age, Deferred};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::handler::Handlers;
 pub use self::handler::{EachRow, Handler, Printer};
 pub use self::idle::Shows;
 pub use self::interval::Interval;

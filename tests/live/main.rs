@@ -14,6 +14,7 @@ mod fallback;
 mod faults;
 mod harness;
 mod links;
+mod memory;
 mod namespaces;
 mod owners;
 mod peers;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         fallback::tests(),
         faults::tests(),
         links::tests(),
+        memory::tests(),
         namespaces::tests(),
         owners::tests(),
         peers::tests(),

@@ -89,6 +89,7 @@ struct name_list {
 
 struct port_set {
 	__u32 negate;
+	__u32 pad;
 	__u8 bits[8192];
 };
 
@@ -129,6 +130,7 @@ struct filter_set {
 	__u8 flow;   /* any of FLOW_FILTERS, or family */
 	__u8 mptcp;  /* show MPTCP's connection-level sockets too */
 	__u8 zone;   /* an address among them has a zone */
+	__u8 pad[3];
 };
 
 /*
@@ -145,6 +147,7 @@ struct config {
 	__u32 reader;     /* PID of the command itself, in pid_ns: it does not own the sockets it iterates over */
 	struct type_ids types;
 	__u32 table_shift; /* 32 less the bits of an index of the table (owner/table.bpf.h) */
+	__u32 pad;
 	struct filter filter;
 };
 const volatile struct config config SEC(".rodata.config") __attribute__((aligned(64))) = {};

@@ -33,6 +33,7 @@ struct overflow {
 	__u32 accept_queue;
 	__u32 accept_queue_max;
 	bool aborts; /* net.ipv4.tcp_abort_on_overflow, by its first byte: an int before 5.15 or so */
+	__u8 pad[3];
 };
 
 static __always_inline struct overflow overflow_of(struct sock *listener)

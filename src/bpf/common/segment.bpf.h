@@ -51,6 +51,7 @@ struct tcp_header {
 	__be32 ack;
 	__u8 offset_ae;
 	__u8 flags;
+	__be16 window;
 };
 
 /* Headers between IPv6 and TCP that have their length in units of 8 bytes, and how many of them are passed over. */

@@ -115,6 +115,7 @@ struct times {
 	__u64 unread_us;  /* or TIME_UNKNOWN */
 	__u64 part_us[4]; /* by enum part */
 	__u8 part;
+	__u8 pad[7];
 };
 
 /*
@@ -241,6 +242,7 @@ struct answer {
 	__u64 unread_ns;
 	__u32 bytes;
 	bool pipelined;
+	__u8 pad[3];
 };
 
 /* A function, whose stack is not added to that of what is below state_make(). */

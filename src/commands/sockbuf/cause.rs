@@ -52,7 +52,8 @@ impl Cause {
         shift: u8,
         pressure: Option<bool>,
     ) -> Option<Self> {
-        let limit = |pages: i64| pages.saturating_mul(1 << shift);
+        let unit = 1i64.checked_shl(shift.into()).unwrap_or(i64::MAX);
+        let limit = |pages: i64| pages.saturating_mul(unit);
         match pressure {
             _ if allocated > limit(mem[2]) => Some(Self::MemMax),
             _ if allocated <= limit(mem[0]) => Some(Self::MemCg),

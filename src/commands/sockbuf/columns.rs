@@ -97,7 +97,7 @@ pub(super) fn columns() -> Vec<Column<overflow>> {
         "sndbuf_bytes"        JSON.right  if KNOWN_SOCKET  => bytes(s.sndbuf);
         "truesize_bytes"      JSON.right                   => bytes(unless(s.truesize, 0));
         "minimum_bytes"       JSON.right                   => bytes(of_limit(s, s.minimum.into()));
-        "mem_allocated_pages" JSON.right                   => of_limit(s, s.allocated >> s.shift);
+        "mem_allocated_pages" JSON.right                   => of_limit(s, allocated_pages(s));
         "mem_low_pages"       JSON.right                   => of_limit(s, s.mem[0]);
         "mem_pressure_pages"  JSON.right                   => of_limit(s, s.mem[1]);
         "mem_max_pages"       JSON.right                   => of_limit(s, s.mem[2]);
@@ -116,7 +116,7 @@ fn of_limit(body: &overflow, value: i64) -> Option<u64> {
 /// What is held against the limit that `cause` names: the memory of all sockets, or this one's.
 fn used(body: &overflow) -> Option<u64> {
     Some(match Cause::of(body) {
-        Some(Cause::MemMax) => page_bytes(body.allocated >> body.shift),
+        Some(Cause::MemMax) => page_bytes(allocated_pages(body)),
         _ if body.sending == 0 && !has(body, KNOWN_RMEM) => return None,
         _ if body.sending == 0 => body.rmem_alloc.into(),
         // A stream counts what waits to be acknowledged, the others what is on its way.
@@ -136,6 +136,11 @@ pub(super) fn limit(body: &overflow) -> Option<u64> {
         Cause::Pressure => Some(body.minimum.into()),
         Cause::MemCg => None,
     }
+}
+
+/// Of all sockets of the protocol.
+fn allocated_pages(body: &overflow) -> i64 {
+    body.allocated.checked_shr(body.shift.into()).unwrap_or(0)
 }
 
 fn page_bytes(pages: i64) -> u64 {

@@ -6,8 +6,8 @@
 mod cause;
 mod columns;
 mod fallback;
-#[cfg(test)]
-mod golden;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod golden;
 mod lookup;
 mod overflows;
 mod summary;

@@ -6,8 +6,8 @@
 
 mod columns;
 mod fallback;
-#[cfg(test)]
-mod golden;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod golden;
 mod grouped;
 mod inet_diag;
 mod listener;

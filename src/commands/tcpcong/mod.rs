@@ -7,8 +7,8 @@
 
 mod columns;
 mod fallback;
-#[cfg(test)]
-mod golden;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod golden;
 mod hist;
 mod totals;
 

@@ -76,7 +76,7 @@ impl Times {
     }
 
     /// For tests that have no kernel.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn example(n: u64) -> Self {
         Self {
             ns: [

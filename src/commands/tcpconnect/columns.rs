@@ -82,7 +82,7 @@ fn latency(body: &connect) -> Value<'static> {
 pub(super) fn columns(args: &Args) -> Vec<Column<Named>> {
     let on_request = |wanted| if wanted { Shown::TEXT } else { Shown::WIDE };
     let mut columns = columns! { |row, named: Named|
-        "uid"         (on_request(args.print_uid))   "UID"      (5, 5)           => uid(row);
+        "uid"         (on_request(args.print_uid))   "UID"      (5, 5)           if KNOWN_UID => uid(row);
         "pid"         TEXT                           "PID"      (7, 7)           => pid(row);
         "comm"        TEXT                           "COMM"     (10, 16)         => comm(row);
         "family"      TEXT                           "IP"       (2, 2)           => family(row);

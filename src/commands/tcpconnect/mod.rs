@@ -5,8 +5,8 @@
 
 mod columns;
 mod fallback;
-#[cfg(test)]
-mod golden;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod golden;
 mod pending;
 mod resolver;
 mod shape;

@@ -52,7 +52,7 @@ pub(super) fn columns(stack: bool) -> Vec<Column<dropped>> {
     columns
 }
 
-/// Where a segment was thrown away: the function, or the address where the kernel hides its symbols.
+/// Where a segment was thrown away. A kernel that hides its symbols hides its addresses: only `--stack` shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Place {
     Function(&'static str),
@@ -72,7 +72,7 @@ impl From<Place> for Value<'_> {
     fn from(place: Place) -> Self {
         match place {
             Place::Function(name) => Self::Text(name),
-            Place::Address(address) => Self::Hex(address),
+            Place::Address(_) => Self::Unknown,
         }
     }
 }

@@ -6,8 +6,8 @@
 mod columns;
 mod explained;
 mod fallback;
-#[cfg(test)]
-mod golden;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod golden;
 mod reasons;
 mod sums;
 
@@ -187,7 +187,7 @@ fn run(args: Args) -> Result<()> {
     }
     if !symbols::load_symbols() {
         crate::message!(
-            "tcpdrop: the kernel hides its symbols (kernel.kptr_restrict), so functions are shown as addresses"
+            "tcpdrop: the kernel hides its symbols (kernel.kptr_restrict), so functions are not shown, and stacks as addresses"
         );
     }
     session.run(skel.object_mut(), &mut shape)

@@ -5,8 +5,8 @@
 //! who opened a connection and `tcp:tcp_rcv_space_adjust` for the owner of an accepted one.
 
 mod columns;
-#[cfg(test)]
-mod golden;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod golden;
 mod hist;
 mod parts;
 mod summary;

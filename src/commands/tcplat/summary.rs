@@ -271,7 +271,7 @@ impl Handler for Summary {
 }
 
 /// Turns of a server and of a client, for the golden files.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) fn examples() -> [Turns; 2] {
     [SERVER, CLIENT].map(|role| {
         let mut turns = Turns {

@@ -7,8 +7,8 @@
 mod close_reason;
 mod columns;
 mod fallback;
-#[cfg(test)]
-mod golden;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod golden;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

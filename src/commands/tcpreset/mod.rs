@@ -7,8 +7,8 @@
 mod columns;
 mod explain;
 mod fallback;
-#[cfg(test)]
-mod golden;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod golden;
 mod hints;
 mod reasons;
 mod sums;

@@ -75,11 +75,9 @@ fn is_found(body: &retrans) -> bool {
 }
 
 fn place(body: &retrans) -> Value<'_> {
-    match (is_found(body), symbols::caller(body.drop_place)) {
-        (false, _) => Value::Unknown,
-        (true, Some(name)) => Value::Text(name),
-        (true, None) => Value::Hex(body.drop_place),
-    }
+    // An address is not shown without having been asked for.
+    let name = symbols::caller(body.drop_place);
+    name.filter(|_| is_found(body)).into()
 }
 
 /// # Errors
@@ -126,7 +124,7 @@ impl Why {
     pub(super) fn new(skel: &TcpretransSkel<'_>) -> Result<Self> {
         if !symbols::load_symbols() {
             crate::message!(
-                "tcpretrans: the kernel hides its symbols (kernel.kptr_restrict), so functions are shown as addresses"
+                "tcpretrans: the kernel hides its symbols (kernel.kptr_restrict), so functions are not shown"
             );
         }
         Ok(Self {

@@ -2,12 +2,23 @@
 //! The rows of fixed records: tests/golden/rows/tcpstates.txt.
 
 use super::*;
-use crate::output::golden::Golden;
+use crate::output::golden::Kinds;
+use crate::session::Handlers;
+
+/// Each kind of rows.
+pub(crate) fn rows<K: Kinds>(to: K) -> K {
+    to.records("state_change", || columns(true), |_| {})
+        .records("active", || active::columns(true), |_| {})
+}
+
+/// What takes records, of so many bytes each: rows of them, or sums.
+pub(crate) fn handlers(style: &Style) -> Handlers {
+    let rows = Rows::new("tcpstates", style.clone(), columns(true)).expect("columns");
+    let journal = None;
+    vec![(size_of::<transition>(), Box::new(Changes { rows, journal }))]
+}
 
 #[test]
 fn golden() {
-    Golden::new("tcpstates")
-        .records("state_change", || columns(true), |_| {})
-        .records("active", || active::columns(true), |_| {})
-        .check();
+    rows(crate::output::golden::Golden::new("tcpstates")).check();
 }

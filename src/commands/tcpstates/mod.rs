@@ -8,8 +8,8 @@
 mod active;
 mod columns;
 mod fallback;
-#[cfg(test)]
-mod golden;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod golden;
 mod inet_diag;
 mod look;
 mod now;

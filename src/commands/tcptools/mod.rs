@@ -10,6 +10,8 @@ mod export;
 pub(in crate::commands) mod feed;
 mod find;
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod names;
 mod record;
 mod schema;

@@ -7,8 +7,8 @@
 mod batch;
 mod choice;
 mod columns;
-#[cfg(test)]
-mod golden;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod golden;
 mod groups;
 mod inet_diag;
 mod look;

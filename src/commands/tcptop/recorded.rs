@@ -35,8 +35,21 @@ pub(super) fn run(
         let reason = "--from: rows of a recording are not filtered by --unit or --container";
         return Err(Usage(reason.into()).into());
     }
+    let recording = Recording::open(path)?;
     let matching = Matching::of(filter)?;
-    let mut recording = Recording::open(path)?;
+    replay(recording, &matching, style, (choice, kinds), |text| {
+        Ok(print::write_all(text)?)
+    })
+}
+
+/// Hands over the text of each interval.
+pub(super) fn replay(
+    mut recording: Recording,
+    matching: &Matching,
+    style: &Style,
+    (choice, kinds): (Choice, Kinds),
+    mut write: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
     let mut replay = Replay {
         again: style.format == Format::Table && style.header,
         whole: style.format == Format::Json && style.columns.is_none(),
@@ -57,7 +70,7 @@ pub(super) fn run(
         // The rows of an interval have one time, its end.
         if replay.boot_ns != row.boot_ns() {
             replay.print(&mut out);
-            print::write_all(&out)?;
+            write(&out)?;
             out.clear();
             replay.begin(&row);
         }
@@ -66,7 +79,7 @@ pub(super) fn run(
         }
     }
     replay.print(&mut out);
-    print::write_all(&out)
+    write(&out)
 }
 
 struct Replay {

@@ -81,7 +81,7 @@ pub fn checked(path: &Path, events: Option<&Path>) -> Result<File> {
     Ok(file)
 }
 
-fn release() -> Result<String> {
+pub(crate) fn release() -> Result<String> {
     let text = fs::read_to_string("/proc/sys/kernel/osrelease")
         .context("cannot read this kernel's release: mount -t proc proc /proc")?;
     Ok(text.trim().to_owned())
@@ -95,7 +95,7 @@ fn found(path: &Path, release: &str) -> PathBuf {
 }
 
 /// An error if the file's name, or its kernel banner, names another release.
-fn said(path: &Path, file: &File, release: &str) -> Result<(), String> {
+pub(crate) fn said(path: &Path, file: &File, release: &str) -> Result<(), String> {
     let named = path.display();
     let other = |says: &str| format!("{named} is for Linux {says}, but this is {release}");
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -190,7 +190,7 @@ fn compare(types: &KernelTypes, events: &Path) -> Result<(), String> {
 }
 
 /// Compares the offset and size of every field. BTF prefixes the names of dynamic strings.
-fn alike(shown: &[Field], described: &[Field]) -> bool {
+pub(crate) fn alike(shown: &[Field], described: &[Field]) -> bool {
     let bare = |name: &str| {
         let own = name.strip_prefix("__data_loc_");
         let own = own.or_else(|| name.strip_prefix("__rel_loc_"));

@@ -161,6 +161,14 @@ fn extract(kernel: &Types, names: &Names<'_>) -> Vec<u8> {
     made.file()
 }
 
+/// What a program that uses every name in these types would be given of them.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn whole(bytes: &[u8]) -> Option<Vec<u8>> {
+    let own = Types::new(bytes)?;
+    let kernel = Types::new(super::Bytes::Copied(bytes.to_vec()))?;
+    Some(extract(&kernel, &Names::of(&own)))
+}
+
 /// Types under construction.
 struct Extract<'k, 'n> {
     kernel: &'k Types,

@@ -28,7 +28,7 @@ impl Cgroups {
     }
 
     /// `HIERARCHY:CONTROLLERS:PATH`, a line each.
-    fn parse(text: &[u8]) -> Self {
+    pub(crate) fn parse(text: &[u8]) -> Self {
         let mut found = Self::default();
         for line in text.split(|&byte| byte == b'\n') {
             let mut fields = line.splitn(3, |&byte| byte == b':');

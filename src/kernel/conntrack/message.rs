@@ -133,7 +133,7 @@ fn tuple(bytes: &[u8], family: u8) -> Option<flow> {
 
 /// The tuples of both directions, as the opener sends and as the other end answers, from a datagram that answers a
 /// [`request`]; `None`: there is no such connection, or an error.
-pub(super) fn entry(datagram: &[u8], family: u8) -> Option<[flow; 2]> {
+pub(crate) fn entry(datagram: &[u8], family: u8) -> Option<[flow; 2]> {
     let (kind, payload) = messages(datagram).find(|(kind, _)| [NEW, ERROR].contains(kind))?;
     let rest = payload.get(GENERIC..).filter(|_| kind == NEW)?;
     Some([

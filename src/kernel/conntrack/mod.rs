@@ -10,7 +10,7 @@
     deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
 )]
 
-mod message;
+pub(crate) mod message;
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};

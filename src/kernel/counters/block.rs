@@ -16,7 +16,7 @@ use crate::kernel::namespaces;
 
 /// What makes a namespace another one than before: inode numbers are used again, and by the next one already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     /// As in `readlink /proc/PID/ns/net`.
     pub inode: u32,
     /// That of its files in /proc.
@@ -27,7 +27,7 @@ pub(super) struct Identity {
 
 /// One namespace's counters at one moment.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Block<'t> {
+pub(crate) struct Block<'t> {
     pub identity: Identity,
     /// When they had been read.
     pub boot_ns: u64,
@@ -88,7 +88,7 @@ fn cookie() -> u64 {
 }
 
 /// The blocks of a visit, one namespace after the other.
-pub(super) fn decode(text: &str) -> Vec<Block<'_>> {
+pub(crate) fn decode(text: &str) -> Vec<Block<'_>> {
     let mut blocks: Vec<Block<'_>> = Vec::new();
     for line in text.lines() {
         let mut words = line.split(' ');

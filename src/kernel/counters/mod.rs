@@ -6,10 +6,10 @@
 //! read too, and those that are made later. One that ends takes its counters with it: what it had at the last look is
 //! kept.
 
-mod block;
+pub(crate) mod block;
 mod history;
 pub mod known;
-mod parse;
+pub(crate) mod parse;
 mod undelivered;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

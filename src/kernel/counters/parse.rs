@@ -4,7 +4,7 @@
 /// Calls `each` with the name of every counter of /proc/net/snmp or /proc/net/netstat, and its value. Both are pairs of
 /// lines: `Udp: InDatagrams NoPorts ...`, then the values. The name is nstat(8)'s: `UdpNoPorts`. What is negative
 /// is no counter.
-pub(super) fn pairs(text: &str, mut each: impl FnMut(&str, u64)) {
+pub(crate) fn pairs(text: &str, mut each: impl FnMut(&str, u64)) {
     let mut lines = text.lines().peekable();
     let mut full = String::new();
     while let Some((group, names)) = lines.next().map(split) {
@@ -32,7 +32,7 @@ fn split(line: &str) -> (&str, &str) {
 }
 
 /// The same of /proc/net/snmp6, and of our own blocks: a name and a value a line.
-pub(super) fn lines(text: &str, mut each: impl FnMut(&str, u64)) {
+pub(crate) fn lines(text: &str, mut each: impl FnMut(&str, u64)) {
     for line in text.lines() {
         let mut words = line.split_whitespace();
         if let (Some(name), Some(Ok(value))) = (words.next(), words.next().map(str::parse)) {
@@ -43,7 +43,7 @@ pub(super) fn lines(text: &str, mut each: impl FnMut(&str, u64)) {
 
 /// What a CPU counts in /proc/net/softnet_stat (net/core/net-procfs.c: softnet_seq_show).
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Softnet {
+pub(crate) struct Softnet {
     /// Its number; before 5.10 the number of its line.
     pub cpu: usize,
     /// Packets dropped because its backlog was full: 32 bits.
@@ -53,7 +53,7 @@ pub(super) struct Softnet {
 }
 
 /// Hexadecimal numbers without names, a line per CPU.
-pub(super) fn softnet(text: &str) -> Vec<Softnet> {
+pub(crate) fn softnet(text: &str) -> Vec<Softnet> {
     let line = |(number, line): (usize, &str)| {
         let words = line.split_whitespace();
         let words: Vec<_> = words

@@ -13,7 +13,7 @@ pub mod arguments;
 mod btf;
 mod category;
 pub mod drops;
-mod tracefs;
+pub(crate) mod tracefs;
 
 use std::collections::HashSet;
 use std::path::PathBuf;

@@ -70,7 +70,7 @@ pub fn symbols(events: &Path, category: &str, event: &str, field: &str) -> Vec<(
 }
 
 /// As `__print_symbolic(REC->reason, { 0, "NOT_SPECIFIED" }, ...)`.
-fn parse_symbols(format: &str, field: &str) -> Vec<(i64, String)> {
+pub(crate) fn parse_symbols(format: &str, field: &str) -> Vec<(i64, String)> {
     let start = format!("__print_symbolic(REC->{field},");
     let list = format.split_once(&start).map_or("", |(_, rest)| rest);
     let list = list.split(')').next().unwrap_or_default();
@@ -84,7 +84,7 @@ fn parse_symbols(format: &str, field: &str) -> Vec<(i64, String)> {
 
 /// Lines as `field:__u8 saddr[28]; offset:8; size:28; signed:0;`. Older kernels (5.10) spell the length of an array as in
 /// the source, blanks included: `saddr[sizeof(struct sockaddr_in6)]`.
-fn parse(format: &str) -> Vec<Field> {
+pub(crate) fn parse(format: &str) -> Vec<Field> {
     let fields = format.lines().filter_map(|line| {
         let mut parts = line.trim().split(';').map(str::trim);
         let declaration = parts.next()?.strip_prefix("field:")?;

@@ -104,9 +104,14 @@ fn take<E>(
     if chosen.iter().any(|c| c.is_named(name)) {
         return Err(Usage(format!("column '{name}' is given twice")));
     }
-    let found = left
-        .iter()
-        .position(|c| c.is_named(name) && !(json && c.key.is_empty()));
+    // A heading may be the key of another column.
+    let by_key = |c: &Column<E>| c.key.eq_ignore_ascii_case(name);
+    let by_key = left.iter().position(|c| by_key(c) && !c.key.is_empty());
+    let by_name = || {
+        left.iter()
+            .position(|c| c.is_named(name) && !(json && c.key.is_empty()))
+    };
+    let found = by_key.or_else(by_name);
     match found {
         Some(index) => chosen.push(left.remove(index)),
         None => return Err(unknown(name, chosen.iter().chain(&*left))),

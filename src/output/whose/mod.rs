@@ -240,7 +240,7 @@ fn shown(whose: &cgroups::Whose) -> Fields {
 }
 
 /// Makes this thread know a cgroup, for tests of rows.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn remember(cgroup: u64, whose: &cgroups::Whose) {
     let known = Known {
         fields: Rc::new(shown(whose)),

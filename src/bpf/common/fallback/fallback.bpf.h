@@ -10,6 +10,8 @@
 #include "filter.bpf.h"
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpadded" /* parts of the kernel's types */
 
 /* sock:inet_sock_set_state */
 struct record_inet_sock_set_state {
@@ -138,6 +140,7 @@ struct record_udp_fail_queue_rcv_skb {
 	__u16 family;
 };
 
+#pragma clang diagnostic pop
 #pragma clang attribute pop
 
 /* What happened. */

@@ -335,6 +335,7 @@ static __always_inline bool keepalive_due(struct sock *sk, __u64 *due)
 /* tcp_sock.tcp_usec_ts: timestamps in microseconds, since 6.7. */
 struct tcp_sock___6_7 {
 	__u8 tcp_usec_ts : 1;
+	__u8 : 7; /* the others' */
 } __attribute__((preserve_access_index));
 
 static __always_inline bool has_usec_stamps(struct tcp_sock *tp)

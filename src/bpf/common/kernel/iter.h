@@ -4,6 +4,8 @@
 #define TCPTOOLS_KERNEL_ITER_H
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpadded" /* parts of the kernel's types */
 
 /* kernel/bpf/bpf_iter.c and friends: the contexts of the iterators */
 struct seq_file;
@@ -52,6 +54,7 @@ struct bpf_iter__bpf_map_elem {
 	void *value;
 };
 
+#pragma clang diagnostic pop
 #pragma clang attribute pop
 
 #endif

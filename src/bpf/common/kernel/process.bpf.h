@@ -35,6 +35,7 @@ struct task_look {
 	__u32 start_time;
 	int exit_state;
 	bool has_files;
+	__u8 pad[3];
 	int threads; /* threads of its process, including itself, that have not been released */
 };
 

@@ -6,6 +6,8 @@
 #include "kernel/sock.h"
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpadded" /* parts of the kernel's types */
 
 /* include/linux/netdevice.h */
 struct net_device {
@@ -80,6 +82,7 @@ struct tcp_skb_cb {
 	__u16 tcp_flags;
 };
 
+#pragma clang diagnostic pop
 #pragma clang attribute pop
 
 #endif

@@ -4,6 +4,8 @@
 #define TCPTOOLS_KERNEL_SOCK_H
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpadded" /* parts of the kernel's types */
 
 /* include/linux/ns_common.h, include/net/net_namespace.h */
 struct ns_common {
@@ -345,6 +347,7 @@ struct socket {
 	struct sock *sk;
 };
 
+#pragma clang diagnostic pop
 #pragma clang attribute pop
 
 #endif

@@ -4,6 +4,8 @@
 #define TCPTOOLS_KERNEL_TASK_H
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpadded" /* parts of the kernel's types */
 
 /* include/linux/pid.h, include/linux/pid_namespace.h, include/linux/sched/signal.h */
 struct pid_namespace {
@@ -40,6 +42,7 @@ struct task_struct {
 	char comm[16];
 };
 
+#pragma clang diagnostic pop
 #pragma clang attribute pop
 
 #endif

@@ -299,7 +299,7 @@ impl Lines {
 }
 
 /// Lines for the golden rows: of a sum of each of these heads, or of counters.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(in super::super) fn example(counters: bool) -> Vec<(head, Line)> {
     let heads = crate::output::golden::heads();
     let line = |(n, head): (usize, head)| {

@@ -29,7 +29,7 @@ use lines::{Line, Lines};
 use tally::{Tally, Total};
 
 pub(super) use lines::{OWN, kinds};
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) use lines::{counter_columns, example, sum_columns, usual};
 
 /// How long after a reading its rows are shown: what happened before must have been read by then, also from a perf buffer

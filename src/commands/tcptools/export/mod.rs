@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! tcptools export: a recording in the format of another program.
 
-mod trace;
-mod tracks;
+pub(super) mod trace;
+pub(super) mod tracks;
 
 use std::io::{self, BufWriter};
 use std::path::PathBuf;

@@ -5,6 +5,12 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
+/// Of bytes, microseconds and whatever else is counted: a kernel has no more, and sums of many rows do not overflow.
+const MOST: u64 = 1 << 48;
+
+/// A host that has run for 73 years.
+const LAST_NS: u64 = 1 << 61;
+
 /// A JSON object of a command.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -53,7 +59,7 @@ impl Row {
 
     /// When it happened; the end of the interval for a row that is about one. Nanoseconds since boot.
     pub fn boot_ns(&self) -> u64 {
-        self.number("boot_ns").unwrap_or_default()
+        self.number("boot_ns").unwrap_or_default().min(LAST_NS)
     }
 
     /// `None` if it is null, missing, or of another type; so below.
@@ -61,8 +67,13 @@ impl Row {
         self.values.get(key)?.as_str()
     }
 
+    /// What a recording says that is beyond what a kernel counts is the most that one does.
     pub fn number(&self, key: &str) -> Option<u64> {
-        self.values.get(key)?.as_u64()
+        let number = self.values.get(key)?.as_u64()?;
+        Some(match key {
+            "cookie" | "boot_ns" => number,
+            _ => number.min(MOST),
+        })
     }
 
     pub fn float(&self, key: &str) -> Option<f64> {
@@ -80,5 +91,27 @@ impl Row {
 
     pub fn value(&self, key: &str) -> Option<&Value> {
         self.values.get(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by a fuzzer (scripts/fuzz.sh recordings): microseconds became nanoseconds, and overflowed.
+    #[test]
+    fn numbers_of_a_recording_have_a_limit() {
+        let line = r#"{"tool":"t","event":"e","boot_ns":18446744073709551615,"why_us":18446744073709551615,
+            "cookie":18446744073709551615,"rto_us":5}"#;
+        let row = Row::parse(line.into(), 0).unwrap();
+        assert_eq!(
+            (row.number("why_us"), row.number("rto_us")),
+            (Some(MOST), Some(5))
+        );
+        assert_eq!(
+            (row.boot_ns(), row.number("cookie")),
+            (LAST_NS, Some(u64::MAX))
+        );
+        assert!(row.boot_ns().checked_add(1000 * MOST).is_some());
     }
 }

@@ -5,7 +5,7 @@ mod about;
 mod output;
 mod page;
 mod sources;
-mod story;
+pub(super) mod story;
 pub mod words;
 
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ mod engine;
 mod finding;
 mod kind;
 mod pages;
-mod report;
+pub(super) mod report;
 mod rules;
 mod seen;
 mod sources;

@@ -23,12 +23,22 @@ pub fn print(
     notes: &[String],
     json: bool,
 ) -> Result<()> {
-    let text = if json {
-        objects(findings, seen, seconds, notes)
-    } else {
-        page(findings, seen, seconds, notes)
-    };
+    let text = text(findings, seen, seconds, notes, json);
     print::write_all(text.as_bytes())
+}
+
+/// The same as text.
+pub fn text(
+    findings: &[Finding],
+    seen: &Seen,
+    seconds: f64,
+    notes: &[String],
+    json: bool,
+) -> String {
+    match json {
+        true => objects(findings, seen, seconds, notes),
+        false => page(findings, seen, seconds, notes),
+    }
 }
 
 fn objects(findings: &[Finding], seen: &Seen, seconds: f64, notes: &[String]) -> String {

@@ -34,8 +34,17 @@ impl Recording {
     pub fn open(path: &Path) -> Result<Self> {
         let named = || format!("cannot read {}", path.display());
         let file = as_the_user(|| File::open(path)).with_context(named)?;
-        let mut file = BufReader::new(file);
-        let is_packed = gzip::is_it(file.fill_buf().with_context(named)?);
+        Self::of(BufReader::new(file), path)
+    }
+
+    /// Reads what `path` has.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn of(mut file: impl BufRead + 'static, path: &Path) -> Result<Self> {
+        let begin = file.fill_buf();
+        let begin = begin.with_context(|| format!("cannot read {}", path.display()))?;
+        let is_packed = gzip::is_it(begin);
         let lines: Box<dyn BufRead> = match is_packed {
             true => Box::new(BufReader::new(gzip::Reader::new(file))),
             false => Box::new(file),
