@@ -24,8 +24,11 @@ pub use arguments::arguments;
 pub use kernel::{btf, conntrack, inet_diag, kallsyms, proc_files, tracefs};
 pub use records::records;
 
-/// Each entry, by the name of its folder in `fuzz/seeds/`.
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+/// The name of a folder in `fuzz/seeds/`, and what takes its files.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Each entry.
+pub const TARGETS: [Target; 9] = [
     ("arguments", arguments),
     ("btf", btf),
     ("conntrack", conntrack),

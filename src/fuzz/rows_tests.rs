@@ -52,7 +52,7 @@ fn bytes(number: &mut impl FnMut() -> u64, len: usize) -> Vec<u8> {
             1 => u64::MAX,
             2 => number() % 100,
             3 => number() >> 32,
-            4 => (number() % 100_000) << 32 | number() % 5000,
+            4 => ((number() % 100_000) << 32) | (number() % 5000),
             _ => number(),
         };
         all.extend(word.to_ne_bytes());
@@ -64,10 +64,10 @@ fn bytes(number: &mut impl FnMut() -> u64, len: usize) -> Vec<u8> {
 /// One that programs can have written.
 fn possible(mut head: head, number: &mut impl FnMut() -> u64) -> head {
     head.boot_ns %= 1 << 60;
-    head.flow.family = if number() % 2 == 0 { 4 } else { 6 };
+    head.flow.family = if number().is_multiple_of(2) { 4 } else { 6 };
     head.owner.source %= 4;
     head.event %= 8;
-    if number() % 4 != 0 {
+    if !number().is_multiple_of(4) {
         head.known = KNOWN_ALL;
     }
     head
