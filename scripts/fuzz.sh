@@ -49,7 +49,7 @@ one() {
 	mkdir -p "corpus/$1" "artifacts/$1"
 	# A minute for one input is a hang, even on a busy machine.
 	ASAN_OPTIONS=detect_odr_violation=0 "$binaries/$1" "corpus/$1" "seeds/$1" -artifact_prefix="artifacts/$1/" \
-		-max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -max_len=8192 -print_final_stats=1 \
+		-max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -max_len=8192 -print_final_stats=1 ${FUZZ_FLAGS:+"$FUZZ_FLAGS"} \
 		>"$logs/$1" 2>&1 || touch "$logs/$1.failed"
 }
 pids=()

@@ -38,7 +38,7 @@ pub(super) fn run(
     let recording = Recording::open(path)?;
     let matching = Matching::of(filter)?;
     replay(recording, &matching, style, (choice, kinds), |text| {
-        Ok(print::write_all(text)?)
+        print::write_all(text)
     })
 }
 
