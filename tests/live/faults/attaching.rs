@@ -37,7 +37,7 @@ pub fn tests() -> Vec<Trial> {
         let name = format!("faults::attaching::every_filter_{tool}_{how}");
         trial(name, move || every_filter(tool, flag))
     });
-    half.into_iter().chain([refused]).chain(filtered).collect()
+    [half, refused].into_iter().chain(filtered).collect()
 }
 
 /// Filters are parts of the programs, which the kernel looks through: all at once, which is the most.
