@@ -4,7 +4,7 @@
 use crate::commands as all;
 use crate::output::Style;
 use crate::output::golden::Kinds;
-use crate::session::Handlers;
+use crate::session::handler::Handlers;
 
 /// Of a list of commands, at its end those that have no handler of single records.
 macro_rules! commands {

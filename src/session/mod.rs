@@ -9,7 +9,7 @@ pub mod stats;
 pub mod table;
 
 mod deferred;
-mod handler;
+pub(crate) mod handler;
 mod idle;
 mod loss;
 mod pace;
@@ -31,8 +31,6 @@ use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapHandle, Object, OpenObject, PrintLevel, ProgramMut, set_print};
 
 pub use self::deferred::{Age, Deferred};
-#[cfg(any(test, fuzzing))]
-pub(crate) use self::handler::Handlers;
 pub use self::handler::{EachRow, Handler, Printer};
 pub use self::idle::Shows;
 pub use self::interval::Interval;

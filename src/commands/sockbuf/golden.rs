@@ -4,7 +4,7 @@
 use super::*;
 use crate::output::Style;
 use crate::output::golden::Kinds;
-use crate::session::{Handler, Handlers};
+use crate::session::{Handler, handler::Handlers};
 
 use super::summary::{counter_columns, example, sum_columns, usual};
 

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::output::golden::Kinds;
-use crate::session::Handlers;
+use crate::session::handler::Handlers;
 
 use super::columns::listener_columns;
 

@@ -7,7 +7,7 @@ use crate::aggregate::by::By;
 use crate::aggregate::counts::Per;
 use crate::output::Style;
 use crate::output::golden::Kinds;
-use crate::session::Handlers;
+use crate::session::handler::Handlers;
 
 /// Each kind of rows.
 pub(crate) fn rows<K: Kinds>(to: K) -> K {

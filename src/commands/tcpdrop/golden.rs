@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::output::golden::Kinds;
-use crate::session::Handlers;
+use crate::session::handler::Handlers;
 
 /// Each kind of rows.
 pub(crate) fn rows<K: Kinds>(to: K) -> K {

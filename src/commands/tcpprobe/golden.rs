@@ -4,7 +4,7 @@
 use super::*;
 use crate::output::Style;
 use crate::output::golden::Kinds;
-use crate::session::Handlers;
+use crate::session::handler::Handlers;
 
 /// Each kind of rows.
 pub(crate) fn rows<K: Kinds>(to: K) -> K {
