@@ -100,6 +100,7 @@ const STRINGS: &[&str] = &[
     "reason",
     "role",
     "runtime",
+    "sample",
     "see",
     "skaddr",
     "socket_family",

@@ -160,7 +160,7 @@ pub(super) fn columns(keys: &Keys) -> Vec<Column<Talker>> {
     let more = if width > KEYS_WIDTH + 1 { Shown::DETAIL } else { Shown::ALL };
     all.extend(columns! { |row, t: Talker|
         "connections"    ALL  "CONNS"   (6, 6).right  => t.sums.connections;
-        "closed"         (more) "CLOSED"  (6, 6).right  => t.sums.closed;
+        "connections_closed" (more) "CLOSED"  (6, 6).right  => t.sums.closed;
         "tx_bytes"       JSON                         => bytes(t.sums.tx);
         "rx_bytes"       JSON                         => bytes(t.sums.rx);
         "tx_bytes_per_s" ALL  "TX_MBIT" (7, 7).right  => per_second(t.sums.tx, t.interval_us);

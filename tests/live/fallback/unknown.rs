@@ -49,7 +49,7 @@ const UNKNOWN: [(&str, &str); 10] = [
     (
         "tcpretrans",
         "accept_queue accept_queue_max attempt ca_state cookie in_flight_bytes kind len_bytes netns \
-         rto_us segs seq snd_cwnd srtt_us syn_queue tcp_flags timer uid",
+         rto_us segs seq snd_cwnd srtt_us syn_queue tcp_flags by_timer uid",
     ),
     ("tcpstates", "cookie netns uid"),
 ];

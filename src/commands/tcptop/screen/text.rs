@@ -98,7 +98,7 @@ const STALLED: &Plan = &[
 const GROUPS: &Plan = &[
     ("", 0),
     ("connections", 3),
-    ("closed", 6),
+    ("connections_closed", 6),
     ("tx_bytes_per_s", 1),
     ("rx_bytes_per_s", 1),
     ("retrans_segs", 5),
