@@ -17,7 +17,9 @@ use crate::{
 
 pub fn tests() -> Vec<Trial> {
     let one = |name: &str, host: &'static str| {
-        trial(format!("front::follow_{name}"), move || cut_path(host))
+        trial(format!("front::follow_{name}"), move || {
+            in_time(|| cut_path(host))
+        })
     };
     vec![
         one("v4", "10.9.0.2:0"),
@@ -138,8 +140,22 @@ pub fn in_order(lines: &[String]) -> Result<Vec<Value>> {
         "{summary}"
     );
     let time = |row: &Value| row["boot_ns"].as_u64();
-    ensure!(rows.is_sorted_by_key(time), "{rows:#?}");
+    ensure!(rows.is_sorted_by_key(time), "{LATE}: {rows:#?}");
     Ok(rows)
+}
+
+const LATE: &str = "a row came late";
+
+/// Once more where a row came too late for its place, as on a host without processor time to spare
+/// (docs/tcptools.md, CAVEATS).
+pub fn in_time(test: impl Fn() -> Result<()>) -> Result<()> {
+    for _ in 0..2 {
+        match test() {
+            Err(error) if error.to_string().starts_with(LATE) => {}
+            done => return done,
+        }
+    }
+    test()
 }
 
 fn cut_path(host: &str) -> Result<()> {

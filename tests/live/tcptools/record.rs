@@ -14,7 +14,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::follow::{Talk, in_order, is_whole};
+use super::follow::{Talk, in_order, in_time, is_whole};
 use crate::{
     missing,
     net::Netns,
@@ -26,7 +26,7 @@ use crate::{
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("front::record_replayed", replayed),
+        trial("front::record_replayed", || in_time(replayed)),
         trial("front::record_same_findings", same_findings),
         trial("front::record_last_minutes", last_minutes),
         trial("front::record_on_finding", on_finding),
