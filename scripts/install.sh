@@ -114,7 +114,9 @@ fi
 
 # As they lie in the sources, so that their links lead somewhere.
 mkdir -p "$tree/$doc/docs"
-cp README.md CHANGELOG.md LICENSE* "$tree/$doc/"
+cp README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE* "$tree/$doc/"
 cp -R docs/. "$tree/$doc/docs/"
+mkdir -p "$tree/$doc/packaging"
+cp -R packaging/systemd packaging/container "$tree/$doc/packaging/"
 
 PREFIX=$prefix scripts/lay.sh "$tree"
