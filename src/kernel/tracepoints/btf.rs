@@ -76,9 +76,7 @@ impl Types {
 
     /// What a `tp_btf` program gets, or `None` for an event that is not in BTF (a module's, a system call's).
     pub fn arguments(&self, event: &str) -> Option<Vec<Argument>> {
-        let typedef: BtfType<'_> = self.btf.type_by_id(*self.typedefs.get(event)?)?;
-        let prototype = typedef.skip_mods_and_typedefs().next_type()?;
-        let prototype = FuncProto::try_from(prototype).ok()?;
+        let prototype = self.prototype(*self.typedefs.get(event)?)?;
         let named = self.iterators.get(event);
         let named = named.and_then(|id| self.btf.type_by_id::<FuncProto<'_>>(*id));
         let source = named
@@ -110,6 +108,18 @@ impl Types {
             })
         });
         Some(fields.collect())
+    }
+
+    /// What a typedef of a pointer to a function leads to. Damaged types may lead round in a circle.
+    fn prototype(&self, typedef: TypeId) -> Option<FuncProto<'_>> {
+        let mut at: BtfType<'_> = self.btf.type_by_id(typedef)?;
+        for _ in 0..16 {
+            if at.kind() == BtfKind::FuncProto {
+                return FuncProto::try_from(at).ok();
+            }
+            at = at.next_type()?;
+        }
+        None
     }
 
     /// Bytes of a type; 0 for one that has none.
