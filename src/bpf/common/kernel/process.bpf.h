@@ -67,32 +67,40 @@ static __always_inline void task_look(struct task_look *look, __u64 address)
  * not reused, exit_state is not 0 (exit_notify, release_task). A leader may exit before other threads, and stays a
  * zombie until they exit. signal->nr_threads includes the leader, and each thread until it has closed its files
  * (signal->live only until the thread starts to exit); it is used only if signal still belongs to this process.
+ *
+ * A global function of numbers: the verifier checks it once, and not on each path of each caller.
  */
-static __always_inline bool process_is_alive(const struct process *process)
+__noinline int task_is_alive(__u64 address, __u32 tgid, __u32 start_time)
 {
-	struct task_struct *task = (void *)process->task;
+	struct task_struct *task = (void *)address;
 	struct task_look look;
 
 	if (!task)
 		return false;
-	if (process->tgid == bpf_get_current_pid_tgid() >> 32)
+	if (tgid == bpf_get_current_pid_tgid() >> 32)
 		return true;
-	task_look(&look, process->task);
-	if (look.tgid != process->tgid || look.start_time != process->start_time)
+	task_look(&look, address);
+	if (look.tgid != tgid || look.start_time != start_time)
 		return false;
 	if (!look.exit_state && look.has_files)
 		return true;
 	if (look.threads <= 1)
 		return false;
-	__u32 tgid = BPF_CORE_READ(task, signal, pids[PIDTYPE_TGID], numbers[0].nr);
-	return tgid == process->tgid;
+	__u32 owner = BPF_CORE_READ(task, signal, pids[PIDTYPE_TGID], numbers[0].nr);
+	return owner == tgid;
+}
+
+static __always_inline bool process_is_alive(const struct process *process)
+{
+	return task_is_alive(process->task, process->tgid, process->start_time);
 }
 
 enum { MAX_PID_NS_LEVEL = 32 }; /* include/linux/pid_namespace.h */
 
 /* The PID of a process in a PID namespace; 0 if the process is not in it (kernel/pid.c: pid_nr_ns). */
-static __always_inline __u32 id_in_namespace(struct task_struct *task, __u32 inum)
+static __noinline int id_in_namespace(__u64 address, __u32 inum)
 {
+	struct task_struct *task = (void *)address;
 	struct pid *pid = BPF_CORE_READ(task, signal, pids[PIDTYPE_TGID]);
 	__u32 level = BPF_CORE_READ(pid, level);
 
@@ -108,13 +116,13 @@ static __always_inline __u32 id_in_namespace(struct task_struct *task, __u32 inu
 /* The PID in the command's own PID namespace. */
 static __always_inline __u32 process_id(struct task_struct *task)
 {
-	return config.pid_ns ? id_in_namespace(task, config.pid_ns) : task_tgid(task);
+	return config.pid_ns ? id_in_namespace((__u64)task, config.pid_ns) : task_tgid(task);
 }
 
 /* Likewise, for a recorded process that still runs. */
 static __always_inline __u32 process_id_of(const struct process *process)
 {
-	return config.pid_ns ? id_in_namespace((void *)process->task, config.pid_ns) : process->tgid;
+	return config.pid_ns ? id_in_namespace(process->task, config.pid_ns) : process->tgid;
 }
 
 /* Its name as it is now: exec changes it. */

@@ -70,6 +70,19 @@ static __always_inline void owner_set(struct sock_state *s, struct task_struct *
 	owner->source = PID_SOCKET;
 }
 
+/* A function of its own for the sake of the programs' length, which is what loading them takes. */
+static __noinline int current_owns(struct sock_state *s, struct sock *sk)
+{
+	struct task_struct *task = current_task();
+	__u32 pid = process_id(task);
+
+	if (pid == config.reader || (s->owner.source != PID_UNKNOWN && is_visitor(task)))
+		return 0;
+	if (may_own(task, sk))
+		owner_set(s, task, pid);
+	return 0;
+}
+
 /*
  * Records the current process as owner if it holds the lock. With sk_lock.owned set it does (connect, read, shutdown,
  * close, its own backlog); otherwise the event runs in softirq, and the current task is unrelated. The command itself
@@ -77,14 +90,8 @@ static __always_inline void owner_set(struct sock_state *s, struct task_struct *
  */
 static __always_inline void owner_act(struct sock_state *s, struct sock *sk)
 {
-	if (!sk->sk_lock.owned)
-		return;
-	struct task_struct *task = current_task();
-	__u32 pid = process_id(task);
-	if (pid == config.reader || (s->owner.source != PID_UNKNOWN && is_visitor(task)))
-		return;
-	if (may_own(task, sk))
-		owner_set(s, task, pid);
+	if (sk->sk_lock.owned)
+		current_owns(s, sk);
 }
 
 /* Whether the current process is the recorded owner already. */
