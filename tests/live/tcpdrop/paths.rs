@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{agrees, met, owned, reason, session, settled};
 use crate::{
+    missing,
     net::Netns,
     pair::{Pair, filter},
 };
@@ -42,7 +43,7 @@ pub fn firewall_input(mut pair: Pair, host: &str) -> Result<()> {
         )?;
         is_firewalls(row)?;
         ensure!(
-            !row["cookie"].is_null() && !row["ifindex"].is_null(),
+            row["cookie"].is_null() != missing::cookies() && !row["ifindex"].is_null(),
             "{row}"
         );
         let seq = row["seq"].as_u64().context("seq")?;
