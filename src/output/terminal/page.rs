@@ -63,7 +63,9 @@ impl Page {
         };
         let text = text.strip_suffix(b"\n").unwrap_or(text);
         for line in text.split(|byte| *byte == b'\n') {
-            self.lines += line.len().div_ceil(size.columns).max(1);
+            // All but the continuations of UTF-8.
+            let width = line.iter().filter(|byte| **byte & 0xc0 != 0x80).count();
+            self.lines += width.div_ceil(size.columns).max(1);
         }
     }
 }
@@ -105,7 +107,8 @@ mod tests {
         page.add(&[b'x'; 101]);
         page.add(b"one\ntwo\n");
         page.add(b"\n");
-        assert_eq!(page.lines, 6);
+        page.add("\u{2026}".repeat(50).as_bytes());
+        assert_eq!(page.lines, 7);
         let wider = Some(Size {
             lines: 99,
             columns: 60,

@@ -170,7 +170,10 @@ fn colours() -> Result<()> {
     ensure!(letters(&auto)[0] == Some('E'), "{auto:?}");
     ensure!(letters(&auto) == letters(&always), "{auto:?} {always:?}");
     for format in ["--json", "--csv"] {
-        let lines = run(&["--color=always", format])?;
+        let args = ["--netns", &netns, "-n", "2", "--color=always", format];
+        let tool = Tool::start("tcplife", &args)?;
+        play()?;
+        let lines = tool.finish(PATIENCE)?.lines;
         ensure!(!lines.concat().contains('\x1b'), "{lines:?}");
     }
     refused(&args, &play)
