@@ -5,9 +5,9 @@ use std::io::Write;
 
 use super::column::{leading_columns, wide_columns};
 use super::digits::append::{self, Piece};
-use super::line::{Cell, Line, cut};
+use super::line::{Cell, cut};
 use super::stamp::{Figures, Period, Stamp};
-use super::terminal::{Page, Tones};
+use super::terminal::Screen;
 use super::{Column, Format, Row, Style};
 use crate::error::Usage;
 use crate::output::choice::sort::Order;
@@ -19,8 +19,7 @@ pub struct Rows<E> {
     columns: Vec<Placed<E>>,
     order: Order<E>,
     stamp: Stamp,
-    page: Page,
-    tones: Tones,
+    screen: Screen,
 }
 
 /// A column, and what of it is the same in each row.
@@ -82,15 +81,13 @@ impl<E> Rows<E> {
         // A stack has lines of its own.
         all.sort_by_key(|c| c.key.is_empty() && c.width == (0, 0) && c.heading.is_empty());
         let titles: Vec<_> = all.iter().map(Column::title).collect();
-        let table = style.format == Format::Table;
-        let tones = (table && style.colour).then(|| Tones::new(&titles));
+        let screen = Screen::new(&style, &titles);
         let place = |column| Placed::new(column, &style);
         Ok(Self {
             columns: all.into_iter().map(place).collect(),
             order,
             stamp: Stamp::new(tool, &style),
-            page: Page::new(table && style.screen),
-            tones: tones.unwrap_or_default(),
+            screen,
             style,
         })
     }
@@ -142,15 +139,9 @@ impl<E> Rows<E> {
         }
     }
 
-    /// A row of a table, wide ones of which are broken by the terminal alone.
-    fn line(&self) -> Line {
-        Line::within(self.page.width().filter(|_| !self.style.wide))
-    }
-
     fn titles(&mut self, out: &mut Vec<u8>) {
-        self.page.begin();
         let begin = out.len();
-        let mut line = self.line();
+        let mut line = self.screen.header();
         if self.style.time {
             line.cell(out, "TIME", 8, false);
         }
@@ -161,7 +152,7 @@ impl<E> Rows<E> {
             line.cell(out, column.title(), *width, column.right);
         }
         out.push(b'\n');
-        self.page.add(out.get(begin..).unwrap_or_default());
+        self.screen.shown(out, begin);
     }
 
     /// One row. `event` is its kind in JSON and CSV.
@@ -174,12 +165,11 @@ impl<E> Rows<E> {
     }
 
     fn text(&mut self, out: &mut Vec<u8>, row: &Row<'_, E>) {
-        if self.style.header && self.page.is_over() {
+        if self.style.header && self.screen.is_over() {
             self.titles(out);
         }
         let begin = out.len();
-        let mut line = self.line();
-        self.tones.begin();
+        let mut line = self.screen.row();
         if self.style.time {
             line.cell(out, self.stamp.local_time(row.head.boot_ns), 8, false);
         }
@@ -202,11 +192,10 @@ impl<E> Rows<E> {
                     cut(out, start, *width);
                 }
             });
-            self.tones.cell(place);
+            self.screen.cell(place);
         }
         out.push(b'\n');
-        self.page.add(out.get(begin..).unwrap_or_default());
-        self.tones.paint(out);
+        self.screen.shown(out, begin);
     }
 
     fn json(&mut self, out: &mut Vec<u8>, event: &str, row: &Row<'_, E>) {

@@ -7,11 +7,16 @@ mod tones;
 
 use std::env;
 use std::io::{IsTerminal, stdout};
+use std::ops::Range;
 
 use nix::libc;
 
-pub use page::Page;
-pub use tones::{Tone, Tones, lines, word_at};
+pub use tones::{Tone, lines, word_at};
+
+use super::line::Line;
+use super::{Format, Style};
+use page::Page;
+use tones::Tones;
 
 /// When colours are written: `--color`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -48,6 +53,58 @@ pub fn is_there() -> bool {
 /// Whether the terminal is said to know no more than lines of text.
 pub fn is_dumb() -> bool {
     env::var_os("TERM").is_none_or(|term| term == "dumb")
+}
+
+/// What a table is on the screen: nothing in a pipe or a file, unless colours are wanted there.
+#[derive(Debug, Default)]
+pub struct Screen {
+    page: Page,
+    tones: Tones,
+    /// Wide rows are broken by the terminal alone.
+    wide: bool,
+}
+
+impl Screen {
+    /// For a table with these headings; other formats have none of it.
+    pub fn new(style: &Style, headings: &[&str]) -> Self {
+        if style.format != Format::Table {
+            return Self::default();
+        }
+        let tones = style.colour.then(|| Tones::new(headings));
+        Self {
+            page: Page::new(style.screen),
+            tones: tones.unwrap_or_default(),
+            wide: style.wide,
+        }
+    }
+
+    /// Whether the next row would be without a header above it.
+    pub fn is_over(&self) -> bool {
+        self.page.is_over()
+    }
+
+    /// A header begins.
+    pub fn header(&mut self) -> Line {
+        self.page.begin();
+        self.row()
+    }
+
+    /// A row begins.
+    pub fn row(&mut self) -> Line {
+        self.tones.begin();
+        Line::within(self.page.width().filter(|_| !self.wide))
+    }
+
+    /// A cell of a row is there.
+    pub fn cell(&mut self, place: Range<usize>) {
+        self.tones.cell(place);
+    }
+
+    /// All of a row or a header is there, from `begin` on: colours the cells.
+    pub fn shown(&mut self, out: &mut Vec<u8>, begin: usize) {
+        self.page.add(out.get(begin..).unwrap_or_default());
+        self.tones.paint(out);
+    }
 }
 
 /// Of a terminal, in characters.

@@ -18,9 +18,9 @@ pub struct Page {
 }
 
 impl Page {
-    /// `table`: whether it is a table at all, and not JSON or CSV.
-    pub fn new(table: bool) -> Self {
-        let terminal = table && is_there();
+    /// `wanted`: whether a terminal matters at all.
+    pub fn new(wanted: bool) -> Self {
+        let terminal = wanted && is_there();
         let size = if terminal { size() } else { None };
         Self {
             terminal,
