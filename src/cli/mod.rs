@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The flags that all commands share, and how a command ends.
 
+mod colour;
 mod descriptor;
 mod examples;
 pub mod explain;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser};
 
+pub use crate::cli::colour::Colour;
 use crate::cli::filter::Filter;
 pub use crate::cli::quantity::{duration, milliseconds, whole};
 use crate::error::{Interrupted, Usage};
@@ -100,6 +102,9 @@ pub struct Output {
     /// Show the process at the other end of each connection, where that is on this host
     #[arg(long)]
     pub peer: bool,
+    /// When there are colours.
+    #[command(flatten)]
+    pub colour: Colour,
 }
 
 impl Output {
@@ -115,6 +120,8 @@ impl Output {
             time: self.time,
             timestamp: self.timestamp,
             header: !self.no_header,
+            colour: self.colour.is_wanted(),
+            screen: true,
             columns: self.columns.clone(),
             sort: None,
         }

@@ -211,6 +211,7 @@ pub fn run(
         (None, true) => format!("{blank}; netns and uid too"),
         _ => blank.to_owned(),
     };
+    let note = || session.note(&blank);
     let mut translated = Translated {
         tool: session.tool(),
         sockets: Sockets::new(by_flow, session.room().most()),
@@ -222,7 +223,7 @@ pub fn run(
         lost: 0,
         translate,
         handler,
-        note: Some(&|| session.note(&blank)),
+        note: Some(&note),
     };
     translated.measure();
     session.run(skel.object_mut(), &mut translated)

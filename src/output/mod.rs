@@ -22,6 +22,7 @@ mod rows;
 pub mod schema;
 mod stamp;
 mod style;
+pub mod terminal;
 pub mod types;
 
 pub use choice::Choice;

@@ -5,8 +5,9 @@ use std::io::Write;
 
 use super::column::{leading_columns, wide_columns};
 use super::digits::append::{self, Piece};
-use super::line::{Line, cut};
+use super::line::{Cell, cut};
 use super::stamp::{Figures, Period, Stamp};
+use super::terminal::Screen;
 use super::{Column, Format, Row, Style};
 use crate::error::Usage;
 use crate::output::choice::sort::Order;
@@ -18,6 +19,7 @@ pub struct Rows<E> {
     columns: Vec<Placed<E>>,
     order: Order<E>,
     stamp: Stamp,
+    screen: Screen,
 }
 
 /// A column, and what of it is the same in each row.
@@ -78,11 +80,14 @@ impl<E> Rows<E> {
         }
         // A stack has lines of its own.
         all.sort_by_key(|c| c.key.is_empty() && c.width == (0, 0) && c.heading.is_empty());
+        let titles: Vec<_> = all.iter().map(Column::title).collect();
+        let screen = Screen::new(&style, &titles);
         let place = |column| Placed::new(column, &style);
         Ok(Self {
             columns: all.into_iter().map(place).collect(),
             order,
             stamp: Stamp::new(tool, &style),
+            screen,
             style,
         })
     }
@@ -134,8 +139,9 @@ impl<E> Rows<E> {
         }
     }
 
-    fn titles(&self, out: &mut Vec<u8>) {
-        let mut line = Line::default();
+    fn titles(&mut self, out: &mut Vec<u8>) {
+        let begin = out.len();
+        let mut line = self.screen.header();
         if self.style.time {
             line.cell(out, "TIME", 8, false);
         }
@@ -146,6 +152,7 @@ impl<E> Rows<E> {
             line.cell(out, column.title(), *width, column.right);
         }
         out.push(b'\n');
+        self.screen.shown(out, begin);
     }
 
     /// One row. `event` is its kind in JSON and CSV.
@@ -158,7 +165,11 @@ impl<E> Rows<E> {
     }
 
     fn text(&mut self, out: &mut Vec<u8>, row: &Row<'_, E>) {
-        let mut line = Line::default();
+        if self.style.header && self.screen.is_over() {
+            self.titles(out);
+        }
+        let begin = out.len();
+        let mut line = self.screen.row();
         if self.style.time {
             line.cell(out, self.stamp.local_time(row.head.boot_ns), 8, false);
         }
@@ -168,15 +179,23 @@ impl<E> Rows<E> {
         }
         for Placed { column, width, .. } in &self.columns {
             let value = column.value(row);
-            line.cell_of(out, *width, column.right, value.is_ascii(), |out| {
+            let cell = Cell {
+                columns: *width,
+                right: column.right,
+                ascii: value.is_ascii(),
+                address: matches!(value, Value::Addr(_) | Value::Endpoint(..)),
+            };
+            let place = line.cell_of(out, cell, |out| {
                 let start = out.len();
                 value.table(out);
                 if matches!(value, Value::Comm(_) | Value::Process(..)) && !self.style.wide {
                     cut(out, start, *width);
                 }
             });
+            self.screen.cell(place);
         }
         out.push(b'\n');
+        self.screen.shown(out, begin);
     }
 
     fn json(&mut self, out: &mut Vec<u8>, event: &str, row: &Row<'_, E>) {

@@ -28,6 +28,10 @@ pub struct Style {
     pub timestamp: bool,
     /// Whether a header line comes first.
     pub header: bool,
+    /// Whether a table has colours.
+    pub colour: bool,
+    /// Whether a table may be on a terminal, for which rows are broken and the header is repeated.
+    pub screen: bool,
     /// Which columns, if not the format's own.
     pub columns: Option<Choice>,
     /// The order of sums and lists, if not their own.

@@ -3,9 +3,13 @@
 
 use std::fmt::Write;
 
+use crate::cli::Colour;
 use crate::commands::tcptools::checks::{self, Check, Status};
 use crate::kernel::diagnose::all_missing;
-use crate::output::print;
+use crate::output::{
+    print,
+    terminal::{self, Tone},
+};
 use crate::suite::{TOOLS, Tool};
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -74,14 +78,23 @@ fn start(name: &str) -> Result<()> {
     )
 }
 
+/// What is coloured.
+const WORDS: [(&str, Tone); 2] = [("NO", Tone::Bad), ("note", Tone::Odd)];
+
+/// Where these words are in a line.
+const STATUS: usize = 18;
+
 /// Prints all, and says whether every command runs.
-pub fn run(json: bool) -> Result<bool> {
+pub fn run(json: bool, colour: Colour) -> Result<bool> {
     let checks = checks::checks();
     let trials: Vec<_> = TOOLS.iter().map(trial).collect();
-    let out = if json {
-        lines(&checks, &trials)?
-    } else {
-        table(&checks, &trials)
+    let out = match json {
+        true => lines(&checks, &trials)?,
+        false if colour.is_wanted() => {
+            let table = table(&checks, &trials);
+            terminal::lines(&table, |line| terminal::word_at(line, STATUS, &WORDS))
+        }
+        false => table(&checks, &trials),
     };
     print::write_all(out.as_bytes())?;
     Ok(trials.iter().all(|trial| trial.runs))

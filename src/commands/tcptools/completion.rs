@@ -4,14 +4,15 @@
 //! Only this command has the generator in it; the others describe their flags, which costs them next to nothing.
 
 use crate::cli::{DESCRIBE, Flag};
+use crate::error::Usage;
 use crate::output::print;
-use crate::suite::{OTHERS, TOOLS};
-use anyhow::{Context, Result, ensure};
+use crate::suite::{self, OTHERS, TOOLS};
+use anyhow::{Context, Result, bail, ensure};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, CommandFactory, ValueHint};
 use clap_complete::Shell;
 
-use super::find;
+use super::{find, names};
 
 /// Writes the script for a shell: of `tcptools` with all commands, or of one command, as `tcplife=x-tcplife`.
 pub fn print(shell: Shell, of: Option<&str>) -> Result<()> {
@@ -20,6 +21,9 @@ pub fn print(shell: Shell, of: Option<&str>) -> Result<()> {
         None => clap_complete::generate(shell, &mut all()?, "tcptools", &mut out),
         Some(of) => {
             let (name, called) = of.split_once('=').unwrap_or((of, of));
+            if !suite::has(name) {
+                bail!(Usage(names::unknown(name)));
+            }
             let called = leak(called.to_owned());
             clap_complete::generate(
                 shell,

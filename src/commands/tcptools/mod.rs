@@ -32,7 +32,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use serde::Serialize;
 
-/// List and run the tcptools commands, and check whether they work on this host
+/// Say what is wrong with TCP on this host, and list, check and run the tcptools commands
 #[derive(Parser)]
 #[command(name = "tcptools", disable_help_subcommand = true, after_help = commands())]
 struct Args {
@@ -53,23 +53,25 @@ struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    Triage(Box<triage::Args>),
+    Follow(Box<follow::Args>),
+    Record(Box<record::Args>),
+    Export(Box<export::Args>),
+    /// Check which commands work on this host, why others do not, and what would help
+    Check {
+        /// Print one JSON object per check and per command
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        colour: cli::Colour,
+    },
+    Selftest(selftest::Args),
     /// List the commands, what each row shows, and the tracepoints it comes from
     List {
         /// Print one JSON object per command
         #[arg(long)]
         json: bool,
     },
-    /// Check which commands work on this host, why others do not, and what would help
-    Check {
-        /// Print one JSON object per check and per command
-        #[arg(long)]
-        json: bool,
-    },
-    Triage(Box<triage::Args>),
-    Follow(Box<follow::Args>),
-    Record(Box<record::Args>),
-    Export(Box<export::Args>),
-    Selftest(selftest::Args),
     Schema(schema::Args),
     /// Print the help of a command
     Help {
@@ -202,7 +204,7 @@ pub fn main() -> ExitCode {
         }
         match args.what {
             Some(What::List { json }) => list(json),
-            Some(What::Check { json }) => check::run(json).map(|fine| {
+            Some(What::Check { json, colour }) => check::run(json, colour).map(|fine| {
                 if !fine {
                     code = ExitCode::FAILURE;
                 }

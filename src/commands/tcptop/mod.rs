@@ -203,7 +203,7 @@ fn run(args: Args) -> Result<()> {
         // The filters are asked where connections are found.
         let all = Filter::default();
         if live {
-            let mut screen = screen::Live::new(look, choice, args.interval)?;
+            let mut screen = screen::Live::new(look, choice, args.interval, style.colour)?;
             return crate::fallback::run(&session, &all, blank, &mut screen);
         }
         let mut batch = Batch::new(look, &style, choice, kinds, args.interval);
@@ -215,7 +215,7 @@ fn run(args: Args) -> Result<()> {
         find_sessions(skel.object_mut())?,
     );
     if live {
-        let mut screen = screen::Live::new(look, choice, args.interval)?;
+        let mut screen = screen::Live::new(look, choice, args.interval, style.colour)?;
         return session.run(skel.object_mut(), &mut screen);
     }
     let mut batch = Batch::new(look, &style, choice, kinds, args.interval);

@@ -11,6 +11,7 @@ mod signals;
 mod slow;
 mod stalled;
 mod stats;
+mod terminal;
 
 use std::{
     io::Read,
@@ -48,6 +49,7 @@ pub fn tests() -> Vec<Trial> {
         slow::tests(),
         stalled::tests(),
         stats::tests(),
+        terminal::tests(),
     ])
 }
 

@@ -20,8 +20,9 @@ pub use self::sources::events;
 use self::output::Output;
 use self::story::{Form, Story};
 use super::feed::{Forwarded, Heard, Live, Matching, Recording, Row, Running};
-use crate::cli::duration;
+use crate::cli::{Colour, duration};
 use crate::error::Usage;
+use crate::output::terminal::{self, Tone};
 
 /// The story of a connection: what all commands see of it, in the order in which it happened
 ///
@@ -41,6 +42,8 @@ pub struct Args {
     /// Tell what `record` or triage --record has kept, instead of what happens now
     #[arg(long, value_name = "FILE", conflicts_with_all = ["duration", "ready_file"])]
     from: Option<PathBuf>,
+    #[command(flatten)]
+    colour: Colour,
     #[command(flatten)]
     running: Running,
     #[command(flatten)]
@@ -73,6 +76,10 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 impl Args {
+    fn has_colour(&self) -> bool {
+        !self.json && self.colour.is_wanted()
+    }
+
     /// Whether the row's socket may be the one that is asked for.
     fn is_asked(&self, row: &Row, story: &Story) -> bool {
         match self.cookie {
@@ -82,11 +89,28 @@ impl Args {
     }
 }
 
+/// What is coloured.
+const WORDS: [(&str, Tone); 4] = [
+    ("reset", Tone::Bad),
+    ("drop", Tone::Bad),
+    ("retransmit", Tone::Odd),
+    ("stalled", Tone::Odd),
+];
+
+/// Lines as they are written.
+fn shown(text: String, colour: bool) -> String {
+    match colour {
+        true => terminal::lines(&text, |line| terminal::word_at(line, page::WORD, &WORDS)),
+        false => text,
+    }
+}
+
 /// What happens now.
 fn live(args: &Args, story: &mut Story) -> Result<()> {
     let sources = sources::all(args.interval);
     let mut live = Live::start(&sources, &args.filters, &args.running)?;
     let mut out = Output::default();
+    let colour = args.has_colour();
     let mut reported = Vec::new();
     loop {
         let mut text = String::new();
@@ -102,12 +126,12 @@ fn live(args: &Args, story: &mut Story) -> Result<()> {
             reported.push(note);
         }
         reported.truncate(NOTES);
-        if !out.write(&text, live.interrupt())? {
+        if !out.write(&shown(text, colour), live.interrupt())? {
             return live.end();
         }
     }
     finish(args, story, &reported, |text| {
-        out.write(text, live.interrupt())
+        out.write(&shown(text, colour), live.interrupt())
     })?;
     out.end(live.interrupt())?;
     live.end()
@@ -121,6 +145,7 @@ fn replay(args: &Args, path: &Path, story: &mut Story) -> Result<()> {
     let matching = Matching::new(&args.filters)?;
     let mut recording = Recording::open(path)?;
     let mut out = output::Plain::default();
+    let colour = args.has_colour();
     while let Some(row) = recording.next()? {
         let is_end = row.event() == "summary";
         let matches = || matching.passes(&row) || story.knows(&row);
@@ -128,11 +153,11 @@ fn replay(args: &Args, path: &Path, story: &mut Story) -> Result<()> {
         if is_end || args.is_asked(&row, story) && matches() {
             story.tell(&row, &mut text);
         }
-        if !out.write(&text)? {
+        if !out.write(&shown(text, colour))? {
             return Ok(());
         }
     }
-    finish(args, story, &[], |text| out.write(text))?;
+    finish(args, story, &[], |text| out.write(&shown(text, colour)))?;
     out.end()
 }
 
@@ -141,7 +166,7 @@ fn finish(
     args: &Args,
     story: &mut Story,
     notes: &[String],
-    write: impl FnOnce(&str) -> Result<bool>,
+    write: impl FnOnce(String) -> Result<bool>,
 ) -> Result<()> {
     let mut rest = String::new();
     story.end(&mut rest);
@@ -154,7 +179,7 @@ fn finish(
     } else if story.rows == 0 {
         crate::message!("tcptools: no event of a connection that matches");
     }
-    write(&rest)?;
+    write(rest)?;
     if story.lost > 0 {
         crate::message!("tcptools: the commands lost {} events", story.lost);
     }

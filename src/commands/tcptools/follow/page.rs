@@ -80,6 +80,9 @@ pub fn title(ends: Option<Ends>, owner: &str) -> String {
 
 const HEADER: &str = "  TIME (UTC)        SECONDS  EVENT       WHAT\n";
 
+/// Where the word for what happened begins.
+pub const WORD: usize = 29;
+
 /// Where the last column begins.
 const INDENT: usize = 41;
 

@@ -15,6 +15,8 @@ use anyhow::Result;
 
 use self::checks::{CHECKS, Tally};
 use self::worker::Worker;
+use crate::cli::Colour;
+
 use super::feed::{Forwarded, Heard, Live, Running, Source};
 
 /// Prove the commands on this kernel: make traffic in a namespace of its own, and compare
@@ -27,6 +29,8 @@ pub struct Args {
     /// Print one JSON object per comparison
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    colour: Colour,
     /// Make the traffic; standard input says when.
     #[arg(long, hide = true)]
     worker: bool,
@@ -68,7 +72,7 @@ pub fn run(args: &Args) -> Result<bool> {
         .iter()
         .map(|check| Tally::new(check, &rows, &truth, &notes))
         .collect();
-    report::print(&tallies, &notes, args.json)?;
+    report::print(&tallies, &notes, args.json, args.colour)?;
     let ran = tallies.iter().any(|tally| tally.why_not.is_none());
     Ok(ran && tallies.iter().all(Tally::agrees))
 }

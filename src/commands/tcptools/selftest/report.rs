@@ -7,14 +7,25 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::checks::Tally;
+use crate::cli::Colour;
 use crate::commands::tcptools::fit;
-use crate::output::{escape, print};
+use crate::output::{
+    escape, print,
+    terminal::{self, Tone},
+};
+
+/// Ends the line of a comparison that failed.
+const DIFFERS: &str = "DIFFERS";
 
 /// # Errors
 /// When standard output does not take it.
-pub(super) fn print(tallies: &[Tally], notes: &[String], json: bool) -> Result<()> {
+pub(super) fn print(tallies: &[Tally], notes: &[String], json: bool, colour: Colour) -> Result<()> {
     let text = match json {
         true => objects(tallies, notes),
+        false if colour.is_wanted() => terminal::lines(&table(tallies, notes), |line| {
+            let at = line.len().checked_sub(DIFFERS.len())?;
+            terminal::word_at(line, at, &[(DIFFERS, Tone::Bad)])
+        }),
         false => table(tallies, notes),
     };
     print::write_all(text.as_bytes())
@@ -51,10 +62,14 @@ fn table(tallies: &[Tally], notes: &[String]) -> String {
             let _ = writeln!(table, "{:<10} {said}", check.tool);
             continue;
         }
-        let mark = if tally.agrees() { "" } else { "  DIFFERS" };
+        let (gap, mark) = if tally.agrees() {
+            ("", "")
+        } else {
+            ("  ", DIFFERS)
+        };
         let _ = writeln!(
             table,
-            "{:<10} {:<26} {:>8} {:>8}  {}{mark}",
+            "{:<10} {:<26} {:>8} {:>8}  {}{gap}{mark}",
             check.tool, check.what, tally.rows, tally.right, check.from
         );
     }

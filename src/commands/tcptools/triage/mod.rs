@@ -26,7 +26,7 @@ pub use self::finding::{Finding, Severity};
 pub use self::kind::Limits;
 pub use self::sources::all as sources;
 use super::feed::{Forwarded, Header, Heard, Live, Recorder, Recording, Running};
-use crate::cli::duration;
+use crate::cli::{Colour, duration};
 use crate::error::Usage;
 
 /// What is wrong on this host: look for some seconds, and name the causes, the worst first
@@ -48,6 +48,8 @@ pub struct Args {
     /// Look at what `record` or --record has kept, instead of at this host
     #[arg(long, value_name = "FILE", conflicts_with_all = ["duration", "command", "record"])]
     from: Option<PathBuf>,
+    #[command(flatten)]
+    colour: Colour,
     /// Keep all rows in FILE, for --from
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -90,7 +92,11 @@ pub fn run(args: &Args) -> Result<bool> {
         None => look(args, &mut engine)?,
     };
     let findings = engine.findings(seconds);
-    report::print(&findings, &engine.seen, seconds, &notes, args.json)?;
+    let how = report::How {
+        json: args.json,
+        colour: args.colour.is_wanted(),
+    };
+    report::print(&findings, &engine.seen, seconds, &notes, how)?;
     Ok(!findings.is_empty())
 }
 

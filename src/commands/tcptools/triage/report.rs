@@ -6,13 +6,30 @@ use std::fmt::Write;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::finding::Finding;
+use super::finding::{Finding, Severity};
 use super::seen::Seen;
 use crate::commands::tcptools::fit;
-use crate::output::{escape, print};
+use crate::output::{
+    escape, print,
+    terminal::{self, Tone},
+};
 
 /// How many lines of what commands reported are shown.
 const NOTES: usize = 5;
+
+/// In which form.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    pub json: bool,
+    /// Whether a page has colours.
+    pub colour: bool,
+}
+
+/// What is coloured.
+const WORDS: [(&str, Tone); 2] = [
+    (Severity::Critical.name(), Tone::Bad),
+    (Severity::Warning.name(), Tone::Odd),
+];
 
 /// # Errors
 /// When standard output does not take it.
@@ -21,9 +38,12 @@ pub fn print(
     seen: &Seen,
     seconds: f64,
     notes: &[String],
-    json: bool,
+    how: How,
 ) -> Result<()> {
-    let text = text(findings, seen, seconds, notes, json);
+    let mut text = text(findings, seen, seconds, notes, how.json);
+    if how.colour && !how.json {
+        text = terminal::lines(&text, |line| terminal::word_at(line, 0, &WORDS));
+    }
     print::write_all(text.as_bytes())
 }
 

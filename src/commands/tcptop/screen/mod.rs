@@ -51,20 +51,23 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Shows connections as chosen, every `interval`.
+    /// Shows connections as chosen, every `interval`, in `colour` or not.
     ///
     /// # Errors
     /// Never, as nothing is done with the terminal yet.
-    pub(super) fn new(look: Look, choice: Choice, interval: Duration) -> Result<Self> {
+    pub(super) fn new(
+        look: Look,
+        choice: Choice,
+        interval: Duration,
+        colour: bool,
+    ) -> Result<Self> {
         let first = First::new(choice.sort, KEPT);
         Ok(Self {
             look,
             every: Interval::new(Some(interval)),
             state: State::new(choice, format!("{interval:?}")),
             screen: Screen::new()?,
-            colours: paint::Look {
-                colour: terminal::has_colour(),
-            },
+            colours: paint::Look { colour },
             clock: Clock::default(),
             first,
             sums: Sums::default(),

@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write, stdin, stdout};
 use std::os::fd::AsFd;
+use std::panic;
 use std::rc::Rc;
 use std::sync::{Mutex, Once, TryLockError};
-use std::{env, panic};
 
 use anyhow::{Context, Result};
 use nix::libc;
@@ -17,7 +17,7 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::layout::Rect;
 use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 
-use crate::output::message;
+use crate::output::{message, terminal};
 
 /// The alternate buffer, without a cursor.
 const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
@@ -30,13 +30,7 @@ static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// Whether keys can be read and a screen can be drawn.
 pub(in super::super) fn is_there() -> bool {
-    let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
-    stdin().is_terminal() && stdout().is_terminal() && !dumb
-}
-
-/// Whether colours are wanted (https://no-color.org).
-pub(super) fn has_colour() -> bool {
-    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    stdin().is_terminal() && terminal::is_there() && !terminal::is_dumb()
 }
 
 /// Gives the terminal back as it was. Any number of times, from any thread: at an exit another one may be at it.
@@ -207,12 +201,7 @@ fn sized((columns, lines): (u16, u16), drawn: &Drawn) -> Result<Terminal<Crosste
 
 /// Columns and lines; a terminal without a size has the usual one.
 fn size() -> (u16, u16) {
-    // SAFETY: of integers only: zero is a value of each.
-    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel writes such a struct, which outlives the call.
-    let ret = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
-    match (ret, size.ws_col, size.ws_row) {
-        (0, columns @ 1.., lines @ 1..) => (columns, lines),
-        _ => (80, 24),
-    }
+    let short = |size: usize| u16::try_from(size).unwrap_or(u16::MAX);
+    let size = terminal::size().map(|size| (short(size.columns), short(size.lines)));
+    size.unwrap_or((80, 24))
 }
