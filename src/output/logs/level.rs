@@ -17,7 +17,7 @@ pub enum Level {
 }
 
 /// What a summary has of the run's own losses.
-const LOSSES: &[&str] = &[
+pub const LOSSES: &[&str] = &[
     "lost",
     "untracked",
     "uncounted",

@@ -91,7 +91,10 @@ fn journal_entries_have_the_row_and_what_journalctl_finds() {
         (get(row, "TCPTOOLS_UNIT"), get(row, "TCPTOOLS_HOST")),
         (None, None)
     );
-    assert_eq!(get(summary, "MESSAGE"), Some("summary events=1, lost=333"));
+    assert_eq!(
+        get(summary, "MESSAGE"),
+        Some("end of the run, 1 row, lost 333")
+    );
     assert_eq!(get(summary, "PRIORITY"), Some("4"));
     let entries = fields(&written(
         Format::Journal,

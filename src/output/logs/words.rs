@@ -4,11 +4,14 @@
 use std::io::Write;
 
 use super::Cells;
+use super::level::LOSSES;
 
 /// The message of a log: who, to whom, and what. `sum`: of many sockets.
 pub fn message(out: &mut Vec<u8>, (tool, event): (&str, &str), sum: bool, cells: &dyn Cells) {
-    if tool == "tcptools" && event == "finding" {
-        return finding(out, cells);
+    match (tool, event) {
+        ("tcptools", "finding") => return finding(out, cells),
+        (_, "summary") => return summary(out, cells),
+        _ => {}
     }
     let start = out.len();
     if !sum {
@@ -25,10 +28,28 @@ pub fn message(out: &mut Vec<u8>, (tool, event): (&str, &str), sum: bool, cells:
         drop(out.splice(at..word, what.bytes()));
         return;
     }
+    out.truncate(word);
+    out.extend_from_slice(b": ");
     let list = out.len();
     cells.list(out, sum);
     if out.len() == list {
         out.truncate(word);
+    }
+}
+
+/// The end of a run, and what it did not show.
+fn summary(out: &mut Vec<u8>, cells: &dyn Cells) {
+    out.extend_from_slice(b"end of the run");
+    for (key, what) in [("events", "row"), ("findings", "finding")] {
+        if let Some(number) = cells.number(key) {
+            let s = if number == 1 { "" } else { "s" };
+            let _ = write!(out, ", {number} {what}{s}");
+        }
+    }
+    for key in LOSSES {
+        if let Some(number) = cells.number(key).filter(|n| *n > 0) {
+            let _ = write!(out, ", {key} {number}");
+        }
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
 pub fn tests() -> Vec<Trial> {
     vec![
         trial("logs::journal::is_json", is_json),
+        trial("logs::journal::slow", slow),
         trial("logs::journal::stalled", stalled),
         trial("logs::journal::gone", gone),
         trial("logs::journal::none", none),
@@ -45,6 +46,11 @@ pub struct Journal {
 
 impl Journal {
     pub fn new(name: &str) -> Result<Self> {
+        Self::pausing(name, Duration::ZERO)
+    }
+
+    /// One that takes so long over each entry.
+    fn pausing(name: &str, pause: Duration) -> Result<Self> {
         let path = Scratch::path(name);
         let socket = UnixDatagram::bind(&*path)?;
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
@@ -55,7 +61,10 @@ impl Journal {
             loop {
                 let last = ended.load(Ordering::Relaxed);
                 match socket.recv(&mut buffer) {
-                    Ok(n) => entries.push(fields(&buffer[..n])),
+                    Ok(n) => {
+                        entries.push(fields(&buffer[..n]));
+                        thread::sleep(pause);
+                    }
                     Err(_) if last => return entries,
                     Err(_) => {}
                 }
@@ -157,9 +166,61 @@ fn is_json() -> Result<()> {
     Ok(())
 }
 
+const SESSIONS: u64 = 400;
+
+/// So many sessions, of ten changes of state each.
+fn sessions(net: &Net) -> Result<()> {
+    let (mut c, mut s) = (net.a.agent()?, net.b.agent()?);
+    let (listener, at) = s.listen("10.9.0.2:0")?;
+    for _ in 0..SESSIONS {
+        let fd = c.open(&at)?;
+        c.run(&format!("connect {fd} {at}"))?;
+        let accepted = s.number(&format!("accept {listener}"))?;
+        c.run(&format!("close {fd}"))?;
+        s.run(&format!("eof {accepted}"))?;
+        s.run(&format!("close {accepted}"))?;
+    }
+    net.quiet()
+}
+
+/// A journal that is slower than the rows come: they wait, and none is lost.
+fn slow() -> Result<()> {
+    let journal = Journal::pausing("slow", Duration::from_millis(1))?;
+    let net = Net::new()?;
+    let inodes = net.inodes();
+    let args = [
+        "--netns",
+        &inodes,
+        "-o",
+        "journal",
+        "--journal-socket",
+        journal.path(),
+    ];
+    let logged = Tool::start("tcpstates", &args)?;
+    sessions(&net)?;
+    let run = logged.stop()?;
+    let entries = journal.end();
+    ensure!(run.status.success(), "{run:?}");
+    let (summary, rows) = entries.split_last().context("a summary")?;
+    let number = |key: &str| -> Result<u64> {
+        let text = summary[key].as_str().context("a number")?;
+        Ok(text.parse()?)
+    };
+    ensure!(
+        number("TCPTOOLS_EVENTS")? == rows.len() as u64,
+        "{summary:?}"
+    );
+    ensure!(number("TCPTOOLS_LOST")? == 0 && number("TCPTOOLS_JOURNAL_LOST")? == 0);
+    ensure!(
+        rows.len() as u64 + number("TCPTOOLS_SKIPPED")? >= SESSIONS * 10,
+        "{}",
+        rows.len()
+    );
+    Ok(())
+}
+
 /// A journal that does not read: what it did not take is counted and said, and the status is 1.
 fn stalled() -> Result<()> {
-    const SESSIONS: u64 = 400;
     let path = Scratch::path("stalled");
     let socket = UnixDatagram::bind(&*path)?;
     let net = Net::new()?;
@@ -174,17 +235,7 @@ fn stalled() -> Result<()> {
     ];
     let json = Tool::start("tcpstates", &["--netns", &inodes, "--json"])?;
     let logged = Tool::start("tcpstates", &args)?;
-    let (mut c, mut s) = (net.a.agent()?, net.b.agent()?);
-    let (listener, at) = s.listen("10.9.0.2:0")?;
-    for _ in 0..SESSIONS {
-        let fd = c.open(&at)?;
-        c.run(&format!("connect {fd} {at}"))?;
-        let accepted = s.number(&format!("accept {listener}"))?;
-        c.run(&format!("close {fd}"))?;
-        s.run(&format!("eof {accepted}"))?;
-        s.run(&format!("close {accepted}"))?;
-    }
-    net.quiet()?;
+    sessions(&net)?;
     let (json, logged) = (json.stop()?, logged.stop()?);
     let rows = json.rows()?.len() as u64;
     ensure!(rows >= SESSIONS * 8, "{rows}");
