@@ -35,7 +35,22 @@ pub struct Logs {
     tool: String,
     /// What every record begins with.
     opening: String,
+    /// What is before the values that are in no column, but in many records.
+    often: Vec<(&'static str, Piece)>,
 }
+
+/// Their keys.
+const OFTEN: [&str; 9] = [
+    "event",
+    "ts",
+    "host",
+    "boot_id",
+    "time",
+    "elapsed_s",
+    "boot_ns",
+    "interval_us",
+    "by",
+];
 
 impl Logs {
     /// `None` for a format that is none of logs. `host`: what the user asked for; OTLP has it in any case.
@@ -49,6 +64,7 @@ impl Logs {
             format,
             tool: tool.to_owned(),
             opening,
+            often: OFTEN.map(|key| (key, Self::before(format, key))).into(),
         })
     }
 
@@ -91,9 +107,12 @@ impl Logs {
         }
     }
 
-    /// The same, for a key that few records have.
+    /// The same, for a key that is no column's.
     pub fn add(&self, out: &mut Vec<u8>, key: &str, value: &Value<'_>) {
-        self.value(out, &Self::before(self.format, key), key, value);
+        match self.often.iter().find(|(often, _)| *often == key) {
+            Some((_, before)) => self.value(out, before, key, value),
+            None => self.value(out, &Self::before(self.format, key), key, value),
+        }
     }
 
     /// Ends the record that began at `start`. `sum`: it is of many sockets.
