@@ -29,6 +29,7 @@ have() {
 	groff-base) command -v groff >/dev/null ;;
 	man-db) command -v man >/dev/null ;;
 	dpkg-dev) command -v dpkg-shlibdeps >/dev/null ;;
+	python3-pip) python3 -m pip --version >/dev/null 2>&1 ;;
 	rpm) command -v rpmbuild >/dev/null ;;
 	postgresql) set -- /usr/lib/postgresql/*/bin/pgbench && [ -x "$1" ] ;;
 	redis-tools) command -v redis-benchmark >/dev/null ;;
@@ -76,6 +77,17 @@ need_stopped() {
 		as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy"
 		need "$@"
 	)
+}
+
+# need_python: packages of PyPI that tests ask for a second opinion, below target/, as the system's Python belongs to the
+# system's packages (PEP 668). Tests that lack them say so.
+need_python() {
+	python=${CARGO_TARGET_DIR:-target}/python
+	PYTHONPATH=$python python3 -c 'import duckdb, opentelemetry.proto.logs.v1.logs_pb2' 2>/dev/null && return
+	echo "installing: duckdb opentelemetry-proto, into $python" >&2
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$python" --upgrade \
+		'duckdb>=1.1' 'opentelemetry-proto>=1.30' >&2 ||
+		echo "NOT RUN: tests that need the Python packages duckdb and opentelemetry-proto" >&2
 }
 
 command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH

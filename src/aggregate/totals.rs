@@ -134,7 +134,7 @@ impl Totals {
     ) -> Result<Self, Usage> {
         let usual = match style.format {
             Format::Table => TOP,
-            Format::Csv | Format::Json => usize::MAX,
+            _ => usize::MAX,
         };
         style.time &= style.format != Format::Table;
         style.time |= interval.is_some() && style.format == Format::Table;

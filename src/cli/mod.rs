@@ -3,6 +3,7 @@
 
 mod colour;
 mod descriptor;
+pub mod destination;
 mod examples;
 pub mod explain;
 pub mod filter;
@@ -16,13 +17,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, CommandFactory, Parser};
+use clap::{ArgMatches, Args, CommandFactory, Parser};
 
 pub use crate::cli::colour::Colour;
 use crate::cli::filter::Filter;
 pub use crate::cli::quantity::{duration, milliseconds, whole};
 use crate::error::{Interrupted, Usage};
 use crate::kernel::{limits, trust};
+use crate::output::logs::{Host, socket};
 use crate::output::print;
 use crate::output::schema::{self, Kind};
 use crate::output::whose::peer;
@@ -105,17 +107,29 @@ pub struct Output {
     /// When there are colours.
     #[command(flatten)]
     pub colour: Colour,
+    /// Name the host, as NAME or as itself, and its boot ID in each record of JSON, CSV and logs
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub host: Option<Host>,
+    /// Set the socket of the journal
+    #[arg(long, hide = true, value_name = "PATH", default_value = socket::SOCKET)]
+    pub journal_socket: PathBuf,
 }
 
 impl Output {
+    /// The format, by whichever flag it was chosen.
+    pub fn format(&self) -> Format {
+        match (self.json, self.csv) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Csv,
+            _ => self.output,
+        }
+    }
+
     /// The flags as the library takes them.
     pub fn style(&self) -> Style {
         Style {
-            format: match (self.json, self.csv) {
-                (true, _) => Format::Json,
-                (_, true) => Format::Csv,
-                _ => self.output,
-            },
+            format: self.format(),
+            host: self.host.clone(),
             wide: self.wide,
             time: self.time,
             timestamp: self.timestamp,
@@ -192,8 +206,8 @@ pub fn main<A: Parser>(
     if std::env::args_os().nth(1).is_some_and(|a| a == DESCRIBE) {
         return describe(&A::command());
     }
-    let args = match parse::<A>(tool) {
-        Ok(args) => args,
+    let (args, matches) = match parse::<A>(tool) {
+        Ok(parsed) => parsed,
         Err(error) if !error.use_stderr() => {
             // --help and --version.
             let text = error.render().to_string();
@@ -212,7 +226,7 @@ pub fn main<A: Parser>(
             return ExitCode::from(2);
         }
     };
-    match run(args) {
+    match destination::choose(&matches).and_then(|()| run(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => ExitCode::SUCCESS,
         Err(error) if error.is::<Usage>() => {
@@ -286,12 +300,13 @@ pub(crate) fn command<A: CommandFactory>(tool: &str) -> clap::Command {
     own.after_long_help(examples::text(tool, &before.unwrap_or_default()))
 }
 
-fn parse<A: Parser>(tool: &str) -> Result<A, clap::Error> {
+fn parse<A: Parser>(tool: &str) -> Result<(A, ArgMatches), clap::Error> {
     let matches = command::<A>(tool).try_get_matches()?;
     if matches!(matches.try_get_one::<bool>("peer"), Ok(Some(true))) {
         peer::ask();
     }
-    A::from_arg_matches(&matches)
+    destination::check(&command::<A>(tool), &matches)?;
+    A::from_arg_matches(&matches).map(|args| (args, matches))
 }
 
 #[cfg(test)]

@@ -232,7 +232,7 @@ mod tests {
             (&["-x"], "unexpected argument '-x'; see --help"),
             (
                 &["-o", "yaml"],
-                "invalid value 'yaml' for --output <FORMAT> (possible values: table, json, csv)",
+                "invalid value 'yaml' for --output <FORMAT> (possible values: table, json, csv, journal, otlp)",
             ),
             (&["-o"], "--output <FORMAT> needs a value"),
             (

@@ -11,6 +11,8 @@ pub mod arguments;
 mod commands;
 pub mod kernel;
 #[cfg(test)]
+mod otlp_tests;
+#[cfg(test)]
 mod printed_tests;
 pub mod records;
 #[cfg(test)]

@@ -10,9 +10,11 @@ use crate::session::{Handler, Printer};
 
 /// How the first byte of an input chooses a format.
 fn style(byte: u8) -> Style {
-    let format = match byte & 3 {
-        0 | 1 => Format::Table,
-        2 => Format::Csv,
+    let format = match (byte & 3, byte >> 4 & 3) {
+        (0 | 1, _) => Format::Table,
+        (2, _) => Format::Csv,
+        (_, 1) => Format::Otlp,
+        (_, 2) => Format::Journal,
         _ => Format::Json,
     };
     Style {

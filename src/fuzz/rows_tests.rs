@@ -11,6 +11,7 @@ use crate::abi::noise;
 use crate::abi::types::{Record, head};
 use crate::output::choice::Choice;
 use crate::output::golden::Kinds;
+use crate::output::logs::Logs;
 use crate::output::{Column, Format, Row, Rows, Style, escape};
 
 /// A test for each command, so that each says what is wrong with its rows.
@@ -104,19 +105,22 @@ impl Alike {
             rows.header(&mut out);
             rows.row(&mut out, event, row);
             written::check(&out, format);
-            String::from_utf8(out).expect("UTF-8")
+            out
         };
-        let json = print(Format::Json, None);
+        let text = |format, columns| String::from_utf8(print(format, columns)).expect("UTF-8");
+        let json = text(Format::Json, None);
         let json = written::object(json.trim_end());
-        let csv = print(Format::Csv, None);
+        let csv = text(Format::Csv, None);
         self.csv(&csv, &json);
+        self.otlp(&text(Format::Otlp, None), &json);
+        self.journal(&print(Format::Journal, None), &json);
         let mut different = Vec::new();
         for (key, value) in json
             .iter()
             .filter(|(key, _)| !STAMP.contains(&key.as_str()))
         {
             let column = Choice::Only(vec![key.clone()]);
-            let table = print(Format::Table, Some(column));
+            let table = text(Format::Table, Some(column));
             let (_, cell) = table.split_once('\n').expect("a header");
             let cell = cell.trim();
             if !in_table(key, cell, value) {
@@ -124,6 +128,80 @@ impl Alike {
             }
         }
         assert!(different.is_empty(), "{} {event}: {different:?}", self.tool);
+    }
+
+    /// As many attributes as JSON has values, and one that says what it is of.
+    fn otlp(&self, line: &str, json: &Map<String, Value>) {
+        let attributes = written::attributes(line.trim_end());
+        for (key, value) in json
+            .iter()
+            .filter(|(key, _)| !NOT_LOGGED.contains(&key.as_str()))
+        {
+            let name = Logs::before(Format::Otlp, key);
+            let mut before = Vec::new();
+            name.add(&mut before);
+            let before = String::from_utf8(before).expect("UTF-8");
+            let name = before.split('"').nth(3).expect("a name");
+            let attribute = attributes.get(name);
+            let same = match (value, attribute) {
+                (Value::Null, attribute) => attribute.is_none(),
+                // Of no flag: an attribute that says nothing.
+                (Value::String(text), None) => text.is_empty(),
+                (_, None) => false,
+                (Value::Number(number), Some(Value::String(text))) => {
+                    number.to_string() == *text || key == "family"
+                }
+                (Value::Number(a), Some(Value::Number(b))) => {
+                    let apart = a.as_f64().expect("one") - b.as_f64().expect("one");
+                    apart.abs() <= a.as_f64().expect("one").abs() * 1e-15
+                }
+                (Value::String(text), Some(Value::String(said))) => escape::text(text) == *said,
+                (Value::Array(all), Some(said)) => {
+                    said["values"].as_array().map(Vec::len) == Some(all.len())
+                }
+                (value, Some(attribute)) => value == attribute,
+            };
+            assert!(
+                same,
+                "{}: {key} is {value}, and {attribute:?} in OTLP",
+                self.tool
+            );
+        }
+    }
+
+    fn journal(&self, text: &[u8], json: &Map<String, Value>) {
+        let entries = written::entries(text);
+        assert_eq!(entries.len(), 1);
+        let entry = &entries[0];
+        for (key, value) in json
+            .iter()
+            .filter(|(key, _)| *key != "tool" && *key != "ts")
+        {
+            let field = entry.get(&format!("TCPTOOLS_{}", key.to_ascii_uppercase()));
+            let said = field.and_then(Value::as_str);
+            let same = match value {
+                Value::Null => said.is_none(),
+                Value::String(text) => said.unwrap_or_default() == escape::text(text),
+                Value::Array(all) => {
+                    let all: Vec<_> = all.iter().filter_map(Value::as_str).collect();
+                    said.unwrap_or_default() == all.join(";")
+                }
+                other => {
+                    let exact = other.as_f64();
+                    let shown = said.and_then(|said| said.parse::<f64>().ok());
+                    said == Some(&other.to_string())
+                        || exact.zip(shown).is_some_and(|(exact, shown)| {
+                            (exact - shown).abs() <= exact.abs() * 1e-15
+                        })
+                }
+            };
+            assert!(
+                same,
+                "{}: {key} is {value}, and {said:?} in the journal",
+                self.tool
+            );
+        }
+        assert!(entry.contains_key("MESSAGE") && entry.contains_key("PRIORITY"));
     }
 
     fn csv(&self, csv: &str, json: &Map<String, Value>) {
@@ -163,6 +241,9 @@ impl Alike {
         }
     }
 }
+
+/// What OTLP has in other places than attributes.
+const NOT_LOGGED: [&str; 2] = ["tool", "ts"];
 
 /// What each row begins with, which is no column.
 const STAMP: [&str; 6] = ["tool", "event", "ts", "boot_ns", "interval_us", "by"];

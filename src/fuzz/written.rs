@@ -4,9 +4,13 @@
 use serde_json::{Map, Value};
 
 use crate::output::Format;
+use crate::output::logs::framed;
 
 /// Panics unless every line is a row of this format.
 pub(crate) fn check(text: &[u8], format: Format) {
+    if format == Format::Journal {
+        return drop(entries(text));
+    }
     let text = std::str::from_utf8(text).expect("UTF-8");
     let strange = |c: char| c.is_control() && c != '\n';
     assert!(!text.contains(strange), "a control character: {text:?}");
@@ -14,7 +18,8 @@ pub(crate) fn check(text: &[u8], format: Format) {
     match format {
         Format::Json => text.lines().for_each(|line| drop(object(line))),
         Format::Csv => check_csv(text),
-        Format::Table => {}
+        Format::Otlp => text.lines().for_each(|line| drop(attributes(line))),
+        Format::Table | Format::Journal => {}
     }
 }
 
@@ -24,6 +29,44 @@ pub(crate) fn object(line: &str) -> Map<String, Value> {
         Ok(Value::Object(row)) => row,
         other => panic!("{other:?}: {line}"),
     }
+}
+
+/// The attributes of the only log record of an OTLP/JSON line; each has one value.
+pub(crate) fn attributes(line: &str) -> Map<String, Value> {
+    let message = object(line);
+    let record = &message["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0];
+    let all = record["attributes"].as_array().expect("attributes").iter();
+    let all: Vec<_> = all
+        .map(|attribute| {
+            let value = attribute["value"].as_object().expect("a value");
+            assert_eq!(value.len(), 1, "{attribute}");
+            let key = attribute["key"].as_str().expect("a key").to_owned();
+            (key, value.values().next().expect("one").clone())
+        })
+        .collect();
+    let count = all.len();
+    let all: Map<_, _> = all.into_iter().collect();
+    assert_eq!(all.len(), count, "a key is there twice: {line}");
+    all
+}
+
+/// The fields of entries of the journal, whose values have no line feed.
+pub(crate) fn entries(mut bytes: &[u8]) -> Vec<Map<String, Value>> {
+    let mut all = Vec::new();
+    while let Some((entry, taken)) = framed(bytes) {
+        let text = std::str::from_utf8(entry).expect("UTF-8");
+        let field = |line: &str| {
+            let (key, value) = line.split_once('=').expect("a field");
+            let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+            assert!(key.chars().all(is_name) && key.len() <= 64, "{key}");
+            assert!(!value.contains(char::is_control), "{line:?}");
+            (key.to_owned(), Value::from(value))
+        };
+        all.push(text.lines().map(field).collect());
+        bytes = bytes.get(taken..).unwrap_or_default();
+    }
+    assert!(bytes.is_empty(), "{bytes:?}");
+    all
 }
 
 /// Every line has as many fields as the first one, the header.

@@ -37,6 +37,11 @@ pub fn monotonic_ns() -> u64 {
     host(ClockId::CLOCK_MONOTONIC) as u64
 }
 
+/// Nanoseconds since 1970.
+pub fn unix_ns() -> i64 {
+    now(ClockId::CLOCK_REALTIME)
+}
+
 /// Nanoseconds of one of the host's clocks that count from its boot.
 fn host(clock: ClockId) -> i64 {
     let ahead = match clock {
@@ -155,9 +160,14 @@ impl Clock {
         self.fixed = true;
     }
 
+    /// Nanoseconds since 1970.
+    pub fn unix_ns(&self, boot_ns: u64) -> i64 {
+        (boot_ns as i64).saturating_add(self.offset)
+    }
+
     /// RFC 3339 in UTC without its fraction and `Z`, and the nanoseconds that belong after it.
     pub fn rfc3339(&mut self, boot_ns: u64) -> (&str, u32) {
-        let unix = (boot_ns as i64).saturating_add(self.offset);
+        let unix = self.unix_ns(boot_ns);
         let text = self.utc.text(unix.div_euclid(SECOND), |t| {
             let text = t.to_rfc3339_opts(SecondsFormat::Secs, true);
             text.trim_end_matches('Z').to_owned()
@@ -167,9 +177,7 @@ impl Clock {
 
     /// `HH:MM:SS` in the local time zone.
     pub fn local_time(&mut self, boot_ns: u64) -> &str {
-        let unix = (boot_ns as i64)
-            .saturating_add(self.offset)
-            .div_euclid(SECOND);
+        let unix = self.unix_ns(boot_ns).div_euclid(SECOND);
         self.local.text(unix, |t| {
             t.with_timezone(&Local).format("%H:%M:%S").to_string()
         })

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Rows: one column table per tool gives the table, JSON Lines and CSV.
+//! Rows: one column table per tool gives the table, JSON Lines, CSV, and records for logs.
 
 pub mod address;
 pub mod choice;
-pub mod journal;
+pub mod logs;
 pub mod message;
 pub mod nonblocking;
 pub mod print;

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use anyhow::{Result, anyhow};
 use nix::errno::Errno;
 
+use super::logs::socket;
+
 /// Writes the whole output of a command that does not trace. A closed reader is not an error.
 ///
 /// # Errors
@@ -17,6 +19,14 @@ pub fn write_all(text: &[u8]) -> Result<()> {
         Err(error) => Err(failed(&error)),
         Ok(()) => Ok(()),
     }
+}
+
+/// Writes the records of a command that does not trace: to the journal, if that was chosen.
+///
+/// # Errors
+/// When they cannot be written, or the journal does not accept them all.
+pub fn records(bytes: &[u8]) -> Result<()> {
+    socket::deliver(bytes).unwrap_or_else(|| write_all(bytes))
 }
 
 /// The sentence about output that cannot be written, without the number of the error.

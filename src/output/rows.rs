@@ -6,6 +6,7 @@ use std::io::Write;
 use super::column::{leading_columns, wide_columns};
 use super::digits::append::{self, Piece};
 use super::line::{Cell, cut};
+use super::logs::{Cells, Logs, listed};
 use super::stamp::{Figures, Period, Stamp};
 use super::terminal::Screen;
 use super::{Column, Format, Row, Style};
@@ -27,7 +28,7 @@ struct Placed<E> {
     column: Column<E>,
     /// Its columns in the table.
     width: usize,
-    /// What is before its value in JSON.
+    /// What is before its value in JSON, or in a record for logs.
     key: Piece,
 }
 
@@ -35,7 +36,10 @@ impl<E> Placed<E> {
     fn new(column: Column<E>, style: &Style) -> Self {
         Self {
             width: column.room(style.wide),
-            key: Piece::new(format!(r#","{}":"#, column.key)),
+            key: match style.format.is_logs() {
+                true => Logs::before(style.format, column.key),
+                false => Piece::new(format!(r#","{}":"#, column.key)),
+            },
             column,
         }
     }
@@ -50,6 +54,7 @@ impl<E> Rows<E> {
     pub fn new(tool: &'static str, style: Style, columns: Vec<Column<E>>) -> Result<Self, Usage> {
         let mut all = columns;
         let leading = leading_columns(&mut all);
+        // Formats for logs have the columns of JSON.
         let json = style.format != Format::Table;
         let at = if json { 0 } else { all.len() };
         all.splice(at..at, leading);
@@ -127,7 +132,7 @@ impl<E> Rows<E> {
     pub fn header(&mut self, out: &mut Vec<u8>) {
         match self.style.format {
             _ if !self.style.header => {}
-            Format::Json => {}
+            Format::Json | Format::Journal | Format::Otlp => {}
             Format::Csv => {
                 self.stamp.csv_header(out);
                 for Placed { column, .. } in &self.columns {
@@ -161,7 +166,19 @@ impl<E> Rows<E> {
             Format::Json => self.json(out, event, row),
             Format::Csv => self.csv(out, event, row),
             Format::Table => self.text(out, row),
+            Format::Journal | Format::Otlp => self.log(out, event, row),
         }
+    }
+
+    fn log(&mut self, out: &mut Vec<u8>, event: &str, row: &Row<'_, E>) {
+        let start = self.stamp.begin(out, event, row.head.boot_ns);
+        if let Some(logs) = self.stamp.logs() {
+            for Placed { column, key, .. } in &self.columns {
+                logs.value(out, key, column.key, &column.value(row));
+            }
+        }
+        let columns = &self.columns;
+        self.stamp.end(out, start, event, &Placeds { columns, row });
     }
 
     fn text(&mut self, out: &mut Vec<u8>, row: &Row<'_, E>) {
@@ -216,10 +233,59 @@ impl<E> Rows<E> {
         out.push(b'\n');
     }
 
-    /// The last record of a JSON run: `fields` are its numbers.
+    /// The last record of a run, in JSON or for logs: `fields` are its numbers.
     pub fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
-        if self.style.format == Format::Json {
+        if self.style.format == Format::Json || self.style.format.is_logs() {
             self.stamp.summary(out, fields);
+        }
+    }
+}
+
+/// The values of a row by their keys.
+struct Placeds<'r, E> {
+    columns: &'r [Placed<E>],
+    row: &'r Row<'r, E>,
+}
+
+impl<E> Placeds<'_, E> {
+    fn get(&self, key: &str) -> Option<Value<'_>> {
+        let found = self
+            .columns
+            .iter()
+            .find(|placed| placed.column.key == key)?;
+        Some(found.column.value(self.row))
+    }
+}
+
+impl<E> Cells for Placeds<'_, E> {
+    fn number(&self, key: &str) -> Option<u64> {
+        self.get(key)?.number()
+    }
+
+    fn flag(&self, key: &str) -> Option<bool> {
+        match self.get(key)? {
+            Value::Bool(is) => Some(is),
+            _ => None,
+        }
+    }
+
+    fn is(&self, key: &str, text: &str) -> bool {
+        self.get(key) == Some(Value::Text(text))
+    }
+
+    fn write(&self, key: &str, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
+        if let Some(value) = self.get(key) {
+            value.bare(out);
+        }
+        out.len() > start
+    }
+
+    fn list(&self, out: &mut Vec<u8>, all: bool) {
+        let start = out.len();
+        for Placed { column, .. } in self.columns {
+            let value = column.value(self.row);
+            listed(out, start, all, column.key, |out| value.bare(out));
         }
     }
 }

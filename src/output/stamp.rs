@@ -3,8 +3,9 @@
 
 use std::io::Write;
 
-use super::Style;
 use super::digits::{append, padded};
+use super::logs::{Cells, Logs, When, convert};
+use super::{Style, Value, escape};
 use crate::kernel::clock::{Clock, boot_ns};
 
 /// The numbers of a run by their keys in JSON; `None`: not known.
@@ -24,6 +25,14 @@ pub struct Stamp {
     period: Option<Period>,
     /// The keys that the sums are made by, if that is said.
     by: Option<String>,
+    /// The names and the values that say which host it is, if that is said.
+    host: Vec<(&'static str, String)>,
+    /// The same in JSON.
+    host_json: Vec<u8>,
+    /// Writes records for logs, if that is the format.
+    logs: Option<Logs>,
+    /// `ts` of the last of them.
+    last: String,
 }
 
 /// The time that sums cover.
@@ -39,11 +48,32 @@ pub struct Period {
 pub(super) const SUM_KEYS: [&str; 2] = ["boot_ns", "interval_us"];
 /// The key after these of a sum that says what it is made by.
 pub(super) const BY: &str = "by";
+/// The keys after `ts` that say which host it is (`--host`).
+const HOST: &str = "host";
+const BOOT_ID: &str = "boot_id";
 
 impl Stamp {
     /// For a command, with the fields that `style` adds.
     pub fn new(tool: &'static str, style: &Style) -> Self {
+        let host = style.host.iter();
+        let host: Vec<_> = host
+            .flat_map(|host| {
+                [
+                    (HOST, host.name.clone()),
+                    (BOOT_ID, host.boot_id.to_owned()),
+                ]
+            })
+            .collect();
+        let mut host_json = Vec::new();
+        for (key, value) in &host {
+            let _ = write!(host_json, r#","{key}":"#);
+            escape::json(&mut host_json, value);
+        }
         Self {
+            host,
+            host_json,
+            logs: Logs::new(style.format, tool, style.host.as_ref()),
+            last: String::new(),
             tool,
             opening: format!(r#"{{"tool":"{tool}","event":""#),
             time: style.time,
@@ -111,6 +141,9 @@ impl Stamp {
     /// The header of CSV up to the first column.
     pub fn csv_header(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"tool,event,ts");
+        for (key, _) in &self.host {
+            let _ = write!(out, ",{key}");
+        }
         if self.time {
             out.extend_from_slice(b",time");
         }
@@ -131,6 +164,10 @@ impl Stamp {
             out.extend_from_slice(part.as_bytes());
         }
         self.ts(out, boot_ns);
+        for (_, value) in &self.host {
+            append::all(out, b",");
+            Value::Text(value).csv(out);
+        }
         if self.time {
             let _ = write!(out, ",{}", self.clock.local_time(boot_ns));
         }
@@ -167,8 +204,16 @@ impl Stamp {
         }
     }
 
-    /// The last record of a JSON run: `fields` are its numbers.
+    /// The last record of a run, in JSON or for logs: `fields` are its numbers.
     pub fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
+        let Some(logs) = self.logs.take() else {
+            return self.json_summary(out, fields);
+        };
+        convert(&logs, out, |out| self.json_summary(out, fields));
+        self.logs = Some(logs);
+    }
+
+    fn json_summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         let now = boot_ns();
         self.json_only_ts(out, "summary", now);
         let _ = write!(out, r#","boot_ns":{now}"#);
@@ -189,6 +234,55 @@ impl Stamp {
         }
         self.ts(out, boot_ns);
         append::all(out, b"\"");
+        out.extend_from_slice(&self.host_json);
+    }
+
+    /// Begins a record for logs, up to the first column; returns where. Call it only if the format is one of them.
+    pub fn begin(&mut self, out: &mut Vec<u8>, event: &str, boot_ns: u64) -> usize {
+        let mut ts = std::mem::take(&mut self.last).into_bytes();
+        ts.clear();
+        self.ts(&mut ts, boot_ns);
+        self.last = String::from_utf8(ts).unwrap_or_default();
+        let elapsed = self.timestamp.then(|| self.elapsed(boot_ns));
+        let Some(logs) = &self.logs else {
+            return out.len();
+        };
+        let when = When {
+            unix_ns: self.clock.unix_ns(boot_ns),
+            ts: &self.last,
+        };
+        let start = logs.begin(out, event, when);
+        for (key, value) in &self.host {
+            logs.add(out, key, &Value::Text(value));
+        }
+        if self.time {
+            logs.add(out, "time", &Value::Text(self.clock.local_time(boot_ns)));
+        }
+        if let Some(elapsed) = elapsed {
+            logs.add(out, "elapsed_s", &Value::Number(elapsed));
+        }
+        if let Some(period) = self.period {
+            let values = [boot_ns, period.interval_us];
+            for (key, value) in SUM_KEYS.into_iter().zip(values) {
+                logs.add(out, key, &Value::Int(value));
+            }
+        }
+        if let Some(by) = &self.by {
+            logs.add(out, BY, &Value::Text(by));
+        }
+        start
+    }
+
+    /// Writes records for logs, if that is the format.
+    pub fn logs(&self) -> Option<&Logs> {
+        self.logs.as_ref()
+    }
+
+    /// Ends the record that [`Stamp::begin`] began.
+    pub fn end(&self, out: &mut Vec<u8>, start: usize, event: &str, cells: &dyn Cells) {
+        if let Some(logs) = &self.logs {
+            logs.end(out, start, event, self.period.is_some(), cells);
+        }
     }
 
     /// RFC 3339 in UTC.

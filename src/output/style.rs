@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the user chose about the output.
 
+use super::logs::Host;
 use super::{Choice, Shown, Sort};
 
 /// How rows are written.
@@ -13,12 +14,23 @@ pub enum Format {
     Json,
     /// Comma-separated values (RFC 4180): the fields and values of JSON, below a header.
     Csv,
+    /// Entries of the systemd journal, with the values of JSON as their fields: docs/logs.md.
+    Journal,
+    /// OTLP/JSON log lines, with the values of JSON as their attributes: docs/logs.md.
+    Otlp,
+}
+
+impl Format {
+    /// Whether it is for what keeps logs.
+    pub fn is_logs(self) -> bool {
+        matches!(self, Self::Journal | Self::Otlp)
+    }
 }
 
 /// What the user chose about the output.
 #[derive(Clone, Debug, Default)]
 pub struct Style {
-    /// Table, JSON or CSV.
+    /// Table, JSON, CSV, or one for logs.
     pub format: Format,
     /// More and wider columns.
     pub wide: bool,
@@ -36,15 +48,17 @@ pub struct Style {
     pub columns: Option<Choice>,
     /// The order of sums and lists, if not their own.
     pub sort: Option<Sort>,
+    /// The host that each record names; not in tables.
+    pub host: Option<Host>,
 }
 
 impl Style {
     /// In which columns its rows are laid out.
     pub fn layout(&self) -> Shown {
         match (self.format, self.wide) {
-            (Format::Json | Format::Csv, _) => Shown::JSON,
             (Format::Table, false) => Shown::NARROW,
             (Format::Table, true) => Shown::WIDE,
+            _ => Shown::JSON,
         }
     }
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The type of each key of JSON, which is the same in every command. The golden rows are compared with it.
 
+/// The number of the schema of records: another one if a key goes, or changes its type, its unit or its meaning.
+pub const VERSION: u32 = 1;
+
 /// What a value is, where it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
@@ -51,6 +54,7 @@ const BOOLEANS: &[&str] = &[
 ];
 
 const STRINGS: &[&str] = &[
+    "boot_id",
     "by",
     "ca_name",
     "ca_state",
@@ -71,6 +75,7 @@ const STRINGS: &[&str] = &[
     "growth",
     "held_by",
     "hint",
+    "host",
     "ifname",
     "kind",
     "laddr",

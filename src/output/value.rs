@@ -109,31 +109,49 @@ impl Value<'_> {
 
     fn csv_of_others(&self, out: &mut Vec<u8>) {
         match *self {
-            Self::Stack(stack) => {
-                let start = out.len();
-                frames(stack, |first, frame| {
-                    print(out, format_args!("{}{frame}", if first { "" } else { ";" }));
-                });
-                quote(out, start);
-            }
-            Self::Link(link) if link.name().is_none() => {}
-            Self::Whose(whose) => whose.with(|text| {
-                let start = out.len();
-                out.extend_from_slice(text.map_or("", |text| &text.plain).as_bytes());
-                quote(out, start);
-            }),
             Self::Addr(address) if !address.has_link() => address.write(out),
-            Self::Name(_)
+            Self::Stack(_)
+            | Self::Whose(_)
+            | Self::Name(_)
             | Self::Process(..)
             | Self::Text(_)
             | Self::Comm(_)
             | Self::Addr(_)
             | Self::Link(_) => {
                 let start = out.len();
-                self.plain(out);
+                self.bare(out);
                 quote(out, start);
             }
             _ => self.plain(out),
+        }
+    }
+
+    /// As CSV has it, without quotes: nothing where it is not known.
+    pub fn bare(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Stack(stack) => frames(stack, |first, frame| {
+                print(out, format_args!("{}{frame}", if first { "" } else { ";" }));
+            }),
+            Self::Link(link) if link.name().is_none() => {}
+            Self::Whose(whose) => whose.with(|text| {
+                out.extend_from_slice(text.map_or("", |text| &text.plain).as_bytes());
+            }),
+            _ => match self.number() {
+                Some(number) => integer(out, number),
+                None => self.plain(out),
+            },
+        }
+    }
+
+    /// The number, if it is one without decimals and sign, in base units.
+    pub fn number(&self) -> Option<u64> {
+        match *self {
+            Self::Int(n)
+            | Self::Bytes(n)
+            | Self::Micros(n)
+            | Self::MicrosAtLeast(n)
+            | Self::Rate(n) => Some(n),
+            _ => None,
         }
     }
 
@@ -229,7 +247,7 @@ fn tcp_flags(out: &mut Vec<u8>, flags: u16) {
 }
 
 /// Calls `each` with whether a frame of a stack is the first, and its text: a module may call its functions anything.
-fn frames(stack: &[u64], mut each: impl FnMut(bool, &str)) {
+pub fn frames(stack: &[u64], mut each: impl FnMut(bool, &str)) {
     for (n, frame) in symbols::frames(stack).enumerate() {
         each(n == 0, &escape::text(&frame.to_string()));
     }

@@ -104,7 +104,7 @@ impl<H: Handler> Reader<'_, H> {
         if buffer.contains(PollFlags::POLLIN) {
             self.buffer.woken();
         }
-        match out.intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL) {
+        match self.printer.sink.has_left(out) {
             true => Err(Stop::Closed),
             false => Ok(()),
         }
@@ -281,6 +281,7 @@ impl Session<'_> {
                 handler.tick(printer);
             }
             printer.flush()?;
+            printer.sink.report(self.tool);
             lost.report(handler.untracked(), handler.uncounted(), false);
             let enough = printer.full() && printer.sink.buf.is_empty();
             if enough || reader.interrupt.raised() || left.is_some_and(|d| d.is_zero()) {
@@ -344,6 +345,8 @@ impl Session<'_> {
                 .into_iter()
                 .flat_map(|m| m.report(printer.rows, &gone)),
         );
+        let journal_lost = printer.sink.journal_lost();
+        fields.extend(journal_lost.map(|lost| ("journal_lost", Some(lost))));
         idle.end(printer.rows);
         match message::lost() {
             0 => {}
@@ -387,7 +390,7 @@ fn written(result: Result<(), Stop>, printer: &mut Printer) -> Result<()> {
         Some(rows) => format!("{rows} rows were not written"),
     };
     Err(match why {
-        None => anyhow!("{rows}: nothing is reading standard output"),
+        None => anyhow!("{rows}: {}", printer.sink.why()),
         Some(error) => anyhow!("cannot write rows: {}; {rows}", error.desc()),
     })
 }

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Standard output that does not block a run and ends with its reader.
+//! Standard output that does not block a run and ends with its reader; or the systemd journal in its place (`-o journal`).
 
 use std::collections::VecDeque;
 use std::io::{Stdout, stdout};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::PollFd;
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::stat::fstat;
 use nix::unistd::{Whence, ftruncate, lseek};
 
 use super::signals::Interrupt;
+use crate::output::logs::framed;
+use crate::output::logs::socket::{self, Journal, Sent};
 use crate::output::nonblocking::Writer;
 
 /// Output that may wait for the reader before records stay in the kernel's buffer, which counts its losses.
@@ -29,9 +31,16 @@ pub enum Stop {
     Failed(Errno),
 }
 
+/// Where rows go.
+enum To {
+    Stdout(Writer<Stdout>),
+    /// A datagram per row. Like a reader of standard output it may be slow, but does not leave.
+    Journal(Journal),
+}
+
 /// Collects rows and writes them in one go.
 pub struct Sink {
-    out: Writer<Stdout>,
+    to: To,
     /// What is not written yet.
     pub buf: Vec<u8>,
     /// The end of each row in `buf`, as an offset in the whole output.
@@ -47,7 +56,10 @@ pub struct Sink {
 impl Default for Sink {
     fn default() -> Self {
         Self {
-            out: Writer::new(stdout()),
+            to: match socket::take() {
+                Some(journal) => To::Journal(journal),
+                None => To::Stdout(Writer::new(stdout())),
+            },
             buf: Vec::with_capacity(64 * 1024),
             ends: VecDeque::new(),
             written: 0,
@@ -78,7 +90,17 @@ impl Sink {
 
     /// For poll(): that the reader leaves, and that there is room if something waits for it.
     pub fn poll_fds(&self) -> [PollFd<'_>; 2] {
-        self.out.poll_fds(!self.buf.is_empty())
+        let waits = !self.buf.is_empty();
+        match &self.to {
+            To::Stdout(out) => out.poll_fds(waits),
+            To::Journal(journal) => journal.poll_fds(waits),
+        }
+    }
+
+    /// Whether poll() says of the first of [`Sink::poll_fds`] that the reader has left.
+    pub fn has_left(&self, events: PollFlags) -> bool {
+        let gone = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+        matches!(self.to, To::Stdout(_)) && events.intersects(gone)
     }
 
     /// Writes what fits; the rest stays.
@@ -90,18 +112,9 @@ impl Sink {
             self.buf.clear();
             return Ok(());
         }
-        let mut done = 0;
-        let result = loop {
-            let Some(rest) = self.buf.get(done..).filter(|rest| !rest.is_empty()) else {
-                break Ok(());
-            };
-            let chunk = self.out.chunk(rest);
-            match self.out.try_write(chunk) {
-                Ok(0) | Err(Errno::EAGAIN) => break Ok(()),
-                Ok(n) => done += n,
-                Err(error) if self.out.has_left(error) => break Err(Stop::Closed),
-                Err(e) => break Err(Stop::Failed(e)),
-            }
+        let (done, result) = match &mut self.to {
+            To::Stdout(out) => write(out, &self.buf),
+            To::Journal(journal) => (send(journal, &self.buf), Ok(())),
         };
         self.note_written(done);
         if matches!(result, Err(Stop::Failed(_))) {
@@ -126,10 +139,11 @@ impl Sink {
 
     /// Truncates an incomplete last line, unless another process has appended to the file.
     fn take_back(&mut self) {
-        if self.begun == 0 || !self.out.is_regular() {
+        let To::Stdout(out) = &self.to else { return };
+        if self.begun == 0 || !out.is_regular() {
             return;
         }
-        let fd = self.out.get();
+        let fd = out.get();
         let (Ok(at), Ok(stat)) = (lseek(fd, 0, Whence::SeekCur), fstat(fd)) else {
             return;
         };
@@ -148,7 +162,7 @@ impl Sink {
     /// See [`Stop`].
     pub fn deliver(&mut self, interrupt: &Interrupt) -> Result<(), Stop> {
         let mut moved = Instant::now();
-        let mut queued = self.out.queued();
+        let mut queued = self.queued();
         loop {
             let before = self.written;
             self.flush()?;
@@ -156,7 +170,7 @@ impl Sink {
                 return Ok(());
             }
             // Its reader may take less than there must be for the next write.
-            let now = self.out.queued();
+            let now = self.queued();
             if self.written != before || now < queued {
                 moved = Instant::now();
             }
@@ -165,7 +179,18 @@ impl Sink {
                 self.give_up();
                 return Ok(());
             }
-            self.out.wait(LOOK);
+            match &self.to {
+                To::Stdout(out) => out.wait(LOOK),
+                To::Journal(journal) => journal.wait(LOOK),
+            };
+        }
+    }
+
+    /// How many bytes the reader has not read, if that is known.
+    fn queued(&self) -> Option<i32> {
+        match &self.to {
+            To::Stdout(out) => out.queued(),
+            To::Journal(_) => None,
         }
     }
 
@@ -179,6 +204,60 @@ impl Sink {
 
     /// The number of discarded rows, if any were.
     pub fn left_out(&self) -> Option<u64> {
-        self.given_up.then_some(self.unwritten)
+        let lost = self.journal_lost().unwrap_or_default();
+        (self.given_up || lost > 0).then_some(self.unwritten + lost)
     }
+
+    /// Why they were discarded.
+    pub fn why(&self) -> &'static str {
+        match self.to {
+            To::Stdout(_) => "nothing is reading standard output",
+            To::Journal(_) => "the systemd journal did not accept them",
+        }
+    }
+
+    /// How many entries the journal did not accept, if rows go there.
+    pub fn journal_lost(&self) -> Option<u64> {
+        match &self.to {
+            To::Stdout(_) => None,
+            To::Journal(journal) => Some(journal.lost()),
+        }
+    }
+
+    /// Reports these, if that is due.
+    pub fn report(&mut self, tool: &str) {
+        if let To::Journal(journal) = &mut self.to {
+            journal.report(tool, false);
+        }
+    }
+}
+
+/// Writes what fits; returns how many bytes that is.
+fn write(out: &mut Writer<Stdout>, bytes: &[u8]) -> (usize, Result<(), Stop>) {
+    let mut done = 0;
+    let result = loop {
+        let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) else {
+            break Ok(());
+        };
+        let chunk = out.chunk(rest);
+        match out.try_write(chunk) {
+            Ok(0) | Err(Errno::EAGAIN) => break Ok(()),
+            Ok(n) => done += n,
+            Err(error) if out.has_left(error) => break Err(Stop::Closed),
+            Err(e) => break Err(Stop::Failed(e)),
+        }
+    };
+    (done, result)
+}
+
+/// Sends the entries for which there is room; returns how many bytes they take here.
+fn send(journal: &mut Journal, bytes: &[u8]) -> usize {
+    let mut done = 0;
+    while let Some((entry, taken)) = bytes.get(done..).and_then(framed) {
+        if journal.offer(entry) == Sent::Full {
+            break;
+        }
+        done += taken;
+    }
+    done
 }

@@ -14,6 +14,7 @@ mod fallback;
 mod faults;
 mod harness;
 mod links;
+mod logs;
 mod memory;
 mod namespaces;
 mod owners;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         fallback::tests(),
         faults::tests(),
         links::tests(),
+        logs::tests(),
         memory::tests(),
         namespaces::tests(),
         owners::tests(),
@@ -116,6 +118,7 @@ fn main() -> ExitCode {
     let mut many: Vec<_> = triage::tests()
         .into_iter()
         .chain(tcptools::many())
+        .chain(logs::many())
         .collect();
     let mut alone: Vec<_> = sockbuf::alone()
         .into_iter()

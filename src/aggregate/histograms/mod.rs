@@ -17,6 +17,7 @@ use crate::aggregate::hist_keys::columns;
 use crate::aggregate::keys::Keys;
 use crate::aggregate::table::Table;
 use crate::error::Usage;
+use crate::output::logs::{Logs, convert};
 use crate::output::{Column, Figures, Format, Row, Stamp, Style, Value};
 use crate::session::{Printer, interval::Interval};
 
@@ -95,9 +96,9 @@ impl Hists {
         self.keys.as_ref().map_or(0, Keys::bits)
     }
 
-    /// The last record of a JSON run.
+    /// The last record of a run, in JSON or for logs.
     pub fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
-        if self.style.format == Format::Json {
+        if self.style.format == Format::Json || self.style.format.is_logs() {
             self.stamp.summary(out, fields);
         }
     }
@@ -201,6 +202,7 @@ impl Hists {
                 Format::Table => self.bars(buf, now, shown),
                 Format::Csv => self.csv(buf, now, shown),
                 Format::Json => self.json(buf, now, shown),
+                Format::Journal | Format::Otlp => self.log(buf, now, shown),
             });
         }
     }
@@ -300,6 +302,13 @@ impl Hists {
             self.stamp.csv(out, "histogram", now);
             out.extend_from_slice(&of);
             let _ = writeln!(out, ",{lo},{hi},{count},{p50},{p90},{p99},{max}{more}");
+        }
+    }
+
+    fn log(&mut self, out: &mut Vec<u8>, now: u64, shown: &Shown) {
+        let logs = Logs::new(self.style.format, self.tool, self.style.host.as_ref());
+        if let Some(logs) = logs {
+            convert(&logs, out, |line| self.json(line, now, shown));
         }
     }
 

@@ -113,7 +113,7 @@ impl Grouped {
     pub(super) fn new(keys: Keys, style: Style, top: Option<u32>) -> Result<Self, Usage> {
         let usual = match style.format {
             Format::Table => TOP,
-            Format::Csv | Format::Json => usize::MAX,
+            _ => usize::MAX,
         };
         let rows = Rows::sums("tcpaccept", style, columns_of(&keys))?;
         Ok(Self {

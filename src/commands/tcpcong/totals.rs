@@ -146,7 +146,7 @@ impl Totals {
         let interval = args.summary.flatten();
         let usual = match style.format {
             Format::Table => TOP,
-            Format::Csv | Format::Json => usize::MAX,
+            _ => usize::MAX,
         };
         style.time |= interval.is_some() && style.format == Format::Table;
         style.sort.clone_from(&args.sort);

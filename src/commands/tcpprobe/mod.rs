@@ -159,7 +159,9 @@ impl Handler for Probe {
 
 fn check(args: &Args) -> Result<(), Usage> {
     if args.live && args.common.output.style().format != Format::Table {
-        return Err(Usage("--live cannot be used with --json or --csv".into()));
+        return Err(Usage(
+            "--live cannot be used with --json, --csv or --output".into(),
+        ));
     }
     if args.live && args.common.output.columns.is_some() {
         return Err(Usage("--columns: sparklines have no columns".into()));

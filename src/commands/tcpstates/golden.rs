@@ -14,8 +14,8 @@ pub(crate) fn rows<K: Kinds>(to: K) -> K {
 /// What takes records, of so many bytes each: rows of them, or sums.
 pub(crate) fn handlers(style: &Style) -> Handlers {
     let rows = Rows::new("tcpstates", style.clone(), columns(true)).expect("columns");
-    let journal = None;
-    vec![(size_of::<transition>(), Box::new(Changes { rows, journal }))]
+    let log = None;
+    vec![(size_of::<transition>(), Box::new(Changes { rows, log }))]
 }
 
 #[test]

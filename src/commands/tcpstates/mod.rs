@@ -11,25 +11,23 @@ mod fallback;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod golden;
 mod inet_diag;
+mod log;
 mod look;
 mod now;
 mod ports;
 mod summary;
 mod times;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::abi::names::tcp_state;
-use crate::abi::types::{Record, decode};
+use crate::abi::types::decode;
 use crate::aggregate::{keys::Keys, top};
 use crate::cli::filter::{Filter, Part, States, StatesNow};
 use crate::cli::{self, Common, Run, duration, milliseconds, whole};
 use crate::error::Usage;
 use crate::fallback::inet_diag::NoRecords;
 use crate::kernel::clock;
-use crate::output::journal::{self, Journal};
 use crate::output::{Rows, Sort, Style};
 use crate::session::{Figures, Handler, Printer, Session, constants, storage};
 use anyhow::Result;
@@ -41,7 +39,8 @@ use bpf::types::transition;
 use look::Look;
 use summary::{How, MAX_GROUPS, Summary};
 
-use columns::{columns, in_state_us, kinds};
+use columns::{columns, kinds};
+use log::Log;
 
 crate::skeleton!("tcpstates");
 
@@ -88,12 +87,9 @@ struct Args {
     /// With --active or --by, show only the first N rows; 0: all [default: 20 in a table with --by, otherwise 0]
     #[arg(long, value_name = "N", value_parser = whole(0..=u32::MAX))]
     top: Option<u32>,
-    /// Also log each row to the systemd journal
+    /// Log each row to the systemd journal, too: -o journal logs it there alone
     #[arg(short = 'Y', long, conflicts_with = "summary")]
     journal: bool,
-    /// Set the socket of the journal
-    #[arg(long, hide = true, value_name = "PATH", default_value = journal::SOCKET)]
-    journal_socket: PathBuf,
     /// Print the kernel address of the socket
     #[arg(long, conflicts_with = "summary")]
     skaddr: bool,
@@ -149,15 +145,7 @@ impl Args {
 
 struct Changes {
     rows: Rows<transition>,
-    journal: Option<Journal>,
-}
-
-impl Changes {
-    fn say_lost(&mut self, last: bool) {
-        if let Some(entries) = self.journal.as_mut().and_then(|j| j.to_say(last)) {
-            crate::message!("tcpstates: the journal did not accept {entries} entries");
-        }
-    }
+    log: Option<Log>,
 }
 
 impl Handler for Changes {
@@ -169,8 +157,8 @@ impl Handler for Changes {
         if let Some(body) = decode::<transition>(record) {
             out.row(|buf| {
                 self.rows.row(buf, "state_change", &body.into());
-                if let Some(journal) = &mut self.journal {
-                    log(journal, body);
+                if let Some(log) = &mut self.log {
+                    log.row(body);
                 }
             });
         }
@@ -178,23 +166,26 @@ impl Handler for Changes {
 
     fn resume(&mut self) {
         self.rows.refresh_clock();
+        self.log.iter_mut().for_each(Log::refresh_clock);
     }
 
     fn tick(&mut self, _out: &mut Printer) {
-        self.say_lost(false);
+        self.log.iter_mut().for_each(|log| log.say_lost(false));
     }
 
     fn due(&self) -> Option<Instant> {
-        self.journal.as_ref().and_then(Journal::due)
+        self.log.as_ref().and_then(Log::due)
     }
 
     fn finish(&mut self, _out: &mut Printer) {
-        self.say_lost(true);
+        self.log.iter_mut().for_each(|log| log.say_lost(true));
     }
 
     fn figures(&self) -> Vec<(&'static str, Option<u64>)> {
-        let journal = self.journal.as_ref();
-        let lost = journal.map(|journal| ("journal_lost", Some(journal.lost())));
+        let lost = self
+            .log
+            .as_ref()
+            .map(|log| ("journal_lost", Some(log.lost())));
         lost.into_iter().collect()
     }
 
@@ -203,51 +194,11 @@ impl Handler for Changes {
     }
 }
 
-/// An entry with the fields of bcc's tcpstates; what is not known is left out.
-fn log(journal: &mut Journal, body: &transition) {
-    let head = body.head();
-    let (local, remote) = (head.local(), head.remote());
-    let (lport, rport) = (head.flow.lport, head.flow.rport);
-    let (old, new) = (tcp_state(body.old_state), tcp_state(body.new_state));
-    let (from, to) = (local.with_port(lport), remote.with_port(rport));
-    journal.begin();
-    journal.text("SYSLOG_IDENTIFIER", "tcpstates");
-    journal.text("PRIORITY", 5);
-    journal.text("MESSAGE", format_args!("{from} {to} {old} -> {new}"));
-    if let (Some(pid), Some(comm)) = (head.pid(), head.comm()) {
-        journal.text("OBJECT_PID", pid);
-        journal.field("OBJECT_COMM", comm);
-    }
-    let (source, destination) = match head.flow.family {
-        4 => (
-            "OBJECT_IPV4_SOURCE_ADDRESS",
-            "OBJECT_IPV4_DESTINATION_ADDRESS",
-        ),
-        _ => (
-            "OBJECT_IPV6_SOURCE_ADDRESS",
-            "OBJECT_IPV6_DESTINATION_ADDRESS",
-        ),
-    };
-    journal.text(source, local);
-    journal.text("OBJECT_TCP_SOURCE_PORT", lport);
-    journal.text(destination, remote);
-    journal.text("OBJECT_TCP_DESTINATION_PORT", rport);
-    journal.text("OBJECT_TCP_OLD_STATE", old);
-    journal.text("OBJECT_TCP_NEW_STATE", new);
-    if let Some(us) = in_state_us(body) {
-        journal.text("OBJECT_TCP_SPAN_TIME", us);
-    }
-    if head.cookie != 0 {
-        journal.text("OBJECT_TCP_COOKIE", head.cookie);
-    }
-    journal.send();
-}
-
 fn run(args: Args) -> Result<()> {
     let run = args.run();
     let (filter, _, _) = args.common.parts();
-    let journal = args.journal.then(|| Journal::open(&args.journal_socket));
     let style = args.style()?;
+    let log = args.journal.then(|| Log::open(&args));
     // A look has columns of its own.
     let mut changes_style = style.clone();
     if args.looks() {
@@ -255,7 +206,7 @@ fn run(args: Args) -> Result<()> {
     }
     let mut changes = Changes {
         rows: Rows::new("tcpstates", changes_style, columns(args.skaddr))?,
-        journal: journal.transpose()?,
+        log: log.transpose()?,
     };
     let mut session = Session::new("tcpstates", &run, &["sock:inet_sock_set_state"])?;
     let iterator = args.looks().then_some("sockets_now");

@@ -17,6 +17,7 @@ mod record;
 mod schema;
 mod selftest;
 mod triage;
+mod written;
 
 use std::ffi::OsString;
 use std::fmt::Write;

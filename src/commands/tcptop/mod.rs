@@ -121,7 +121,7 @@ impl Args {
     fn choice(&self) -> Choice {
         let usual = match self.common.output.style().format {
             Format::Table => TOP,
-            Format::Csv | Format::Json => usize::MAX,
+            _ => usize::MAX,
         };
         let sort = match (self.stalled, &self.sort) {
             (Some(_), _) => Sort::Stalled,

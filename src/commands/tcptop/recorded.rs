@@ -35,10 +35,14 @@ pub(super) fn run(
         let reason = "--from: rows of a recording are not filtered by --unit or --container";
         return Err(Usage(reason.into()).into());
     }
+    if style.host.is_some() {
+        let reason = "--host: rows of a recording keep what they say of their host";
+        return Err(Usage(reason.into()).into());
+    }
     let recording = Recording::open(path)?;
     let matching = Matching::of(filter)?;
     replay(recording, &matching, style, (choice, kinds), |text| {
-        print::write_all(text)
+        print::records(text)
     })
 }
 

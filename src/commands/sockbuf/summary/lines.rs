@@ -225,12 +225,12 @@ impl Lines {
             ..style.clone()
         };
         let (sums, counters) = match format {
-            Format::Table | Format::Json => (sum_columns(keys), counter_columns()),
             Format::Csv => {
                 let choice = style.columns.take();
                 let all = || all_columns(keys, choice.as_ref());
                 (all()?, all()?)
             }
+            _ => (sum_columns(keys), counter_columns()),
         };
         let sums = Rows::sums("sockbuf", style, sums)?.by(&keys.name());
         let counters = Rows::sums("sockbuf", of_counters, counters)?;
@@ -240,7 +240,7 @@ impl Lines {
             // The cell is there in CSV.
             counters: match format {
                 Format::Csv => counters.by(""),
-                Format::Table | Format::Json => counters,
+                _ => counters,
             },
         })
     }

@@ -88,7 +88,7 @@ impl Summary {
         let filter = &args.common.filter;
         let usual = match style.format {
             Format::Table => TOP,
-            Format::Csv | Format::Json => usize::MAX,
+            _ => usize::MAX,
         };
         let report = |n| message::unvisited("sockbuf", "the counters", n);
         let only_namespaces =

@@ -42,6 +42,11 @@ impl Row {
         &self.line
     }
 
+    /// Its values by their keys.
+    pub fn values(&self) -> &Map<String, Value> {
+        &self.values
+    }
+
     /// The command that printed it.
     pub fn tool(&self) -> &str {
         self.text("tool").unwrap_or_default()

@@ -20,6 +20,7 @@ pub use self::sources::events;
 use self::output::Output;
 use self::story::{Form, Story};
 use super::feed::{Forwarded, Heard, Live, Matching, Recording, Row, Running};
+use super::written::{self, Written, named};
 use crate::cli::{Colour, duration};
 use crate::error::Usage;
 use crate::output::terminal::{self, Tone};
@@ -36,12 +37,12 @@ pub struct Args {
     /// Show a sample of a connection every TIME at most
     #[arg(short, long, value_name = "TIME", value_parser = duration, default_value = "1s")]
     interval: Duration,
-    /// Print the rows themselves, as JSON Lines
-    #[arg(long)]
-    json: bool,
     /// Tell what `record` or triage --record has kept, instead of what happens now
     #[arg(long, value_name = "FILE", conflicts_with_all = ["duration", "ready_file"])]
     from: Option<PathBuf>,
+    /// How: as a story, or the rows themselves.
+    #[command(flatten)]
+    written: Written,
     #[command(flatten)]
     colour: Colour,
     #[command(flatten)]
@@ -63,21 +64,30 @@ fn cookie(text: &str) -> Result<u64, String> {
 /// # Errors
 /// A sentence: nothing could be looked at, or a wrong argument.
 pub fn run(args: &Args) -> Result<()> {
-    let form = if args.json { Form::Json } else { Form::Page };
+    let form = match args.written.form() {
+        written::Form::Table => Form::Page,
+        _ => Form::Json,
+    };
     let mut story = Story::new(form, args.interval);
     if let Some(path) = &args.from {
+        if args.written.host.is_some() {
+            let reason = "--host: rows of a recording keep what they say of their host";
+            return Err(Usage(reason.into()).into());
+        }
+        args.written.open(false)?;
         return replay(args, path, &mut story);
     }
     if args.cookie.is_none() && !args.filters.filter().is_set() {
         let reason = "follow: say which connection: --port, --pid, --cookie, or another filter";
         return Err(Usage(reason.into()).into());
     }
+    args.written.open(false)?;
     live(args, &mut story)
 }
 
 impl Args {
     fn has_colour(&self) -> bool {
-        !self.json && self.colour.is_wanted()
+        self.written.form() == written::Form::Table && self.colour.is_wanted()
     }
 
     /// Whether the row's socket may be the one that is asked for.
@@ -107,7 +117,7 @@ fn shown(text: String, colour: bool) -> String {
 
 /// What happens now.
 fn live(args: &Args, story: &mut Story) -> Result<()> {
-    let sources = sources::all(args.interval);
+    let sources = named(sources::all(args.interval), args.written.host.as_ref());
     let mut live = Live::start(&sources, &args.filters, &args.running)?;
     let mut out = Output::default();
     let colour = args.has_colour();
@@ -126,12 +136,12 @@ fn live(args: &Args, story: &mut Story) -> Result<()> {
             reported.push(note);
         }
         reported.truncate(NOTES);
-        if !out.write(&shown(text, colour), live.interrupt())? {
+        if !out.write(&args.written.encode(&shown(text, colour)), live.interrupt())? {
             return live.end();
         }
     }
     finish(args, story, &reported, |text| {
-        out.write(&shown(text, colour), live.interrupt())
+        out.write(text, live.interrupt())
     })?;
     out.end(live.interrupt())?;
     live.end()
@@ -153,11 +163,11 @@ fn replay(args: &Args, path: &Path, story: &mut Story) -> Result<()> {
         if is_end || args.is_asked(&row, story) && matches() {
             story.tell(&row, &mut text);
         }
-        if !out.write(&shown(text, colour))? {
+        if !out.write(&args.written.encode(&shown(text, colour)))? {
             return Ok(());
         }
     }
-    finish(args, story, &[], |text| out.write(&shown(text, colour)))?;
+    finish(args, story, &[], |text| out.write(text))?;
     out.end()
 }
 
@@ -166,20 +176,23 @@ fn finish(
     args: &Args,
     story: &mut Story,
     notes: &[String],
-    write: impl FnOnce(String) -> Result<bool>,
+    write: impl FnOnce(&[u8]) -> Result<bool>,
 ) -> Result<()> {
     let mut rest = String::new();
     story.end(&mut rest);
-    if args.json {
-        let summary = json!({
+    if args.written.form() != written::Form::Table {
+        let mut summary = json!({
             "tool": "tcptools", "event": "summary", "events": story.rows,
             "connections": story.connections(), "lost": story.lost, "notes": notes,
         });
+        if let Some(summary) = summary.as_object_mut() {
+            written::name(summary, args.written.host.as_ref());
+        }
         rest = format!("{summary}\n");
     } else if story.rows == 0 {
         crate::message!("tcptools: no event of a connection that matches");
     }
-    write(rest)?;
+    write(&args.written.encode(&shown(rest, args.has_colour())))?;
     if story.lost > 0 {
         crate::message!("tcptools: the commands lost {} events", story.lost);
     }

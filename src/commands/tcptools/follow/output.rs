@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use nix::poll::{PollFlags, PollTimeout, poll};
+use nix::poll::{PollTimeout, poll};
 
-use crate::output::print;
+use crate::output::{logs::socket, print};
 use crate::session::{Interrupt, Sink, Stop};
 
 /// How often a slow reader is looked after.
@@ -25,9 +25,9 @@ impl Output {
     ///
     /// # Errors
     /// The disk is full, or the like; so below.
-    pub fn write(&mut self, text: &str, interrupt: &Interrupt) -> Result<bool> {
+    pub fn write(&mut self, text: &[u8], interrupt: &Interrupt) -> Result<bool> {
         if !text.is_empty() {
-            self.sink.row(|buf| buf.extend_from_slice(text.as_bytes()));
+            self.sink.row(|buf| buf.extend_from_slice(text));
         }
         loop {
             match self.sink.flush() {
@@ -45,9 +45,10 @@ impl Output {
     /// Also when there is nothing to write.
     fn has_left(&self) -> bool {
         let mut fds = self.sink.poll_fds();
-        let gone = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-            && fds[0].revents().is_some_and(|flags| flags.intersects(gone))
+            && fds[0]
+                .revents()
+                .is_some_and(|flags| self.sink.has_left(flags))
     }
 
     /// Writes the rest.
@@ -57,7 +58,7 @@ impl Output {
             Err(Stop::Failed(error)) => bail!("cannot write rows: {}", error.desc()),
         }
         match self.sink.left_out() {
-            Some(rows) if rows > 0 => bail!("{rows} rows were not read in time"),
+            Some(rows) if rows > 0 => bail!("{rows} rows were not written: {}", self.sink.why()),
             _ => Ok(()),
         }
     }
@@ -74,8 +75,11 @@ impl Default for Plain {
 
 impl Plain {
     /// `false`: the reader has left.
-    pub fn write(&mut self, text: &str) -> Result<bool> {
-        stays(self.0.write_all(text.as_bytes()))
+    pub fn write(&mut self, text: &[u8]) -> Result<bool> {
+        match socket::deliver(text) {
+            Some(sent) => sent.map(|()| true),
+            None => stays(self.0.write_all(text)),
+        }
     }
 
     pub fn end(mut self) -> Result<()> {

@@ -19,10 +19,12 @@ use self::watch::Watch;
 use super::feed::{
     Forwarded, Header, Heard, Live, Recorder, Running, Source, is_packed, last_line,
 };
+use super::written::named;
 use super::{follow, triage};
 use crate::cli::duration;
 use crate::kernel::clock::boot_ns;
 use crate::kernel::files::Place;
+use crate::output::logs::Host;
 
 /// Keep the rows of all commands in a file, for triage --from, follow --from, tcptop --from and export
 ///
@@ -45,9 +47,9 @@ pub struct Args {
     /// Look every TIME at what is there: sockets, listeners, counters, samples of connections
     #[arg(short, long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     interval: Duration,
-    /// Keep the name of this host, too
-    #[arg(long)]
-    hostname: bool,
+    /// Name the host, as NAME or as itself, and its boot ID in the first line and in each row
+    #[arg(long, alias = "hostname", value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    host: Option<Host>,
     #[command(flatten)]
     running: Running,
     #[command(flatten)]
@@ -85,11 +87,12 @@ const FILES: u64 = 16;
 const LOOKS: u32 = 4;
 
 /// What triage has, and what follow needs besides.
-fn sources(interval: Duration) -> Vec<Source> {
+fn sources(args: &Args) -> Vec<Source> {
+    let interval = args.interval;
     let mut all = triage::sources(interval * 5);
     let fine = format!("--interval={}ms", interval.as_millis().max(1));
     all.extend(follow::events(&fine, interval));
-    all
+    named(all, args.host.as_ref())
 }
 
 /// # Errors
@@ -109,7 +112,7 @@ impl Args {
         Header {
             sources,
             filters: &self.filters,
-            host: self.hostname,
+            host: self.host.as_ref(),
         }
     }
 }
@@ -129,7 +132,7 @@ const NOTES: usize = 256;
 /// Rows as they come.
 fn write(args: &Args, path: &std::path::Path) -> Result<()> {
     let recorder = Recorder::create(OUTPUT, path, Some(args.max_size.unwrap_or(MAX_FILE)))?;
-    let sources = sources(args.interval);
+    let sources = sources(args);
     let mut live = Live::start(&sources, &args.filters, &args.running)?;
     let mut recorder = recorder.begin(&args.header(&sources))?;
     let (mut notes, mut full) = (Vec::new(), false);
@@ -165,7 +168,7 @@ fn write(args: &Args, path: &std::path::Path) -> Result<()> {
 fn keep(args: &Args, path: &std::path::Path, last: Duration) -> Result<()> {
     // A file that cannot be written is told now, not when it is needed.
     Place::new(OUTPUT, path)?;
-    let sources = sources(args.interval);
+    let sources = sources(args);
     let mut live = Live::start(&sources, &args.filters, &args.running)?;
     let mut flight = Flight::new(last, args.max_size.unwrap_or(MAX_MEMORY));
     let window = args.interval * LOOKS;
@@ -217,7 +220,8 @@ fn dump(
     let (rows, first) = flight.holds();
     let now = boot_ns();
     let looked = Duration::from_nanos(now.saturating_sub(first.unwrap_or(now)));
-    let (first, last) = (args.header(sources).line(), last_line(looked, notes));
+    let host = args.host.as_ref().map(|host| &*host.name);
+    let (first, last) = (args.header(sources).line(), last_line(looked, notes, host));
     let place = Place::new(OUTPUT, path)?;
     let written = place.put(|file| flight.write(file, is_packed(path), &first, &last));
     let written = written.with_context(|| format!("cannot write {}", path.display()))?;

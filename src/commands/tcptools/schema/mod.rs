@@ -16,11 +16,8 @@ use self::kinds::Keys;
 use crate::commands::tcptools::names;
 use crate::error::Usage;
 use crate::output::print;
-use crate::output::types::{self, Type};
+use crate::output::types::{self, Type, VERSION};
 use crate::suite::TOOLS;
-
-/// The number of the schema: another one if a key goes, or changes its type, its unit or its meaning.
-pub(super) const VERSION: u32 = 1;
 
 /// Print the JSON Schema of the commands' records, or of one command's
 #[derive(clap::Args)]
@@ -85,7 +82,7 @@ fn record(tool: &str, event: &str, keys: &Keys) -> Value {
         let name = name_of(key);
         properties.insert(key.clone(), json!({"$ref": format!("#/$defs/{name}")}));
     }
-    for key in ["time", "elapsed_s"] {
+    for key in ["time", "elapsed_s", "host", "boot_id"] {
         let name = name_of(key);
         properties.insert(key.to_owned(), json!({"$ref": format!("#/$defs/{name}")}));
     }

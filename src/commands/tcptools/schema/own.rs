@@ -85,6 +85,8 @@ const RECORDS: &[(&str, &[Key])] = &[
             ("text", "string"),
             ("evidence", "object"),
             ("next", "string"),
+            ("host", "string"),
+            ("boot_id", "string"),
         ],
     ),
     (
@@ -145,6 +147,7 @@ const RECORDS: &[(&str, &[Key])] = &[
             ("boot_ns", "integer"),
             ("duration_us", "integer"),
             ("notes", "array"),
+            ("host", "string?"),
         ],
     ),
     // Of triage, of follow, of check and of selftest.
@@ -172,6 +175,8 @@ const RECORDS: &[(&str, &[Key])] = &[
             ("run", "integer"),
             ("commands", "integer"),
             ("ran", "array"),
+            ("host", "string"),
+            ("boot_id", "string"),
         ],
     ),
 ];

@@ -26,6 +26,7 @@ pub use self::finding::{Finding, Severity};
 pub use self::kind::Limits;
 pub use self::sources::all as sources;
 use super::feed::{Forwarded, Header, Heard, Live, Recorder, Recording, Running};
+use super::written::{Form, Written, named};
 use crate::cli::{Colour, duration};
 use crate::error::Usage;
 
@@ -39,9 +40,8 @@ pub struct Args {
     /// Look for TIME
     #[arg(short, long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     duration: Duration,
-    /// Print one JSON object per finding
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    written: Written,
     /// Change a figure from which on something is a finding, as --list prints them; can be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
@@ -81,11 +81,17 @@ pub fn run(args: &Args) -> Result<bool> {
             .map_err(|error| Usage(format!("--set: {error}")))?;
     }
     if args.list {
-        return pages::list(&limits, args.json).map(|()| false);
+        let json = match args.written.form() {
+            Form::Table => false,
+            Form::Json => true,
+            _ => return Err(Usage("--list is a table, or JSON".into()).into()),
+        };
+        return pages::list(&limits, json).map(|()| false);
     }
     if let Some(kind) = &args.explain {
         return pages::explain(kind, &limits).map(|()| false);
     }
+    args.written.open(args.record.is_some())?;
     let mut engine = Engine::new(limits);
     let (seconds, notes) = match &args.from {
         Some(path) => replay(path, &mut engine)?,
@@ -93,7 +99,7 @@ pub fn run(args: &Args) -> Result<bool> {
     };
     let findings = engine.findings(seconds);
     let how = report::How {
-        json: args.json,
+        written: &args.written,
         colour: args.colour.is_wanted(),
     };
     report::print(&findings, &engine.seen, seconds, &notes, how)?;
@@ -105,7 +111,8 @@ fn look(args: &Args, engine: &mut Engine) -> Result<(f64, Vec<String>)> {
     let recorder = args.record.as_deref();
     let recorder = recorder.map(|path| Recorder::create(RECORD, path, None));
     let recorder = recorder.transpose()?;
-    let sources = sources::all(args.duration);
+    let host = args.written.host.as_ref();
+    let sources = named(sources::all(args.duration), host);
     let running = Running {
         duration: Some(args.duration).filter(|_| args.command.is_empty()),
         ready_file: args.ready_file.clone(),
@@ -114,7 +121,7 @@ fn look(args: &Args, engine: &mut Engine) -> Result<(f64, Vec<String>)> {
     let header = Header {
         sources: &sources,
         filters: &args.filters,
-        host: false,
+        host,
     };
     let recorder = recorder.map(|recorder| recorder.begin(&header));
     let mut recorder = recorder.transpose()?;

@@ -4,11 +4,12 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::finding::{Finding, Severity};
 use super::seen::Seen;
 use crate::commands::tcptools::fit;
+use crate::commands::tcptools::written::{Form, Written, name};
 use crate::output::{
     escape, print,
     terminal::{self, Tone},
@@ -19,8 +20,8 @@ const NOTES: usize = 5;
 
 /// In which form.
 #[derive(Clone, Copy, Debug)]
-pub struct How {
-    pub json: bool,
+pub struct How<'a> {
+    pub written: &'a Written,
     /// Whether a page has colours.
     pub colour: bool,
 }
@@ -38,16 +39,29 @@ pub fn print(
     seen: &Seen,
     seconds: f64,
     notes: &[String],
-    how: How,
+    how: How<'_>,
 ) -> Result<()> {
-    let mut text = text(findings, seen, seconds, notes, how.json);
-    if how.colour && !how.json {
-        text = terminal::lines(&text, |line| terminal::word_at(line, 0, &WORDS));
+    let written = how.written;
+    let form = written.form();
+    if form == Form::Table {
+        let mut text = page(findings, seen, seconds, notes);
+        if how.colour {
+            text = terminal::lines(&text, |line| terminal::word_at(line, 0, &WORDS));
+        }
+        return print::write_all(text.as_bytes());
     }
-    print::write_all(text.as_bytes())
+    let mut records = records(findings, seen, seconds, notes);
+    for (n, record) in records.iter_mut().enumerate() {
+        name(record, written.host.as_ref());
+        if let Some(finding) = findings.get(n).filter(|_| form != Form::Json) {
+            record.insert("about".into(), finding.subject.to_string().into());
+        }
+    }
+    print::records(&written.encode(&lines(records)))
 }
 
 /// The same as text.
+#[cfg(any(test, fuzzing))]
 pub fn text(
     findings: &[Finding],
     seen: &Seen,
@@ -56,12 +70,17 @@ pub fn text(
     json: bool,
 ) -> String {
     match json {
-        true => objects(findings, seen, seconds, notes),
+        true => lines(records(findings, seen, seconds, notes)),
         false => page(findings, seen, seconds, notes),
     }
 }
 
-fn objects(findings: &[Finding], seen: &Seen, seconds: f64, notes: &[String]) -> String {
+fn records(
+    findings: &[Finding],
+    seen: &Seen,
+    seconds: f64,
+    notes: &[String],
+) -> Vec<Map<String, Value>> {
     let mut summary = seen.to_json();
     if let Value::Object(summary) = &mut summary {
         summary.insert("tool".into(), "tcptools".into());
@@ -70,7 +89,16 @@ fn objects(findings: &[Finding], seen: &Seen, seconds: f64, notes: &[String]) ->
         summary.insert("duration_us".into(), json!((seconds * 1e6) as u64));
         summary.insert("notes".into(), json!(notes));
     }
-    let lines = findings.iter().map(Finding::to_json).chain([summary]);
+    let all = findings.iter().map(Finding::to_json).chain([summary]);
+    all.filter_map(|record| match record {
+        Value::Object(record) => Some(record),
+        _ => None,
+    })
+    .collect()
+}
+
+fn lines(records: Vec<Map<String, Value>>) -> String {
+    let lines = records.into_iter().map(Value::Object);
     lines.map(|line| format!("{line}\n")).collect()
 }
 

@@ -6,7 +6,6 @@ pub mod gzip;
 mod read;
 mod write;
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,13 +17,14 @@ pub use self::write::Recorder;
 
 use super::{Forwarded, Source};
 use crate::kernel::clock::{Clock, boot_ns};
+use crate::output::logs::{Host, boot_id};
 
 /// What the first line says.
 pub struct Header<'a> {
     pub sources: &'a [Source],
     pub filters: &'a Forwarded,
-    /// With the name of this host.
-    pub host: bool,
+    /// The name of this host, if it is to be kept.
+    pub host: Option<&'a Host>,
 }
 
 impl Header<'_> {
@@ -43,14 +43,12 @@ impl Header<'_> {
         let name = uname().ok();
         let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
         let kernel = name.as_ref().map(|name| text(name.release()));
-        let host = name.as_ref().filter(|_| self.host);
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+        let boot_id = Some(boot_id()).filter(|id| !id.is_empty());
         let now = boot_ns();
         let line = json!({
             "tool": "tcptools", "event": "recording", "ts": rfc3339(now), "boot_ns": now,
             "version": env!("CARGO_PKG_VERSION"), "kernel": kernel,
-            "boot_id": boot_id.as_deref().map(str::trim),
-            "host": host.map(|name| text(name.nodename())),
+            "boot_id": boot_id, "host": self.host.map(|host| &host.name),
             "filters": filters, "sources": sources,
         });
         format!("{line}\n")
@@ -63,12 +61,13 @@ fn rfc3339(boot_ns: u64) -> String {
     format!("{seconds}.{ns:09}Z")
 }
 
-/// The last line, with the newline. `looked`: for how long; `notes`: what commands reported meanwhile.
-pub fn last_line(looked: Duration, notes: &[String]) -> String {
+/// The last line, with the newline. `looked`: for how long; `notes`: what commands reported meanwhile; `host`: its name,
+/// if that is kept.
+pub fn last_line(looked: Duration, notes: &[String], host: Option<&str>) -> String {
     let now = boot_ns();
     let line = json!({
         "tool": "tcptools", "event": "recorded", "ts": rfc3339(now), "boot_ns": now,
-        "duration_us": looked.as_micros() as u64, "notes": notes,
+        "duration_us": looked.as_micros() as u64, "notes": notes, "host": host,
     });
     format!("{line}\n")
 }

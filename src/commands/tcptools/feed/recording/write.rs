@@ -30,6 +30,8 @@ pub struct Recorder {
     since: Instant,
     written: u64,
     most: u64,
+    /// The name of the host, if it is kept.
+    host: Option<String>,
     pub rows: u64,
 }
 
@@ -51,6 +53,7 @@ impl Recorder {
             since: Instant::now(),
             written: 0,
             most: most.unwrap_or(u64::MAX),
+            host: None,
             rows: 0,
         })
     }
@@ -63,6 +66,7 @@ impl Recorder {
         let file = self.place.replace();
         self.file = Some(file.with_context(|| format!("cannot write {}", self.path.display()))?);
         self.waiting.extend(header.line().into_bytes());
+        self.host = header.host.map(|host| host.name.clone());
         self.flush()?;
         Ok(self)
     }
@@ -116,7 +120,8 @@ impl Recorder {
 
     /// The last line. How large the file is.
     pub fn end(mut self, looked: Duration, notes: &[String]) -> Result<u64> {
-        self.waiting.extend(last_line(looked, notes).into_bytes());
+        let line = last_line(looked, notes, self.host.as_deref());
+        self.waiting.extend(line.into_bytes());
         self.flush()?;
         Ok(self.written)
     }
