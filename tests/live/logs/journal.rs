@@ -84,14 +84,30 @@ impl Journal {
     }
 }
 
-/// The fields of an entry; none of ours has a line feed in its value.
+/// The fields of an entry.
 fn fields(entry: &[u8]) -> Map<String, Value> {
-    let text = std::str::from_utf8(entry).expect("UTF-8");
-    let all = text.lines().map(|line| {
-        let (key, value) = line.split_once('=').expect("a field");
-        (key.to_owned(), Value::from(value))
-    });
-    all.collect()
+    let (mut all, mut rest) = (Map::new(), entry);
+    while let Some(at) = rest.iter().position(|byte| b"=\n".contains(byte)) {
+        let (key, after) = rest.split_at(at);
+        let (value, after) = match after.strip_prefix(b"=") {
+            Some(after) => {
+                let end = after.iter().position(|byte| *byte == b'\n');
+                after.split_at(end.expect("an end"))
+            }
+            None => {
+                let (size, after) = after[1..].split_first_chunk().expect("a length");
+                after.split_at(u64::from_le_bytes(*size) as usize)
+            }
+        };
+        let key = String::from_utf8(key.to_vec()).expect("a name");
+        // A name may have any byte.
+        let value = String::from_utf8_lossy(value).into_owned();
+        let before = all.insert(key, value.into());
+        assert!(before.is_none(), "{entry:?}");
+        rest = after.strip_prefix(b"\n").expect("a line feed");
+    }
+    assert!(rest.is_empty(), "{entry:?}");
+    all
 }
 
 /// The values of JSON that an entry has.
@@ -113,7 +129,12 @@ pub fn same(record: &Value, entry: &Map<String, Value>) -> Result<()> {
             entry["OBJECT_PID"].as_str() == Some(&pid.to_string()),
             "{entry:?}"
         );
-        ensure!(entry["OBJECT_COMM"] == record["comm"], "{entry:?}");
+        // Bytes as they are there, escapes here.
+        let is_escaped = record["comm"]
+            .as_str()
+            .is_some_and(|comm| comm.contains('\\'));
+        let same = entry["OBJECT_COMM"] == record["comm"];
+        ensure!(same != is_escaped, "{entry:?}");
     }
     Ok(())
 }
