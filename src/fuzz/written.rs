@@ -50,23 +50,45 @@ pub(crate) fn attributes(line: &str) -> Map<String, Value> {
     all
 }
 
-/// The fields of entries of the journal, whose values have no line feed.
+/// The fields of entries of the journal. All are text, but for the name that a process chose.
 pub(crate) fn entries(mut bytes: &[u8]) -> Vec<Map<String, Value>> {
     let mut all = Vec::new();
-    while let Some((entry, taken)) = framed(bytes) {
-        let text = std::str::from_utf8(entry).expect("UTF-8");
-        let field = |line: &str| {
-            let (key, value) = line.split_once('=').expect("a field");
+    while let Some((mut entry, taken)) = framed(bytes) {
+        let mut fields = Map::new();
+        while let Some((key, value, rest)) = first(entry) {
             let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
             assert!(key.chars().all(is_name) && key.len() <= 64, "{key}");
-            assert!(!value.contains(char::is_control), "{line:?}");
-            (key.to_owned(), Value::from(value))
-        };
-        all.push(text.lines().map(field).collect());
+            let text = match key {
+                "OBJECT_COMM" => String::from_utf8_lossy(value).into_owned(),
+                _ => String::from_utf8(value.to_vec()).expect("UTF-8"),
+            };
+            let shows = !text.contains(char::is_control);
+            assert!(shows || key == "OBJECT_COMM", "{key}={text:?}");
+            let before = fields.insert(key.to_owned(), text.into());
+            assert!(before.is_none(), "{key} is there twice");
+            entry = rest;
+        }
+        assert!(entry.is_empty(), "{entry:?}");
+        all.push(fields);
         bytes = bytes.get(taken..).unwrap_or_default();
     }
     assert!(bytes.is_empty(), "{bytes:?}");
     all
+}
+
+/// The first field of an entry, and what follows it.
+fn first(entry: &[u8]) -> Option<(&str, &[u8], &[u8])> {
+    let at = entry.iter().position(|byte| b"=\n".contains(byte))?;
+    let (key, rest) = entry.split_at(at);
+    let key = std::str::from_utf8(key).expect("a name");
+    let (value, rest) = match rest.strip_prefix(b"=") {
+        Some(rest) => rest.split_at(rest.iter().position(|byte| *byte == b'\n')?),
+        None => {
+            let (size, rest) = rest.get(1..)?.split_first_chunk()?;
+            rest.split_at_checked(u64::from_le_bytes(*size) as usize)?
+        }
+    };
+    Some((key, value, rest.strip_prefix(b"\n")?))
 }
 
 /// Every line has as many fields as the first one, the header.

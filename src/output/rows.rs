@@ -281,6 +281,14 @@ impl<E> Cells for Placeds<'_, E> {
         out.len() > start
     }
 
+    fn write_name(&self, key: &str, out: &mut Vec<u8>) -> bool {
+        match self.get(key) {
+            Some(Value::Comm(bytes)) => out.extend_from_slice(bytes),
+            _ => return false,
+        }
+        true
+    }
+
     fn list(&self, out: &mut Vec<u8>, all: bool) {
         let start = out.len();
         for Placed { column, .. } in self.columns {

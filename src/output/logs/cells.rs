@@ -5,7 +5,7 @@ use std::io::Write;
 
 use serde_json::{Map, Value as Json};
 
-use crate::output::Value;
+use crate::output::{Value, escape};
 
 /// Values by the keys of JSON.
 pub trait Cells {
@@ -17,6 +17,8 @@ pub trait Cells {
     fn is(&self, key: &str, text: &str) -> bool;
     /// Adds the text; returns whether there is one.
     fn write(&self, key: &str, out: &mut Vec<u8>) -> bool;
+    /// Adds the bytes that a process chose as its name; returns whether they are known.
+    fn write_name(&self, key: &str, out: &mut Vec<u8>) -> bool;
     /// Adds what is known of the record's own, as `key=value, key=value`; `all`: of what every record has, too.
     fn list(&self, out: &mut Vec<u8>, all: bool);
 }
@@ -122,6 +124,13 @@ impl Cells for Map<String, Json> {
     fn write(&self, key: &str, out: &mut Vec<u8>) -> bool {
         let text = self.get(key).and_then(Json::as_str);
         text.map(|text| Value::Text(text).bare(out)).is_some()
+    }
+
+    fn write_name(&self, key: &str, out: &mut Vec<u8>) -> bool {
+        let text = self.get(key).and_then(Json::as_str);
+        let names = text.and_then(|text| escape::parse_names(text.as_bytes()).ok());
+        let name = names.as_deref().and_then(<[_]>::first);
+        name.map(|name| out.extend_from_slice(name)).is_some()
     }
 
     fn list(&self, out: &mut Vec<u8>, all: bool) {

@@ -53,6 +53,17 @@ fn close(out: &mut Vec<u8>, at: usize) {
     out.push(b'\n');
 }
 
+/// Adds a field, if there is a value.
+fn field(out: &mut Vec<u8>, name: &str, write: impl FnOnce(&mut Vec<u8>) -> bool) {
+    let start = out.len();
+    out.extend_from_slice(name.as_bytes());
+    let at = out.len();
+    match write(out) {
+        true => close(out, at),
+        false => out.truncate(start),
+    }
+}
+
 /// Adds what journalctl shows and finds: the priority, the process, its unit, and the message.
 pub fn end(
     out: &mut Vec<u8>,
@@ -69,15 +80,8 @@ pub fn end(
         integer(out, pid);
         out.push(b'\n');
     }
-    for (name, key) in [("OBJECT_COMM=", "comm"), ("OBJECT_SYSTEMD_UNIT=", "unit")] {
-        let start = out.len();
-        out.extend_from_slice(name.as_bytes());
-        let at = out.len();
-        match cells.write(key, out) {
-            true => close(out, at),
-            false => out.truncate(start),
-        }
-    }
+    field(out, "OBJECT_COMM=", |out| cells.write_name("comm", out));
+    field(out, "OBJECT_SYSTEMD_UNIT=", |out| cells.write("unit", out));
     out.extend_from_slice(b"MESSAGE=");
     let at = out.len();
     message(out);

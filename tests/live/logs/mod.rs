@@ -3,6 +3,7 @@
 
 mod front;
 mod journal;
+mod journald;
 mod otlp;
 
 use anyhow::{Result, ensure};
@@ -14,6 +15,7 @@ use crate::{net::Net, tool::Tool, trial};
 pub fn tests() -> Vec<Trial> {
     let mut all = vec![trial("logs::host", host)];
     all.extend(journal::tests());
+    all.extend(journald::tests());
     all.extend(otlp::tests());
     all
 }
