@@ -93,14 +93,19 @@ impl<H: Handler> Reader<'_, H> {
         } else {
             PollFlags::empty()
         };
-        let mut fds = [out, room, interrupt, PollFd::new(self.buffer.fd(), wanted)];
+        let clients = match self.handler.wakes() {
+            Some(clients) if takes => PollFd::new(clients, PollFlags::POLLIN),
+            _ => PollFd::new(self.interrupt.as_fd(), PollFlags::empty()),
+        };
+        let buffer = PollFd::new(self.buffer.fd(), wanted);
+        let mut fds = [out, room, interrupt, clients, buffer];
         // Rounded up: a zero would spin through the last millisecond.
         let time = time.map(|time| time.min(LONGEST) + Duration::from_micros(999));
         let timeout = time.map_or(Ok(PollTimeout::NONE), PollTimeout::try_from);
         if poll(&mut fds, timeout.unwrap_or(PollTimeout::ZERO)).is_err() {
             return Ok(());
         }
-        let [out, _, _, buffer] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        let [out, _, _, _, buffer] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
         if buffer.contains(PollFlags::POLLIN) {
             self.buffer.woken();
         }
