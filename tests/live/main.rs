@@ -15,6 +15,7 @@ mod faults;
 mod harness;
 mod links;
 mod memory;
+mod metrics;
 mod namespaces;
 mod owners;
 mod peers;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         faults::tests(),
         links::tests(),
         memory::tests(),
+        metrics::tests(),
         namespaces::tests(),
         owners::tests(),
         peers::tests(),

@@ -16,14 +16,26 @@ use super::own::Own;
 use super::text::{self, Format};
 use crate::output::message::Throttle;
 
-/// A look is not repeated for so many times its own length: scrapes of many clients share it.
-const REST: u32 = 9;
+/// No look follows another sooner than so many times its own length, however many ask.
+const REST: u32 = 3;
+const LONGEST_REST: Duration = Duration::from_secs(10);
 
-/// The page of the last look, in the formats that were asked for.
-struct Latest {
+/// The page of a look, in the formats that were asked for: whoever waits for the same look shares it.
+pub(super) struct Written {
     page: Page,
-    until: Instant,
-    written: [Option<Rc<[u8]>>; 2],
+    text: Option<Rc<[u8]>>,
+    openmetrics: Option<Rc<[u8]>>,
+}
+
+impl Written {
+    /// In a format.
+    pub(super) fn format(&mut self, format: Format) -> Rc<[u8]> {
+        let written = match format {
+            Format::Text => &mut self.text,
+            Format::OpenMetrics => &mut self.openmetrics,
+        };
+        Rc::clone(written.get_or_insert_with(|| text::write(&self.page, format).into()))
+    }
 }
 
 /// Everything that a page takes.
@@ -34,7 +46,7 @@ pub(super) struct Collector {
     labels: Writer,
     labelled: bool,
     own: Own,
-    latest: Option<Latest>,
+    rests_until: Option<Instant>,
     failures: Throttle,
     failed: u64,
 }
@@ -54,7 +66,7 @@ impl Collector {
             labels,
             labelled,
             own,
-            latest: None,
+            rests_until: None,
             failures: Throttle::default(),
             failed: 0,
         }
@@ -84,40 +96,25 @@ impl Collector {
         self.look.unvisited()
     }
 
-    /// The page in a format, from a look that is not too old.
+    /// When the next look may be, if not now.
+    pub(super) fn rests_until(&self) -> Option<Instant> {
+        self.rests_until.filter(|until| *until > Instant::now())
+    }
+
+    /// The page of a new look.
     ///
     /// # Errors
     /// When the counters cannot be read.
-    pub(super) fn page(&mut self, format: Format) -> Result<Rc<[u8]>> {
-        let now = Instant::now();
-        if self
-            .latest
-            .as_ref()
-            .is_none_or(|latest| now >= latest.until)
-        {
-            let page = self.collect()?;
-            let rest = now
-                .elapsed()
-                .saturating_mul(REST)
-                .min(Duration::from_secs(60));
-            self.latest = Some(Latest {
-                page,
-                until: Instant::now() + rest,
-                written: [None, None],
-            });
-        }
-        let Some(latest) = &mut self.latest else {
-            return Ok(Rc::default());
-        };
-        let [text, openmetrics] = &mut latest.written;
-        let place = if format == Format::Text {
-            text
-        } else {
-            openmetrics
-        };
-        Ok(Rc::clone(place.get_or_insert_with(|| {
-            text::write(&latest.page, format).into()
-        })))
+    pub(super) fn page(&mut self) -> Result<Written> {
+        let begun = Instant::now();
+        let page = self.collect();
+        let rest = begun.elapsed().saturating_mul(REST).min(LONGEST_REST);
+        self.rests_until = Instant::now().checked_add(rest);
+        Ok(Written {
+            page: page?,
+            text: None,
+            openmetrics: None,
+        })
     }
 
     fn collect(&mut self) -> Result<Page> {

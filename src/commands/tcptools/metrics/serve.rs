@@ -40,8 +40,8 @@ impl Serve {
         let Where::File(place, _) = &self.to else {
             return;
         };
-        let page = self.collector.page(Format::Text);
-        let written = page.and_then(|page| Ok(place.write(&page)?));
+        let page = self.collector.page();
+        let written = page.and_then(|mut page| Ok(place.write(&page.format(Format::Text))?));
         let Err(error) = written else {
             return;
         };
@@ -80,7 +80,7 @@ impl Handler for Serve {
 
     fn tick(&mut self, _out: &mut Printer) {
         match &mut self.to {
-            Where::Listen(server) => server.serve(&mut |format| self.collector.page(format)),
+            Where::Listen(server) => server.serve(&mut self.collector),
             Where::File(_, every) => {
                 if every.is_due() {
                     self.write_file(false);
@@ -92,7 +92,7 @@ impl Handler for Serve {
 
     fn due(&self) -> Option<Instant> {
         match &self.to {
-            Where::Listen(server) => server.due(),
+            Where::Listen(server) => server.due(self.collector.rests_until()),
             Where::File(_, every) => every.due(),
             Where::Output => None,
         }
@@ -111,8 +111,8 @@ impl Handler for Serve {
             Where::File(..) => return self.write_file(true),
             Where::Output => {}
         }
-        match self.collector.page(Format::Text) {
-            Ok(page) => out.row(|buf| buf.extend_from_slice(&page)),
+        match self.collector.page() {
+            Ok(mut page) => out.row(|buf| buf.extend_from_slice(&page.format(Format::Text))),
             Err(error) => crate::message!("tcptools: cannot show metrics: {error:#}"),
         }
     }

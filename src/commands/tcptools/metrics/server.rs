@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::collector::{Collector, Written};
 use super::http::{self, Asked, MOST, Request};
 use super::text::Format;
 
@@ -29,6 +30,8 @@ const INDEX: &str = "tcptools metrics: see /metrics\n";
 struct Client {
     stream: TcpStream,
     asked: Vec<u8>,
+    /// Its request, which waits for a look.
+    wants: Option<(Format, bool)>,
     answer: Option<Answer>,
     /// When its time is over.
     until: Instant,
@@ -93,17 +96,17 @@ impl Server {
         self.epoll.0.as_fd()
     }
 
-    /// When a client's time is over next.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.clients
-            .iter()
-            .flatten()
-            .map(|client| client.until)
-            .min()
+    /// When a client's time is over next, or there is a look that one waits for.
+    pub(super) fn due(&self, rests_until: Option<Instant>) -> Option<Instant> {
+        let clients = self.clients.iter().flatten();
+        let over = clients.clone().map(|client| client.until);
+        let look = clients.filter(|client| client.wants.is_some());
+        let look = look.map(|_| rests_until.unwrap_or_else(Instant::now));
+        over.chain(look).min()
     }
 
     /// Does what can be done without waiting.
-    pub(super) fn serve(&mut self, page: &mut dyn FnMut(Format) -> Result<Rc<[u8]>>) {
+    pub(super) fn serve(&mut self, collector: &mut Collector) {
         let mut events = [EpollEvent::empty(); CLIENTS + 1];
         let ready = self
             .epoll
@@ -112,7 +115,7 @@ impl Server {
         for event in events.iter().take(ready) {
             match event.data() {
                 LISTENER => self.accept(),
-                at => self.go_on(at as usize, page),
+                at => self.go_on(at as usize),
             }
         }
         let now = Instant::now();
@@ -120,6 +123,30 @@ impl Server {
             if client.as_ref().is_some_and(|client| client.until <= now) {
                 *client = None;
             }
+        }
+        let mut all = self.clients.iter().flatten();
+        if all.any(|client| client.wants.is_some()) && collector.rests_until().is_none() {
+            self.answer(collector.page());
+        }
+    }
+
+    /// All who wait for a look.
+    fn answer(&mut self, mut page: Result<Written>) {
+        for at in 0..CLIENTS {
+            let Some(Some(client)) = self.clients.get_mut(at) else {
+                continue;
+            };
+            let Some((format, head)) = client.wants.take() else {
+                continue;
+            };
+            client.answer = Some(match &mut page {
+                Ok(page) => Answer::new("200 OK", format.content_type(), page.format(format), head),
+                Err(error) => {
+                    let body = text(&format!("{error:#}\n"));
+                    Answer::new("500 Internal Server Error", PLAIN, body, head)
+                }
+            });
+            self.go_on(at);
         }
     }
 
@@ -138,6 +165,7 @@ impl Server {
             let client = Client {
                 stream,
                 asked: Vec::new(),
+                wants: None,
                 answer: None,
                 until: Instant::now() + PATIENCE,
             };
@@ -155,35 +183,48 @@ impl Server {
         oldest.map_or(0, |(at, _)| at)
     }
 
-    fn go_on(&mut self, at: usize, page: &mut dyn FnMut(Format) -> Result<Rc<[u8]>>) {
+    fn go_on(&mut self, at: usize) {
         let Some(place) = self.clients.get_mut(at) else {
             return;
         };
         let Some(client) = place else {
             return;
         };
-        let next = client.go_on(page);
-        let writes = client.answer.is_some();
-        let event = EpollEvent::new(EpollFlags::EPOLLOUT, at as u64);
-        let waits = next == Next::Waits
-            && (!writes
-                || self
-                    .epoll
-                    .modify(&client.stream, &mut event.clone())
-                    .is_ok());
-        if !waits {
+        let next = client.go_on();
+        // What a client says while it waits is not read: it would be ready again and again.
+        let events = match (&client.answer, &client.wants) {
+            (Some(_), _) => EpollFlags::EPOLLOUT,
+            (None, Some(_)) => EpollFlags::empty(),
+            (None, None) => EpollFlags::EPOLLIN,
+        };
+        let mut event = EpollEvent::new(events, at as u64);
+        if next == Next::Ends || self.epoll.modify(&client.stream, &mut event).is_err() {
             *place = None;
         }
     }
 }
 
 impl Client {
-    fn go_on(&mut self, page: &mut dyn FnMut(Format) -> Result<Rc<[u8]>>) -> Next {
+    fn go_on(&mut self) -> Next {
+        if self.wants.is_some() {
+            // It has gone: an error or a hangup is told always.
+            return Next::Ends;
+        }
         if self.answer.is_none() {
-            match self.ask() {
-                None => return Next::Ends,
-                Some(request) if request.asked == Asked::More => return Next::Waits,
-                Some(request) => self.answer = Some(answer(request, page)),
+            let Some(Request { asked, head }) = self.ask() else {
+                return Next::Ends;
+            };
+            match asked {
+                Asked::More => return Next::Waits,
+                Asked::Metrics(format) => {
+                    self.wants = Some((format, head));
+                    return Next::Waits;
+                }
+                Asked::Index => self.answer = Some(Answer::new("200 OK", PLAIN, text(INDEX), head)),
+                Asked::Wrong(status) => {
+                    let line = status.line();
+                    self.answer = Some(Answer::new(line, PLAIN, text(&format!("{line}\n")), head));
+                }
             }
         }
         match &mut self.answer {
@@ -249,22 +290,8 @@ impl Answer {
     }
 }
 
-fn answer(request: Request, page: &mut dyn FnMut(Format) -> Result<Rc<[u8]>>) -> Answer {
-    const PLAIN: &str = "text/plain; charset=utf-8";
-    let text = |text: &str| Rc::<[u8]>::from(text.as_bytes());
-    match request.asked {
-        Asked::Metrics(format) => match page(format) {
-            Ok(body) => Answer::new("200 OK", format.content_type(), body, request.head),
-            Err(error) => {
-                let body = text(&format!("{error:#}\n"));
-                Answer::new("500 Internal Server Error", PLAIN, body, request.head)
-            }
-        },
-        Asked::Index => Answer::new("200 OK", PLAIN, text(INDEX), request.head),
-        Asked::Wrong(status) => {
-            let line = status.line();
-            Answer::new(line, PLAIN, text(&format!("{line}\n")), request.head)
-        }
-        Asked::More => Answer::new("400 Bad Request", PLAIN, Rc::default(), false),
-    }
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+fn text(text: &str) -> Rc<[u8]> {
+    text.as_bytes().into()
 }
