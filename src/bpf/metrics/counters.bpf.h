@@ -187,6 +187,28 @@ static __always_inline void address_cut(__u8 *address, const volatile __u64 (*ma
 	word[1] &= v6 ? mask[1][1] : mask[0][1];
 }
 
+/* Of the host, when user space looked: net.ipv4.ip_local_port_range. */
+const volatile __u16 local_ports[2] = {};
+
+static __always_inline bool may_be_chosen(__u16 port)
+{
+	return port >= local_ports[0] && port <= local_ports[1];
+}
+
+/*
+ * A port that the kernel has chosen for a connection says nothing, and each connection has another one: the port that tells
+ * is that of whom was connected to. Where it is not known who that was, the range of ports decides.
+ */
+static __always_inline void ports_cut(struct flow *flow, bool known, bool opened_here, bool listens)
+{
+	if (!(group_by & (GROUP_LPORT | GROUP_RPORT)) || listens)
+		return;
+	if (known ? opened_here : may_be_chosen(flow->lport))
+		flow->lport = 0;
+	if (known ? !opened_here : may_be_chosen(flow->rport))
+		flow->rport = 0;
+}
+
 static __always_inline void flow_cut(struct flow *flow)
 {
 	if (!prefixed)
@@ -209,6 +231,8 @@ static __always_inline bool labels_of_flow(struct group_key *key, struct sock *s
 	if (!owner_matches(&owner))
 		return false;
 	flow_cut(&key->flow);
+	bool listens = sk->__sk_common.skc_state == TCP_LISTEN && !key->flow.rport;
+	ports_cut(&key->flow, s && s->tool.flags & BEGUN, s && s->tool.flags & ACTIVE_OPEN, listens);
 	group_fill(key, sk, &owner, 0);
 	return true;
 }
@@ -230,6 +254,7 @@ static __always_inline bool labels_of_nobody(struct group_key *key, __u32 netns)
 	if (!homeless_matches(&key->flow, netns))
 		return false;
 	flow_cut(&key->flow);
+	ports_cut(&key->flow, false, false, false);
 	group_cut(&key->flow);
 	if (group_by & GROUP_NETNS || key->flow.ifindex)
 		key->netns = netns;

@@ -1,9 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Labels: whose they are, how many, and for how long.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::fd::AsRawFd,
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use nix::{
+    libc::linger,
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
+    },
+};
 
 use super::scene::{Metrics, Page, Scene};
 use crate::{
@@ -14,7 +23,12 @@ use crate::{
 
 /// Values as rows have them; what a filter leaves out is not counted.
 pub fn filters_and_labels() -> Result<()> {
-    let mut scene = Scene::new(&["--labels", "comm,rport,raddr/24,netns", "--comm", "client"])?;
+    let mut scene = Scene::new(&[
+        "--labels",
+        "comm,lport,rport,raddr/24,netns",
+        "--comm",
+        "client",
+    ])?;
     for host in ["10.9.0.2:0", "[fd09::2]:0"] {
         let ends = scene.session(host)?;
         scene.send(ends, 700)?;
@@ -29,38 +43,55 @@ pub fn filters_and_labels() -> Result<()> {
     page.want("sent_bytes_total", &[r#"raddr="10.9.0.0/24""#], 700)?;
     page.want("sent_bytes_total", &[r#"raddr="fd09::/48""#], 700)?;
     page.want("connection_duration_seconds_count", &client, 2)?;
+    // Ports that the kernel has chosen make no series.
+    let opened = page
+        .0
+        .keys()
+        .filter(|name| name.contains("connections_opened"));
+    ensure!(
+        opened.clone().all(|name| name.contains("rport=")),
+        "{page:?}"
+    );
+    ensure!(
+        opened.count() == 2 && !page.0.keys().any(|name| name.contains("lport=")),
+        "{page:?}"
+    );
     page.want("series_overflow_total", &[], 0)
 }
 
-/// Connections over loopback, as many as asked for, each closed at once by the client.
-fn churn(ns: &Netns, count: usize) -> Result<()> {
+/// Connections over loopback, as many as asked for, each from an address of its own, and reset at once by the server.
+fn churn(ns: &Netns, from: usize, count: usize) -> Result<()> {
     ns.inside(move || {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let at = listener.local_addr()?;
-        for _ in 0..count {
-            let client = TcpStream::connect(at)?;
-            let (server, _) = listener.accept()?;
-            // TIME_WAIT would take the client's ports.
-            nix::sys::socket::setsockopt(
-                &server,
-                nix::sys::socket::sockopt::Linger,
-                &nix::libc::linger {
-                    l_onoff: 1,
-                    l_linger: 0,
-                },
+        let SocketAddr::V4(at) = listener.local_addr()? else {
+            bail!("an IPv4 address");
+        };
+        for n in from..from + count {
+            let client = socket(
+                AddressFamily::Inet,
+                SockType::Stream,
+                SockFlag::SOCK_CLOEXEC,
+                None,
             )?;
-            drop(server);
-            drop(client);
+            let own = SockaddrIn::new(127, 1 + (n >> 16) as u8, (n >> 8) as u8, n as u8, 0);
+            bind(client.as_raw_fd(), &own)?;
+            connect(client.as_raw_fd(), &SockaddrIn::from(at))?;
+            let (server, _) = listener.accept()?;
+            let now = linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            setsockopt(&server, sockopt::Linger, &now)?;
         }
         Ok(())
     })
 }
 
-const OTHER: &str = r#"rport="other""#;
+const OTHER: &str = r#"raddr="other""#;
 
 /// How many series have the user's label, but for what all others are in.
 fn labelled(page: &Page) -> usize {
-    let own = |name: &&String| name.contains("rport=") && !name.contains(OTHER);
+    let own = |name: &&String| name.contains("raddr=") && !name.contains(OTHER);
     page.0.keys().filter(own).count()
 }
 
@@ -68,9 +99,9 @@ fn labelled(page: &Page) -> usize {
 pub fn series_bound() -> Result<()> {
     missing::needs_programs()?;
     let ns = Netns::new()?;
-    let args = ["--labels", "rport,lport", "--max-series", "400"];
+    let args = ["--labels", "raddr,lport", "--max-series", "400"];
     let metrics = Metrics::start(&ns.inode.to_string(), &args)?;
-    churn(&ns, 1000)?;
+    churn(&ns, 0, 1000)?;
     let page = metrics.scrape()?;
     page.want("connections_opened_total", &[], 1000)?;
     page.want("connections_accepted_total", &[], 1000)?;
@@ -79,7 +110,7 @@ pub fn series_bound() -> Result<()> {
     let (series, over) = (labelled(&page), page.sum("series_overflow_total", &[]));
     ensure!((200..=400).contains(&series), "{series} series");
     ensure!(
-        over > 0 && page.sum("connections_opened_total", &[OTHER]) > 500,
+        over > 0 && page.sum("connections_accepted_total", &[OTHER]) > 500,
         "{over}"
     );
     Ok(())
@@ -89,9 +120,9 @@ pub fn series_bound() -> Result<()> {
 pub fn series_expire() -> Result<()> {
     missing::needs_programs()?;
     let ns = Netns::new()?;
-    let args = ["--labels", "rport", "--expire", "1s"];
+    let args = ["--labels", "raddr", "--expire", "1s"];
     let metrics = Metrics::start(&ns.inode.to_string(), &args)?;
-    churn(&ns, 100)?;
+    churn(&ns, 0, 100)?;
     let page = metrics.scrape()?;
     ensure!(labelled(&page) > 200, "{}", labelled(&page));
     page.want("connections_opened_total", &[], 100)?;
@@ -108,14 +139,14 @@ pub fn series_expire() -> Result<()> {
         Ok((labelled(&page) == 0).then_some(()))
     })?;
     let page = metrics.scrape()?;
-    page.want("connections_opened_total", &[OTHER], 100)?;
+    page.want("connections_accepted_total", &[OTHER], 100)?;
     ensure!(page.sum("series_expired_total", &[]) >= 300, "{page:?}");
     // And grows on.
-    churn(&ns, 10)?;
+    churn(&ns, 0, 10)?;
     metrics.scrape()?.want("connections_opened_total", &[], 110)
 }
 
-/// As many connections as a host has in a day that opens one every three seconds, each with a port of its own: memory
+/// As many connections as a host has in a day that opens one every three seconds, each with an address of its own: memory
 /// and series stay what they are.
 pub fn day() -> Result<()> {
     const ROUNDS: usize = 30;
@@ -123,7 +154,7 @@ pub fn day() -> Result<()> {
     let ns = Netns::new()?;
     let args = [
         "--labels",
-        "rport",
+        "raddr",
         "--expire",
         "100ms",
         "--max-series",
@@ -131,8 +162,8 @@ pub fn day() -> Result<()> {
     ];
     let metrics = Metrics::start(&ns.inode.to_string(), &args)?;
     let mut memory = Vec::new();
-    for _ in 0..ROUNDS {
-        churn(&ns, 1000)?;
+    for round in 0..ROUNDS {
+        churn(&ns, 1000 * round, 1000)?;
         let page = metrics.scrape()?;
         memory.push(metrics.memory()?);
         ensure!(labelled(&page) <= 2000, "{} series", labelled(&page));

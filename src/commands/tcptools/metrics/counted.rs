@@ -34,6 +34,8 @@ const RESET_REASONS: u32 = 64;
 const DROP_REASONS: u32 = 256;
 /// States that a look counts.
 pub(super) const STATES: u32 = 16;
+/// ESTABLISHED to CLOSING: those that a visited socket has.
+const USED_STATES: std::ops::RangeInclusive<u8> = 1..=11;
 
 const ACCEPTED_OUTCOMES: [&str; 2] = ["established", "aborted"];
 /// By `enum buffer_event`; as sockbuf has them.
@@ -83,7 +85,9 @@ impl Reasons {
                 named(Is::Buffers, "event", event)
             }
             SOCKETS..RESET_RECEIVED => {
-                named(Is::Sockets, "state", tcp_state((counter - SOCKETS) as u8))
+                let state = (counter - SOCKETS) as u8;
+                let known = USED_STATES.contains(&state);
+                known.then(|| named(Is::Sockets, "state", tcp_state(state)))?
             }
             RESET_RECEIVED => named(Is::Resets, "direction", "received"),
             RESET_SENT..DROPPED => {
@@ -118,14 +122,7 @@ impl Reasons {
 
 /// Counters that are there from the beginning, so that the first occurrence is an increase.
 pub(super) fn is_shown_at_zero(counter: u32) -> bool {
-    let unused = [
-        SOCKETS,
-        SOCKETS + 12,
-        SOCKETS + 13,
-        SOCKETS + 14,
-        SOCKETS + 15,
-    ];
-    counter <= RESET_RECEIVED && counter != CLOSED && !unused.contains(&counter)
+    counter <= RESET_RECEIVED && counter != CLOSED
 }
 
 /// An error, a state and facts ([`ENDED`]) for each reason of an end.

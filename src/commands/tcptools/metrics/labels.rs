@@ -153,6 +153,10 @@ impl Writer {
             let Some(mut value) = text(&column.value(&row)) else {
                 continue;
             };
+            // None, or one that says nothing: ports_cut() of counters.bpf.h.
+            if value == "0" && matches!(column.key, "lport" | "rport") {
+                continue;
+            }
             let prefix = match column.key {
                 "laddr" => self.laddr,
                 "raddr" => self.raddr,

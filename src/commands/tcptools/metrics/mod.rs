@@ -48,6 +48,7 @@ crate::skeleton!("metrics");
 /// Serves them over HTTP until Ctrl-C; or writes them to a file, again and again, or once. The kernel counts: no event
 /// makes a row. Sockets that exist at the start count in gauges, and from then on in sums.
 #[derive(clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Args {
     /// Serve at http://ADDRESS/metrics [default: 127.0.0.1:9435]
     #[arg(short, long, value_name = "ADDRESS:PORT", conflicts_with_all = ["textfile", "once"])]
@@ -75,6 +76,14 @@ pub struct Args {
     #[command(flatten)]
     filter: Filter,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  tcptools metrics                       at http://127.0.0.1:9435/metrics
+  tcptools metrics --labels comm,lport   told apart by process and by local port
+  tcptools metrics --once -d 10s         what comes in ten seconds, printed
+
+Manual page: tcptools-metrics(8)";
 
 /// How long and how it runs: as [`cli::Run`], without what only rows have.
 #[derive(clap::Args)]
@@ -172,6 +181,7 @@ impl Args {
         rodata.has_reason = drops::has_reason();
         rodata.has_rx_sk = drops::has_socket();
         rodata.hidden = drops::harmless();
+        rodata.local_ports = local_ports();
         let (counts, spans) = match labels {
             // Three quarters for counters, and the rest for histograms, each of which is many.
             Some(_) => (self.max_series / 4 * 3, self.max_series / 4 / SPAN_SERIES),
@@ -183,6 +193,17 @@ impl Args {
         open.progs.note_reader.set_autoload(owned);
         open.progs.sockets_here.set_autoload(true);
         Ok(())
+    }
+}
+
+/// The ports that the kernel chooses from, of the namespace that the command is in.
+fn local_ports() -> [u16; 2] {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let text = text.unwrap_or_default();
+    let mut ports = text.split_whitespace().map(str::parse);
+    match (ports.next(), ports.next()) {
+        (Some(Ok(low)), Some(Ok(high))) => [low, high],
+        _ => [32768, 60999],
     }
 }
 
