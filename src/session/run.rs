@@ -88,11 +88,8 @@ impl<H: Handler> Reader<'_, H> {
     fn wait(&self, takes: bool, time: Option<Duration>) -> Result<(), Stop> {
         let [out, room] = self.printer.sink.poll_fds();
         let interrupt = PollFd::new(self.interrupt.as_fd(), PollFlags::POLLIN);
-        let wanted = if takes {
-            PollFlags::POLLIN
-        } else {
-            PollFlags::empty()
-        };
+        let mut wanted = PollFlags::empty();
+        wanted.set(PollFlags::POLLIN, takes);
         let clients = match self.handler.wakes() {
             Some(clients) if takes => PollFd::new(clients, PollFlags::POLLIN),
             _ => PollFd::new(self.interrupt.as_fd(), PollFlags::empty()),
