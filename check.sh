@@ -6,6 +6,8 @@ set -eu
 cd "$(dirname "$0")"
 . scripts/setup.sh
 need clang libelf-dev make pkg-config iproute2 nftables lowdown groff-base man-db mandoc
+# For the tests of tcptools metrics, which start it themselves.
+need_stopped prometheus
 
 # The live tests need root; building does not.
 if [ "$(id -u)" != 0 ]; then

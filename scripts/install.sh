@@ -117,6 +117,6 @@ mkdir -p "$tree/$doc/docs"
 cp README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE* "$tree/$doc/"
 cp -R docs/. "$tree/$doc/docs/"
 mkdir -p "$tree/$doc/packaging"
-cp -R packaging/systemd packaging/container "$tree/$doc/packaging/"
+cp -R packaging/systemd packaging/container packaging/prometheus "$tree/$doc/packaging/"
 
 PREFIX=$prefix scripts/lay.sh "$tree"

@@ -28,6 +28,8 @@ const STORM: &[Line] = &[
     Ours("tcpconnect", Some(2.0), NEAR),
     Ours("tcpaccept", Some(2.0), NEAR),
     Ours("tcpinfo", Some(4.0), Some(0.95)),
+    Ours("tcptools metrics", None, NEAR),
+    Ours("tcptools metrics --labels comm,lport", None, None),
     // Nothing to show.
     Ours("tcplife -L 1", None, NEAR),
     Ours("tcpstates -L 1", None, NEAR),

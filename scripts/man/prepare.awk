@@ -14,7 +14,7 @@ function links(line,    start, text, target, rest, reference) {
 		sub(/#.*/, "", target)
 		reference = ""
 		if (target ~ /^(common-flags|json|tracepoints)\.md$/) reference = "**tcptools-" target "**(7)"
-		else if (target ~ /^(tcp[a-z]+|tplist|sockbuf)\.md$/) {
+		else if (target ~ /^(tcp[a-z]+|tplist|sockbuf|metrics)\.md$/) {
 			reference = (target == "tcptools.md") ? "**tcptools**(8)" : "**tcptools-" target "**(8)"
 			if (!see_also) reference = text == "details" || text == "explained" ? reference : ""
 		}

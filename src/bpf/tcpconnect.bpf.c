@@ -24,16 +24,6 @@ struct connect_attempt {
 #include "hist.bpf.h"
 #include "ending.bpf.h"
 
-enum outcome {
-	OUTCOME_ESTABLISHED,
-	OUTCOME_REFUSED,
-	OUTCOME_RESET,
-	OUTCOME_TIMEOUT,
-	OUTCOME_UNREACHABLE,
-	OUTCOME_ABORTED,
-	OUTCOME_PENDING,
-	OUTCOME_NO_PORT,
-};
 EXPORT_ENUM(outcome);
 
 struct connect {
@@ -91,22 +81,6 @@ static __always_inline void connect_fill(struct connect *e, struct tcp_sock *tp,
 }
 
 /* ---------------------------------------------------------------- the end of an open */
-
-static __always_inline __u8 outcome_of_error(int error)
-{
-	switch (error) {
-	case 0:            /* the process closed it, or connect() itself failed */
-	case ECONNABORTED: /* tcp_abort(): ss -K, bpf_sock_destroy() */
-		return OUTCOME_ABORTED;
-	case ECONNREFUSED:
-		return OUTCOME_REFUSED;
-	case ECONNRESET: /* after a simultaneous open's SYN_RECV */
-		return OUTCOME_RESET;
-	case ETIMEDOUT:
-		return OUTCOME_TIMEOUT;
-	}
-	return OUTCOME_UNREACHABLE; /* what ICMP and the route can say (net/ipv4/icmp.c: icmp_err_convert) */
-}
 
 static __always_inline __u64 latency_of(struct connect_attempt *attempt, struct tcp_sock *tp, __u8 outcome, __u64 now)
 {

@@ -43,13 +43,6 @@ static __always_inline void interface_fill(struct dropped *e, struct sk_buff *sk
 	}
 }
 
-static __always_inline __u32 segments_of(struct sk_buff *skb)
-{
-	struct skb_shared_info *shared = (void *)(skb->head + skb->end);
-
-	return READ_AT(shared, skb_shared_info, gso_segs) ?: 1;
-}
-
 static __always_inline void drop_fill(struct dropped *e, struct sk_buff *skb, const struct segment *seg, __u64 place,
 				      int reason)
 {

@@ -11,6 +11,7 @@ struct connection {
 
 #define TOOL_STATE struct connection
 #include "tcp.bpf.h"
+#include "owner/ended.bpf.h"
 #include "owner/nested.bpf.h"
 #include "bytes.bpf.h"
 #include "ending.bpf.h"
@@ -23,21 +24,6 @@ enum { ACTIVE_OPEN = 1, PARTIAL = 2, RST_SENT = 4, RST_RECEIVED = 8, REPORTED = 
 /* Which record it is: head.event. */
 enum event_kind { SESSION_CLOSED, SESSION_OPEN, SESSION_AMENDED };
 EXPORT_ENUM(event_kind);
-
-/* Facts about the end of a session besides its state and error: the bits of src/commands/tcplife/close_reason.rs. */
-enum ended {
-	ENDED_MPTCP = 1,
-	ENDED_RST_SENT = 1 << 1,
-	ENDED_RST_RECEIVED = 1 << 2,
-	ENDED_SOFT_ERROR = 1 << 3,
-	ENDED_FIN_RECEIVED = 1 << 4,
-	ENDED_UNREAD = 1 << 5,
-	ENDED_UNACKED = 1 << 6,
-	ENDED_OWNED = 1 << 7,
-	ENDED_NO_LINGER2 = 1 << 8,
-	ENDED_RCV_SHUTDOWN = 1 << 9,
-	ENDED_REPAIR = 1 << 10,
-};
 
 struct session {
 	struct head head;
@@ -73,30 +59,12 @@ const volatile bool detail = false;
 /* At the change to CLOSE. */
 static __always_inline __u16 ended(struct sock *sk, struct tcp_sock *tp, struct connection *conn, int error)
 {
-	__u16 bits = 0;
+	__u16 bits = ended_by_socket(sk, tp, conn->data_segs_in, error);
 
 	if (conn->flags & RST_SENT)
 		bits |= ENDED_RST_SENT;
 	if (conn->flags & RST_RECEIVED)
 		bits |= ENDED_RST_RECEIVED;
-	if (fin_received(sk))
-		bits |= ENDED_FIN_RECEIVED;
-	if (sk->sk_lock.owned)
-		bits |= ENDED_OWNED;
-	if (sk->sk_shutdown & RCV_SHUTDOWN)
-		bits |= ENDED_RCV_SHUTDOWN;
-	if (!tp)
-		return bits | ENDED_MPTCP;
-	if (sk->sk_err_soft == error)
-		bits |= ENDED_SOFT_ERROR;
-	if (tp->data_segs_in != conn->data_segs_in)
-		bits |= ENDED_UNREAD;
-	if (tp->snd_una != tp->write_seq)
-		bits |= ENDED_UNACKED;
-	if (tp->linger2 < 0)
-		bits |= ENDED_NO_LINGER2;
-	if (BPF_CORE_READ_BITFIELD(tp, repair))
-		bits |= ENDED_REPAIR;
 	return bits;
 }
 

@@ -3,10 +3,7 @@
  * tcpretrans: one record per retransmission, or, for totals, one per socket with the segments it sent and
  * retransmitted.
  */
-#include "kernel/kernel.h"
-
-/* Kind of retransmission. */
-enum kind { KIND_OTHER, KIND_SYN, KIND_SYNACK, KIND_RTO, KIND_FAST, KIND_TLP, KINDS };
+#include "kernel/resent.h"
 
 struct sent {
 	__u32 segs_out; /* retransmissions included */
@@ -19,11 +16,9 @@ struct sent {
 struct send_stats {
 	struct sent reported; /* already reported, or sent before the trace */
 	__u32 retrans[KINDS];
+	struct resent resent;
 	__u8 begun;
-	__u8 timed_out; /* the timer has fired since the congestion state became Loss */
-	__u8 counts_known;
-	__u8 pad;
-	__u32 total_retrans; /* of the socket, when last read */
+	__u8 pad[7];
 	/* Whether the socket was there before, and snd_nxt then (tcpretrans/why.bpf.h); 0: it was not, or it is not known. */
 	__u64 sent_before;
 };
@@ -31,6 +26,7 @@ struct send_stats {
 #define TOOL_STATE struct send_stats
 #include "tcp.bpf.h"
 #include "count.bpf.h"
+#include "owner/resent.bpf.h"
 #include "request.bpf.h"
 #include "stack.bpf.h"
 EXPORT_ENUM(kind);
@@ -81,73 +77,10 @@ struct total {
 };
 EXPORT_TYPE(total);
 
-const volatile bool reports_err = false; /* tcp_retransmit_skb has its third argument (6.16) */
-const volatile bool failed = false;      /* show failed attempts */
-const volatile bool lossprobe = false;   /* show such loss probes */
-const volatile bool counting = false;    /* in the kernel, by group_by */
-const volatile bool totals = false;      /* one record per socket instead */
-
-/* ---------------------------------------------------------------- why */
-
-/*
- * Loss is the state after a timeout, but also of retransmissions without one: after path MTU discovery, and of data
- * sent with a SYN that was not accepted (net/ipv4/tcp_input.c: tcp_simple_retransmit). Those clear undo_marker, as does
- * a timeout in state CWR; then the recorded timeout decides.
- */
-static __always_inline bool after_timeout(struct tcp_sock *tp, struct sock_state *s)
-{
-	if (tp->inet_conn.icsk_retransmits) {
-		if (s)
-			s->tool.timed_out = 1;
-		return true;
-	}
-	return tp->undo_marker || (s && s->tool.timed_out);
-}
-
-/*
- * A probe is sent when its timer is due. It may be pending while something else is retransmitted: before 5.15, data
- * sent with a SYN that was not accepted (net/ipv4/tcp_input.c: tcp_rcv_fastopen_synack). Later kernels are in state
- * Loss then, and the newest have no such field.
- */
-static __always_inline bool probe_is_due(struct inet_connection_sock *icsk)
-{
-	if (icsk->icsk_pending != ICSK_TIME_LOSS_PROBE)
-		return false;
-	return !bpf_core_field_exists(icsk->icsk_timeout) || (__s64)(bpf_jiffies64() - icsk->icsk_timeout) >= 0;
-}
-
-/* A probe timer may be pending while a fast retransmission goes out, so the congestion state comes first. */
-static __always_inline __u8 kind_of(struct tcp_sock *tp, __u16 flags, __u8 ca_state, struct sock_state *s)
-{
-	if (s && ca_state != TCP_CA_LOSS)
-		s->tool.timed_out = 0;
-	if (flags & TCPHDR_SYN)
-		return flags & TCPHDR_ACK ? KIND_SYNACK : KIND_SYN;
-	if (ca_state == TCP_CA_LOSS)
-		return after_timeout(tp, s) ? KIND_RTO : KIND_OTHER;
-	if (ca_state == TCP_CA_RECOVERY)
-		return KIND_FAST;
-	return probe_is_due(&tp->inet_conn) ? KIND_TLP : KIND_OTHER;
-}
-
-/*
- * Whether the kernel counts the attempt in RetransSegs: it does once the segment is built, whatever happens then
- * (net/ipv4/tcp_output.c: __tcp_retransmit_skb). Lower layers may return the same errors as the steps before, so the
- * socket's own counter decides, once it is known.
- */
-static __always_inline bool is_counted(struct tcp_sock *tp, struct sock_state *s, int err)
-{
-	bool early = err == -EBUSY || err == -EAGAIN || err == -EINVAL || err == -ENOMEM || err == -EHOSTUNREACH;
-
-	if (!reports_err || !s)
-		return !early;
-	__u32 total = tp->total_retrans;
-	if (early && s->tool.counts_known)
-		early = total == s->tool.total_retrans;
-	s->tool.total_retrans = total;
-	s->tool.counts_known = 1;
-	return !early;
-}
+const volatile bool failed = false;    /* show failed attempts */
+const volatile bool lossprobe = false; /* show such loss probes */
+const volatile bool counting = false;  /* in the kernel, by group_by */
+const volatile bool totals = false;    /* one record per socket instead */
 
 #include "tcpretrans/totals.bpf.h"
 #include "tcpretrans/why.bpf.h"
@@ -167,7 +100,7 @@ int BPF_PROG(set_state, struct sock *sk, int old, int new)
 	if (new == TCP_SYN_SENT || old == TCP_LISTEN) {
 		__builtin_memset(&s->tool, 0, sizeof(s->tool));
 		s->tool.begun = 1;
-		s->tool.counts_known = new == TCP_SYN_SENT; /* a child begins with those of its SYN/ACK */
+		s->tool.resent.counts_known = new == TCP_SYN_SENT; /* a child begins with those of its SYN/ACK */
 	}
 	owner_on_state_change(s, sk, old, new);
 	if (totals && old != TCP_LISTEN && new != TCP_LISTEN) {

@@ -9,6 +9,7 @@
 
 pub mod arguments;
 mod commands;
+mod http;
 pub mod kernel;
 #[cfg(test)]
 mod otlp_tests;
@@ -23,6 +24,7 @@ mod written;
 
 pub use crate::commands::tcptools::fuzz::recordings;
 pub use arguments::arguments;
+pub use http::http;
 pub use kernel::{btf, conntrack, inet_diag, kallsyms, proc_files, tracefs};
 pub use records::records;
 
@@ -30,10 +32,11 @@ pub use records::records;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Each entry.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("arguments", arguments),
     ("btf", btf),
     ("conntrack", conntrack),
+    ("http", http),
     ("inet_diag", inet_diag),
     ("kallsyms", kallsyms),
     ("proc_files", proc_files),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The interface between a run and a command.
 
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use super::idle::Shows;
@@ -51,6 +52,10 @@ pub trait Handler {
     fn tick(&mut self, _out: &mut Printer) {}
     /// When it wants the next tick, even if no record comes; `None`: not before a record does.
     fn due(&self) -> Option<Instant> {
+        None
+    }
+    /// What can be read when it wants a tick: clients of its own.
+    fn wakes(&self) -> Option<BorrowedFd<'_>> {
         None
     }
     /// Once, at the end, while every probe is still attached.

@@ -88,19 +88,21 @@ impl<H: Handler> Reader<'_, H> {
     fn wait(&self, takes: bool, time: Option<Duration>) -> Result<(), Stop> {
         let [out, room] = self.printer.sink.poll_fds();
         let interrupt = PollFd::new(self.interrupt.as_fd(), PollFlags::POLLIN);
-        let wanted = if takes {
-            PollFlags::POLLIN
-        } else {
-            PollFlags::empty()
+        let mut wanted = PollFlags::empty();
+        wanted.set(PollFlags::POLLIN, takes);
+        let clients = match self.handler.wakes() {
+            Some(clients) if takes => PollFd::new(clients, PollFlags::POLLIN),
+            _ => PollFd::new(self.interrupt.as_fd(), PollFlags::empty()),
         };
-        let mut fds = [out, room, interrupt, PollFd::new(self.buffer.fd(), wanted)];
+        let buffer = PollFd::new(self.buffer.fd(), wanted);
+        let mut fds = [out, room, interrupt, clients, buffer];
         // Rounded up: a zero would spin through the last millisecond.
         let time = time.map(|time| time.min(LONGEST) + Duration::from_micros(999));
         let timeout = time.map_or(Ok(PollTimeout::NONE), PollTimeout::try_from);
         if poll(&mut fds, timeout.unwrap_or(PollTimeout::ZERO)).is_err() {
             return Ok(());
         }
-        let [out, _, _, buffer] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        let [out, _, _, _, buffer] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
         if buffer.contains(PollFlags::POLLIN) {
             self.buffer.woken();
         }

@@ -16,6 +16,7 @@ mod harness;
 mod links;
 mod logs;
 mod memory;
+mod metrics;
 mod namespaces;
 mod owners;
 mod peers;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         links::tests(),
         logs::tests(),
         memory::tests(),
+        metrics::tests(),
         namespaces::tests(),
         owners::tests(),
         peers::tests(),

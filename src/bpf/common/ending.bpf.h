@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The error that ended a socket where sk_err does not hold it. Uses only helpers to read, so the fallback programs
- * (fallback_socket.bpf.h) can use it too.
+ * How an active open ended, and the error that ended a socket where sk_err does not hold it. Uses only helpers to read, so
+ * the fallback programs (fallback_socket.bpf.h) can use it too.
  */
 #ifndef TCPTOOLS_ENDING_BPF_H
 #define TCPTOOLS_ENDING_BPF_H
@@ -44,6 +44,34 @@ static __always_inline int connect_error(struct sock *sk, int error)
 		return error;
 	error = BPF_CORE_READ(sk, sk_err_soft);
 	return error ?: queued_icmp_error(sk);
+}
+
+/* Of an active open. */
+enum outcome {
+	OUTCOME_ESTABLISHED,
+	OUTCOME_REFUSED,
+	OUTCOME_RESET,
+	OUTCOME_TIMEOUT,
+	OUTCOME_UNREACHABLE,
+	OUTCOME_ABORTED,
+	OUTCOME_PENDING,
+	OUTCOME_NO_PORT,
+};
+
+static __always_inline __u8 outcome_of_error(int error)
+{
+	switch (error) {
+	case 0:            /* the process closed it, or connect() itself failed */
+	case ECONNABORTED: /* tcp_abort(): ss -K, bpf_sock_destroy() */
+		return OUTCOME_ABORTED;
+	case ECONNREFUSED:
+		return OUTCOME_REFUSED;
+	case ECONNRESET: /* after a simultaneous open's SYN_RECV */
+		return OUTCOME_RESET;
+	case ETIMEDOUT:
+		return OUTCOME_TIMEOUT;
+	}
+	return OUTCOME_UNREACHABLE; /* what ICMP and the route can say (net/ipv4/icmp.c: icmp_err_convert) */
 }
 
 #endif

@@ -37,22 +37,28 @@ EXPORT_TYPE(group_key);
 
 const volatile __u32 group_by = 0;
 
+/* Takes from a flow what is not grouped by. */
+static __always_inline void group_cut(struct flow *flow)
+{
+	if (!(group_by & (GROUP_LADDR | GROUP_RADDR)))
+		flow->family = flow->ifindex = 0;
+	if (!(group_by & GROUP_LADDR))
+		__builtin_memset(flow->laddr, 0, sizeof(flow->laddr));
+	if (!(group_by & GROUP_RADDR))
+		__builtin_memset(flow->raddr, 0, sizeof(flow->raddr));
+	if (!(group_by & GROUP_LPORT))
+		flow->lport = 0;
+	if (!(group_by & GROUP_RPORT))
+		flow->rport = 0;
+}
+
 /*
  * Group::new() of src/aggregate/group.rs, on this side, of a key that has the flow already: with a copy of it, the programs
  * would not fit on the stack.
  */
 static __always_inline void group_fill(struct group_key *key, struct sock *sk, const struct owner *owner, __u32 kind)
 {
-	if (!(group_by & (GROUP_LADDR | GROUP_RADDR)))
-		key->flow.family = key->flow.ifindex = 0;
-	if (!(group_by & GROUP_LADDR))
-		__builtin_memset(key->flow.laddr, 0, sizeof(key->flow.laddr));
-	if (!(group_by & GROUP_RADDR))
-		__builtin_memset(key->flow.raddr, 0, sizeof(key->flow.raddr));
-	if (!(group_by & GROUP_LPORT))
-		key->flow.lport = 0;
-	if (!(group_by & GROUP_RPORT))
-		key->flow.rport = 0;
+	group_cut(&key->flow);
 	/* A link belongs to its namespace. */
 	key->netns = group_by & GROUP_NETNS || key->flow.ifindex ? netns_of(sk) : 0;
 	key->uid = group_by & GROUP_UID ? sk->sk_uid.val : 0;

@@ -145,6 +145,14 @@ static __always_inline __u32 packet_end(struct sk_buff *skb)
 	return (__u32)(skb->data - skb->head) + skb->len;
 }
 
+/* How many segments the packet is to be cut into. */
+static __always_inline __u32 segments_of(struct sk_buff *skb)
+{
+	struct skb_shared_info *shared = (void *)(skb->head + skb->end);
+
+	return READ_AT(shared, skb_shared_info, gso_segs) ?: 1;
+}
+
 /*
  * A header at `at` from head, or NULL: what lies behind tail is elsewhere. Plain loads, whose faults are caught, cost a
  * tenth of a helper; before 6.2 it is copied. `kernel`: the kernel's type of the same layout.

@@ -68,7 +68,7 @@ impl Named {
     }
 }
 
-pub(super) fn outcome(number: u32) -> &'static str {
+pub(in crate::commands) fn outcome(number: u32) -> &'static str {
     OUTCOMES.get(number as usize).unwrap_or(&"unknown")
 }
 

@@ -31,6 +31,7 @@ use clap::Parser;
 use libbpf_rs::skel::Skel;
 
 use bpf::types::connect;
+pub(super) use columns::outcome as outcome_name;
 use columns::{ESTABLISHED, Named, PENDING, kinds};
 use shape::Shape;
 

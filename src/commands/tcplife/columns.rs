@@ -10,6 +10,7 @@ use crate::output::schema::Kind;
 use crate::output::units::*;
 
 use super::bpf::types::{event_kind, session};
+use super::close_reason::Ending;
 
 /// By the numbers of close_reason.rs: its name, and its letter in the narrow table.
 const REASONS: [(Option<&str>, &str); 10] = [
@@ -24,6 +25,13 @@ const REASONS: [(Option<&str>, &str); 10] = [
     (Some("unreachable"), "u"),
     (Some("aborted"), "A"),
 ];
+
+/// The reason of an end in JSON, by the error, the state before CLOSE, and the facts (close_reason.rs).
+pub(in crate::commands) fn reason_of(error: u8, old: u8, facts: u16) -> &'static str {
+    let (reason, _) = Ending { old, error, facts }.reason();
+    let known = REASONS.get(usize::from(reason)).and_then(|known| known.0);
+    known.unwrap_or("unknown")
+}
 
 /// The row's `event` in JSON. An amendment is no row.
 pub(super) const EVENTS: [&str; 2] = by_number! { event_kind:

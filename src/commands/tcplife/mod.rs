@@ -25,6 +25,7 @@ use libbpf_rs::skel::Skel;
 
 use bpf::types::session;
 use close_reason::{Ending, RST_SENT};
+pub(super) use columns::reason_of;
 use columns::{EVENTS, columns, kinds};
 
 crate::skeleton!("tcplife");

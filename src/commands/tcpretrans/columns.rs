@@ -106,6 +106,11 @@ fn hint(body: &retrans) -> Option<&'static str> {
     hint.filter(|hint| !hint.is_empty())
 }
 
+/// The name of a kind of retransmission in JSON.
+pub(in crate::commands) fn kind_name(kind: u8) -> Option<&'static str> {
+    KINDS.get(usize::from(kind)).map(|(name, _)| *name)
+}
+
 pub(super) fn kind(body: &retrans) -> Option<(&'static str, &'static str)> {
     KINDS.get(usize::from(body.kind)).copied()
 }

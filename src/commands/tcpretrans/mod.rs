@@ -32,6 +32,7 @@ use clap::Parser;
 use libbpf_rs::skel::Skel;
 
 use bpf::types::{retrans, total};
+pub(super) use columns::kind_name;
 use columns::{columns, kinds};
 use per_flow::PerFlow;
 use summary::Summary;

@@ -12,6 +12,7 @@ mod find;
 mod follow;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+pub(crate) mod metrics;
 mod names;
 mod record;
 mod schema;
@@ -57,6 +58,7 @@ enum What {
     Triage(Box<triage::Args>),
     Follow(Box<follow::Args>),
     Record(Box<record::Args>),
+    Metrics(Box<metrics::Args>),
     Export(Box<export::Args>),
     /// Check which commands work on this host, why others do not, and what would help
     Check {
@@ -217,6 +219,7 @@ pub fn main() -> ExitCode {
             }),
             Some(What::Follow(args)) => follow::run(&args),
             Some(What::Record(args)) => record::run(&args),
+            Some(What::Metrics(args)) => metrics::run(&args),
             Some(What::Export(args)) => export::run(&args),
             Some(What::Selftest(args)) => selftest::run(&args).map(|agree| {
                 if !agree {

@@ -10,7 +10,7 @@ mod haproxy;
 mod http;
 mod nginx;
 mod postgresql;
-mod program;
+pub mod program;
 mod redis;
 mod witness;
 
