@@ -136,7 +136,8 @@ pub fn series_expire() -> Result<()> {
         let page = metrics.scrape()?;
         let now = sums.map(|name| page.sum(name, &[]));
         ensure!(now == before, "{now:?} were {before:?}");
-        Ok((labelled(&page) == 0).then_some(()))
+        let listeners = page.0.keys().filter(|name| name.contains("listener"));
+        Ok((labelled(&page) == 0 && listeners.count() == 0).then_some(()))
     })?;
     let page = metrics.scrape()?;
     page.want("connections_accepted_total", &[OTHER], 100)?;

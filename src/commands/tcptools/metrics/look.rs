@@ -39,6 +39,8 @@ struct Queues {
     drops: u64,
     /// Whether a listener is there.
     now: bool,
+    /// When one was last.
+    since: Option<Instant>,
 }
 
 /// Looks, again and again.
@@ -49,6 +51,7 @@ pub(super) struct Look {
     /// By its labels.
     listeners: HashMap<String, Queues>,
     looks: u64,
+    expire: Duration,
     /// How long the last one took.
     pub(super) took: Duration,
 }
@@ -58,7 +61,7 @@ impl Look {
     ///
     /// # Errors
     /// When the kernel has no such iterator (before 5.9).
-    pub(super) fn new(program: &ProgramMut<'_>) -> Result<Self> {
+    pub(super) fn new(program: &ProgramMut<'_>, expire: Duration) -> Result<Self> {
         let link = iter::attach(program, None)?;
         let report = |n| message::unvisited("tcptools", "open sockets", n);
         Ok(Self {
@@ -66,6 +69,7 @@ impl Look {
             drops: HashMap::new(),
             listeners: HashMap::new(),
             looks: 0,
+            expire,
             took: Duration::ZERO,
         })
     }
@@ -85,6 +89,7 @@ impl Look {
         for queues in self.listeners.values_mut() {
             *queues = Queues {
                 drops: queues.drops,
+                since: queues.since,
                 ..Queues::default()
             };
         }
@@ -96,8 +101,26 @@ impl Look {
             }
         });
         drops.retain(|_, seen| seen.look == looks);
+        self.expire(begun, &other(labels));
         self.took = begun.elapsed();
         visited
+    }
+
+    /// Adds what listeners have dropped that have gone for long to those of the label `other`.
+    fn expire(&mut self, now: Instant, other: &str) {
+        let mut gone = 0;
+        self.listeners.retain(|labels, queues| {
+            if queues.now {
+                queues.since = Some(now);
+            }
+            let since = queues.since.unwrap_or(now);
+            let stays = labels == other || now.duration_since(since) < self.expire;
+            gone += if stays { 0 } else { queues.drops };
+            stays
+        });
+        if gone > 0 {
+            self.listeners.entry(other.to_owned()).or_default().drops += gone;
+        }
     }
 
     /// Writes the listeners.

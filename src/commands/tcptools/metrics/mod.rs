@@ -229,7 +229,7 @@ pub fn run(args: &Args) -> Result<()> {
             features::this_kernel()
         );
     };
-    let look = Look::new(&skel.progs.sockets_here);
+    let look = Look::new(&skel.progs.sockets_here, args.expire);
     let look = look.context("this kernel cannot visit its sockets (before 5.9)")?;
     let maps = [
         MapHandle::try_from(&skel.maps.totals)?,

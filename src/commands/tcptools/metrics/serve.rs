@@ -8,6 +8,7 @@ use super::collector::Collector;
 use super::server::Server;
 use super::text::Format;
 use crate::kernel::files::Place;
+use crate::kernel::limits;
 use crate::output::message::Throttle;
 use crate::session::{Figures, Handler, Interval, Printer, Shows};
 
@@ -42,6 +43,7 @@ impl Serve {
         };
         let page = self.collector.page();
         let written = page.and_then(|mut page| Ok(place.write(&page.format(Format::Text))?));
+        limits::give_back_memory();
         let Err(error) = written else {
             return;
         };
@@ -80,7 +82,11 @@ impl Handler for Serve {
 
     fn tick(&mut self, _out: &mut Printer) {
         match &mut self.to {
-            Where::Listen(server) => server.serve(&mut self.collector),
+            Where::Listen(server) => {
+                if server.serve(&mut self.collector) {
+                    limits::give_back_memory();
+                }
+            }
             Where::File(_, every) => {
                 if every.is_due() {
                     self.write_file(false);

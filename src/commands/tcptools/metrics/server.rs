@@ -57,6 +57,8 @@ pub(super) struct Server {
     listener: TcpListener,
     address: SocketAddr,
     clients: [Option<Client>; CLIENTS],
+    /// Pages were made since the last client left.
+    served: bool,
 }
 
 impl Server {
@@ -83,6 +85,7 @@ impl Server {
             listener,
             address,
             clients: [const { None }; CLIENTS],
+            served: false,
         })
     }
 
@@ -105,8 +108,8 @@ impl Server {
         over.chain(look).min()
     }
 
-    /// Does what can be done without waiting.
-    pub(super) fn serve(&mut self, collector: &mut Collector) {
+    /// Does what can be done without waiting. Returns whether the last client has just left, and its page with it.
+    pub(super) fn serve(&mut self, collector: &mut Collector) -> bool {
         let mut events = [EpollEvent::empty(); CLIENTS + 1];
         let ready = self
             .epoll
@@ -126,8 +129,12 @@ impl Server {
         }
         let mut all = self.clients.iter().flatten();
         if all.any(|client| client.wants.is_some()) && collector.rests_until().is_none() {
+            self.served = true;
             self.answer(collector.page());
         }
+        let left = self.served && self.clients.iter().all(Option::is_none);
+        self.served &= !left;
+        left
     }
 
     /// All who wait for a look.
