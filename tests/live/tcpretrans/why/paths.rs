@@ -5,9 +5,15 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{
-    DATA, agrees, arrives, counted, dropped, found, lose, needs_reasons, netfilter, payload,
+    DATA, agrees, arrives, counted, dropped, dropped_at_home, found, lose, needs_reasons,
+    netfilter, payload, sent_once,
 };
-use crate::{missing::Missing, net::Netns, pair::Pair, peer::Agent};
+use crate::{
+    missing::Missing,
+    net::{Netns, Side},
+    pair::Pair,
+    peer::Agent,
+};
 
 /// A router between the two, in a namespace of its own: `b` forwards to it.
 fn behind_router(pair: &Pair) -> Result<Netns> {
@@ -103,4 +109,39 @@ pub fn translated(mut pair: Pair, host: &str) -> Result<()> {
         &json!({"dropped_here": null, "drop_unknown": "translated", "drop_reason": "NETFILTER_DROP",
             "drop_netns": pair.net.b.inode}),
     )
+}
+
+/// A VXLAN tunnel between the two, over the link that they have.
+fn dig_tunnel(pair: &Pair) -> Result<()> {
+    for (side, own, other) in [(Side::A, 1, 2), (Side::B, 2, 1)] {
+        let ns = pair.net.side(side);
+        let link = format!(
+            "link add x0 type vxlan id 7 dstport 4789 local 10.9.0.{own} remote 10.9.0.{other} dev v0\n"
+        );
+        if ns.ip(&link).is_err() {
+            return Err(Missing::Feature("CONFIG_VXLAN").into());
+        }
+        ns.ip(&format!(
+            "addr add 10.7.0.{own}/24 dev x0\naddr add fd07::{own}/64 dev x0 nodad\nlink set x0 up"
+        ))?;
+    }
+    Ok(())
+}
+
+/// Inside a tunnel, whose packet is dropped: the addresses are those of the segment, not the tunnel's.
+pub fn tunnel(mut pair: Pair, host: &str) -> Result<()> {
+    needs_reasons()?;
+    dig_tunnel(&pair)?;
+    let inside = match host.starts_with('[') {
+        true => "[fd07::2]:0",
+        false => "10.7.0.2:0",
+    };
+    let (c, s) = sent_once(&mut pair, inside)?;
+    lose(&pair.net.a, "output", "udp dport 4789 meta length > 300")?;
+    dropped_at_home(&pair, 2)?;
+    pair.s.run(&format!("undrop {s}"))?;
+    let met = found(&pair.net.a, "inet")?;
+    arrives(&mut pair, c, s, 700)?;
+    let by = netfilter(&pair.net.a);
+    counted(pair, met.packets * 700, &by)
 }
