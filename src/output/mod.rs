@@ -18,6 +18,7 @@ pub mod escape;
 #[cfg_attr(fuzzing, allow(dead_code))] // its files
 pub(crate) mod golden;
 mod line;
+mod placed;
 mod rows;
 pub mod schema;
 mod stamp;

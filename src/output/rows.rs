@@ -4,9 +4,9 @@
 use std::io::Write;
 
 use super::column::{leading_columns, wide_columns};
-use super::digits::append::{self, Piece};
+use super::digits::append;
 use super::line::{Cell, cut};
-use super::logs::{Cells, Logs, listed};
+use super::placed::{Placed, Placeds};
 use super::stamp::{Figures, Period, Stamp};
 use super::terminal::Screen;
 use super::{Column, Format, Row, Style};
@@ -21,28 +21,6 @@ pub struct Rows<E> {
     order: Order<E>,
     stamp: Stamp,
     screen: Screen,
-}
-
-/// A column, and what of it is the same in each row.
-struct Placed<E> {
-    column: Column<E>,
-    /// Its columns in the table.
-    width: usize,
-    /// What is before its value in JSON, or in a record for logs.
-    key: Piece,
-}
-
-impl<E> Placed<E> {
-    fn new(column: Column<E>, style: &Style) -> Self {
-        Self {
-            width: column.room(style.wide),
-            key: match style.format.is_logs() {
-                true => Logs::before(style.format, column.key),
-                false => Piece::new(format!(r#","{}":"#, column.key)),
-            },
-            column,
-        }
-    }
 }
 
 impl<E> Rows<E> {
@@ -237,63 +215,6 @@ impl<E> Rows<E> {
     pub fn summary(&mut self, out: &mut Vec<u8>, fields: &Figures) {
         if self.style.format == Format::Json || self.style.format.is_logs() {
             self.stamp.summary(out, fields);
-        }
-    }
-}
-
-/// The values of a row by their keys.
-struct Placeds<'r, E> {
-    columns: &'r [Placed<E>],
-    row: &'r Row<'r, E>,
-}
-
-impl<E> Placeds<'_, E> {
-    fn get(&self, key: &str) -> Option<Value<'_>> {
-        let found = self
-            .columns
-            .iter()
-            .find(|placed| placed.column.key == key)?;
-        Some(found.column.value(self.row))
-    }
-}
-
-impl<E> Cells for Placeds<'_, E> {
-    fn number(&self, key: &str) -> Option<u64> {
-        self.get(key)?.number()
-    }
-
-    fn flag(&self, key: &str) -> Option<bool> {
-        match self.get(key)? {
-            Value::Bool(is) => Some(is),
-            _ => None,
-        }
-    }
-
-    fn is(&self, key: &str, text: &str) -> bool {
-        self.get(key) == Some(Value::Text(text))
-    }
-
-    fn write(&self, key: &str, out: &mut Vec<u8>) -> bool {
-        let start = out.len();
-        if let Some(value) = self.get(key) {
-            value.bare(out);
-        }
-        out.len() > start
-    }
-
-    fn write_name(&self, key: &str, out: &mut Vec<u8>) -> bool {
-        match self.get(key) {
-            Some(Value::Comm(bytes)) => out.extend_from_slice(bytes),
-            _ => return false,
-        }
-        true
-    }
-
-    fn list(&self, out: &mut Vec<u8>, all: bool) {
-        let start = out.len();
-        for Placed { column, .. } in self.columns {
-            let value = column.value(self.row);
-            listed(out, start, all, column.key, |out| value.bare(out));
         }
     }
 }

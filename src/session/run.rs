@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use libbpf_rs::{Link, MapCore, Object, ProgramMut};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -15,7 +15,7 @@ use super::loss::{Counters, Lost};
 use super::pace::{POLL, Pace};
 use super::peers::{LATE, Missed, OtherEnds};
 use super::signals::Interrupt;
-use super::stdout::Stop;
+use super::stdout::{Stop, written};
 use super::{Session, is_scan};
 use crate::kernel::{holders, iter, limits, pids, privileges};
 use crate::output::{
@@ -359,10 +359,8 @@ impl Session<'_> {
         }
         fields.push(("messages_lost", Some(message::lost())));
         handler.summary(&mut printer.sink.buf, &fields);
-        written(
-            stop.and_then(|()| printer.deliver(&interrupt)),
-            &mut printer,
-        )
+        let result = stop.and_then(|()| printer.deliver(&interrupt));
+        written(result, &mut printer.sink)
     }
 }
 
@@ -373,28 +371,6 @@ struct End<'e> {
     meter: Option<&'e Meter>,
     missed: Option<&'e Missed>,
     idle: Idle,
-}
-
-/// Whether all rows were written, or why not, and how many.
-fn written(result: Result<(), Stop>, printer: &mut Printer) -> Result<()> {
-    let why = match result {
-        Ok(()) => None,
-        Err(Stop::Closed) => return Ok(()),
-        Err(Stop::Failed(error)) => {
-            printer.sink.give_up();
-            Some(error)
-        }
-    };
-    let rows = match printer.sink.left_out() {
-        None => return Ok(()),
-        Some(0) => "the end of the output was not written".into(),
-        Some(1) => "1 row was not written".into(),
-        Some(rows) => format!("{rows} rows were not written"),
-    };
-    Err(match why {
-        None => anyhow!("{rows}: {}", printer.sink.why()),
-        Some(error) => anyhow!("cannot write rows: {}; {rows}", error.desc()),
-    })
 }
 
 fn is_iterator(program: &ProgramMut<'_>) -> bool {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::{Stdout, stdout};
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::stat::fstat;
@@ -260,4 +261,29 @@ fn send(journal: &mut Journal, bytes: &[u8]) -> usize {
         done += taken;
     }
     done
+}
+
+/// Whether all rows were written, or why not, and how many.
+///
+/// # Errors
+/// A sentence that says so.
+pub(super) fn written(result: Result<(), Stop>, sink: &mut Sink) -> anyhow::Result<()> {
+    let why = match result {
+        Ok(()) => None,
+        Err(Stop::Closed) => return Ok(()),
+        Err(Stop::Failed(error)) => {
+            sink.give_up();
+            Some(error)
+        }
+    };
+    let rows = match sink.left_out() {
+        None => return Ok(()),
+        Some(0) => "the end of the output was not written".into(),
+        Some(1) => "1 row was not written".into(),
+        Some(rows) => format!("{rows} rows were not written"),
+    };
+    Err(match why {
+        None => anyhow!("{rows}: {}", sink.why()),
+        Some(error) => anyhow!("cannot write rows: {}; {rows}", error.desc()),
+    })
 }

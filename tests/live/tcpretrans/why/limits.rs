@@ -26,9 +26,12 @@ fn by_timer_only(pair: &Pair, options: &str) -> Result<()> {
 }
 
 fn dropped_packets(ns: &Netns, count: u64) -> Result<()> {
+    let mut packets = 0;
     wait::until("drops by the rule", PATIENCE, || {
-        Ok((so_far(ns, "inet")?.packets >= count).then_some(()))
+        packets = so_far(ns, "inet")?.packets;
+        Ok((packets >= count).then_some(()))
     })
+    .with_context(|| format!("{packets} of {count}"))
 }
 
 /// The first two of ten segments are dropped, and nobody says that the others have arrived. The timer sends the first one
