@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `--why` against what the test has thrown away itself, on either side, and against losses that are no drops.
 
-mod limits;
 mod paths;
 
 use anyhow::{Context, Result, ensure};
@@ -36,8 +35,6 @@ pub fn tests() -> Vec<Trial> {
         all("why::too_large", paths::too_large),
         all("why::translated", paths::translated),
         all("why::tunnel", paths::tunnel),
-        all("why::part", limits::part),
-        all("why::forgotten", limits::forgotten),
         trials("tcpretrans", &[], "why::before_start", before_start),
         trials("tcpretrans", &[], "why::not_asked", not_asked),
     ]
