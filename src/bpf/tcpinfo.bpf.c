@@ -6,6 +6,7 @@
  * that nobody accepted, before it destroys the socket: so the statistics are taken at the change to CLOSE. A socket that
  * its process has closed already is destroyed at once, and as it is (net/ipv4/tcp.c: tcp_done).
  */
+#define OWNERS_INLINE
 #include "kernel/kernel.h"
 
 /* What the socket was used for: head.event, and an index into EVENTS of tcpinfo.rs. */

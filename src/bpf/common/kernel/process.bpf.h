@@ -6,6 +6,18 @@
 #include "kernel/compat.bpf.h"
 #include "filter.bpf.h"
 
+/*
+ * What many paths ask is a function, which the verifier checks once, or at least holds once. Not in tcpinfo: 5.10 refuses
+ * its program at a socket's end then, and there are fewer paths.
+ */
+#ifdef OWNERS_INLINE
+#define OWNER_FUNCTION static __always_inline
+#define OWNER_NUMBERS static __always_inline
+#else
+#define OWNER_FUNCTION static __noinline
+#define OWNER_NUMBERS __noinline
+#endif
+
 struct process {
 	__u64 task;       /* address of the thread group leader, 0: none; read only, see process_is_alive() */
 	__u32 tgid;       /* in the initial pid namespace */
@@ -70,7 +82,7 @@ static __always_inline void task_look(struct task_look *look, __u64 address)
  *
  * A global function of numbers: the verifier checks it once, and not on each path of each caller.
  */
-__noinline int task_is_alive(__u64 address, __u32 tgid, __u32 start_time)
+OWNER_NUMBERS int task_is_alive(__u64 address, __u32 tgid, __u32 start_time)
 {
 	struct task_struct *task = (void *)address;
 	struct task_look look;
@@ -98,7 +110,7 @@ static __always_inline bool process_is_alive(const struct process *process)
 enum { MAX_PID_NS_LEVEL = 32 }; /* include/linux/pid_namespace.h */
 
 /* The PID of a process in a PID namespace; 0 if the process is not in it (kernel/pid.c: pid_nr_ns). */
-static __noinline int id_in_namespace(__u64 address, __u32 inum)
+OWNER_FUNCTION int id_in_namespace(__u64 address, __u32 inum)
 {
 	struct task_struct *task = (void *)address;
 	struct pid *pid = BPF_CORE_READ(task, signal, pids[PIDTYPE_TGID]);

@@ -71,7 +71,7 @@ static __always_inline void owner_set(struct sock_state *s, struct task_struct *
 }
 
 /* A function of its own for the sake of the programs' length, which is what loading them takes. */
-static __noinline int current_owns(struct sock_state *s, struct sock *sk)
+OWNER_FUNCTION int current_owns(struct sock_state *s, struct sock *sk)
 {
 	struct task_struct *task = current_task();
 	__u32 pid = process_id(task);
