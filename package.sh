@@ -45,6 +45,8 @@ esac
 
 umask 022
 export LC_ALL=C TZ=UTC
+# As in the release.
+export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=true
 need clang libelf-dev make pkg-config lowdown jq dpkg-dev rpm
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}

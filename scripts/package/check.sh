@@ -26,17 +26,26 @@ in_root() {
 		mount -t proc proc "$root/proc" && mount --rbind /sys "$root/sys" && exec chroot "$root" "$@"' sh "$root" "$@"
 }
 
-# shows_rows ROOT COMMAND...: the command, run there, shows the refused connections.
-shows_rows() {
-	local busy rows generator
+# watches ROOT COMMAND...: what the command, run there, prints of refused connections.
+watches() {
+	local busy generator
 	busy=$(mktemp)
-	traffic "$busy" &
+	traffic "$busy" >&2 &
 	generator=$!
-	rows=$(in_root "$@" || true)
+	in_root "$@" || true
 	rm -f "$busy"
 	wait "$generator"
-	grep -m 1 ' 127\.0\.0\.1 .* x ' <<<"$rows" >&2 || failed "no row from: ${*:2}: $rows"
 }
+
+# shows ROOT PATTERN COMMAND...: it prints a line like this.
+shows() {
+	local lines
+	lines=$(watches "$1" "${@:3}")
+	grep -m 1 -e "$2" <<<"$lines" >&2 || failed "no line like '$2' from: ${*:3}: $lines"
+}
+
+# shows_rows ROOT COMMAND...: the command, run there, shows them as rows.
+shows_rows() { shows "$1" ' 127\.0\.0\.1 .* x ' "${@:2}"; }
 
 check_static() {
 	! foreign static || return 0
@@ -113,12 +122,13 @@ check_deb() {
 	said "deb: a fresh Debian, beside libbpf-tools"
 	listing "$root" >"$work/before"
 	cp "$out/tcptools_$version-1_$arch.deb" "$root/tmp/"
-	in_root "$root" sh -c 'dpkg -i /tmp/*.deb >/dev/null && dpkg -V tcptools libbpf-tools' || failed "the .deb cannot be installed"
+	in_root "$root" sh -c 'apt-get -qq install /tmp/*.deb >/dev/null && dpkg -V tcptools libbpf-tools' || failed "the .deb cannot be installed"
 	# Policy of minimal images: no documentation. Debian's own has it.
 	[ "$(in_root "$root" sh -c 'command -v tcplife')" = /usr/sbin/tcplife ] || failed "libbpf-tools' tcplife is not found first"
 	pages "$root"
 	completes "$root"
 	shows_rows "$root" tcptools tcplife -d 3
+	shows "$root" refused tcptools triage -d 3
 	said "deb: a user with CAP_BPF and CAP_PERFMON"
 	shows_rows "$root" setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps -all,+bpf,+perfmon \
 		--ambient-caps -all,+bpf,+perfmon --bounding-set -all,+bpf,+perfmon tcptools tcplife -d 3
@@ -130,7 +140,7 @@ check_deb() {
 
 check_rpm() {
 	! foreign rpm || return 0
-	local root file=$out/tcptools-$version-1.$machine.rpm own=()
+	local root left file=$out/tcptools-$version-1.$machine.rpm own=()
 	said "rpm: rpmlint"
 	need rpmlint
 	rpmlint -c packaging/rpmlint.toml "$file" >"$work/rpmlint" || failed "rpmlint: $(cat "$work/rpmlint")"
@@ -148,7 +158,8 @@ check_rpm() {
 	rpm "${own[@]}" --root "$root" --dbpath /var/lib/rpm -e --nodeps tcptools
 	listing "$root" >"$work/after"
 	# Empty directories of Debian's, which rpm does not know of, may go.
-	[ -z "$(comm -13 "$work/before" "$work/after" | tee /dev/stderr)" ] || failed "the .rpm leaves files behind"
+	left=$(comm -13 "$work/before" "$work/after")
+	[ -z "$left" ] || failed "the .rpm leaves files behind: $left"
 	rm -rf "$root"
 }
 

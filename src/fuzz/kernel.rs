@@ -66,7 +66,7 @@ pub fn tracefs(bytes: &[u8]) {
 
 /// /proc/kallsyms.
 pub fn kallsyms(bytes: &[u8]) {
-    let symbols = Symbols::parse(&String::from_utf8_lossy(bytes));
+    let symbols = Symbols::read(bytes);
     for address in [0, 1, 0xffff_ffff_8100_0000, u64::MAX] {
         if let Some((name, offset)) = symbols.find(address) {
             assert!(!name.is_empty() && offset <= address);

@@ -7,51 +7,145 @@
 )]
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::sync::{Mutex, OnceLock};
+use std::thread::{self, JoinHandle};
 
-/// The kernel's functions: the address where each begins, sorted.
+use super::privileges;
+
+const KALLSYMS: &str = "/proc/kallsyms";
+
+/// The kernel's functions, by the address where each begins.
 #[derive(Default)]
-pub(crate) struct Symbols(Vec<(u64, Box<str>)>);
+pub(crate) struct Symbols {
+    sorted: Vec<Symbol>,
+    /// All names, one behind the other.
+    names: String,
+}
+
+/// A function, and where its name is in `names`.
+struct Symbol {
+    address: u64,
+    begin: u32,
+    end: u32,
+}
 
 static SYMBOLS: OnceLock<Symbols> = OnceLock::new();
+/// Who reads them now.
+static READER: Mutex<Option<JoinHandle<Symbols>>> = Mutex::new(None);
 
-/// Reads the kernel's symbols, once. Call it before privileges are dropped: unprivileged readers see zeros.
+/// Begins to read the kernel's symbols, once. Call it before privileges are dropped: the kernel shows zeros to whoever
+/// opens the file without them (`kernel/kallsyms.c: kallsyms_open`).
 ///
 /// False when the addresses are hidden (`kernel.kptr_restrict`) or there is no /proc/kallsyms: then stacks are numbers.
 pub fn load_symbols() -> bool {
-    let symbols = SYMBOLS.get_or_init(|| {
-        // A symbol that is not UTF-8, in a module, must not hide all others.
-        let text = std::fs::read("/proc/kallsyms").unwrap_or_default();
-        Symbols::parse(&String::from_utf8_lossy(&text))
-    });
-    !symbols.0.is_empty()
+    static SHOWN: OnceLock<bool> = OnceLock::new();
+    *SHOWN.get_or_init(|| {
+        let shown = File::open(KALLSYMS).is_ok_and(|file| are_shown(BufReader::new(file)));
+        if shown {
+            read_beside();
+        }
+        shown
+    })
+}
+
+/// Whether the first function has an address: data may lie at 0.
+fn are_shown(mut kallsyms: impl BufRead) -> bool {
+    let mut line = Vec::new();
+    let mut first = None;
+    while first.is_none() && next_line(&mut kallsyms, &mut line) {
+        first = function(&String::from_utf8_lossy(&line)).map(|(address, _)| address != 0);
+    }
+    first.unwrap_or(false)
+}
+
+/// The kernel prints 5 MB in about 50 ms: a command loads its programs meanwhile.
+fn read_beside() {
+    let Ok(file) = File::open(KALLSYMS) else {
+        return;
+    };
+    let body = move || {
+        privileges::drop_all();
+        Symbols::read(BufReader::with_capacity(64 * 1024, file))
+    };
+    match (thread::Builder::new().spawn(body), READER.lock()) {
+        (Ok(thread), Ok(mut reader)) => *reader = Some(thread),
+        // There may be no more threads.
+        _ => {
+            let _ =
+                File::open(KALLSYMS).map(|file| SYMBOLS.set(Symbols::read(BufReader::new(file))));
+        }
+    }
+}
+
+/// Waits for them, once.
+fn symbols() -> Option<&'static Symbols> {
+    SYMBOLS.get().or_else(|| {
+        if let Some(thread) = READER.lock().ok()?.take() {
+            let _ = SYMBOLS.set(thread.join().unwrap_or_default());
+        }
+        SYMBOLS.get()
+    })
+}
+
+/// False at the end, and after an error.
+fn next_line(kallsyms: &mut impl BufRead, line: &mut Vec<u8>) -> bool {
+    line.clear();
+    kallsyms.read_until(b'\n', line).is_ok_and(|n| n > 0)
+}
+
+/// The address and name of a line's symbol, if that is a function.
+fn function(line: &str) -> Option<(u64, &str)> {
+    let mut words = line.split_ascii_whitespace();
+    let address = u64::from_str_radix(words.next()?, 16).ok()?;
+    let code = matches!(words.next()?, "t" | "T" | "w" | "W");
+    code.then_some((address, words.next()?))
 }
 
 impl Symbols {
-    pub(crate) fn parse(text: &str) -> Self {
-        let function = |line: &str| {
-            let mut words = line.split_ascii_whitespace();
-            let address = u64::from_str_radix(words.next()?, 16).ok()?;
-            let kind = words.next()?;
-            let code = address != 0 && matches!(kind, "t" | "T" | "w" | "W");
-            code.then_some((address, words.next()?.into()))
-        };
-        let mut all: Vec<_> = text.lines().filter_map(function).collect();
-        all.sort_by_key(|&(address, _)| address);
-        Self(all)
+    pub(crate) fn read(mut kallsyms: impl BufRead) -> Self {
+        let mut all = Self::default();
+        let mut line = Vec::new();
+        while next_line(&mut kallsyms, &mut line) {
+            // A symbol that is not UTF-8, in a module, must not hide all others.
+            let text = String::from_utf8_lossy(&line);
+            if let Some((address, name)) = function(&text).filter(|&(address, _)| address != 0) {
+                all.add(address, name);
+            }
+        }
+        all.sorted.sort_by_key(|symbol| symbol.address);
+        all
+    }
+
+    /// What is beyond 4 GB of names is left out.
+    fn add(&mut self, address: u64, name: &str) {
+        let begin = self.names.len();
+        if let (Ok(begin), Ok(end)) = (
+            begin.try_into(),
+            begin.saturating_add(name.len()).try_into(),
+        ) {
+            self.names.push_str(name);
+            self.sorted.push(Symbol {
+                address,
+                begin,
+                end,
+            });
+        }
     }
 
     pub(crate) fn find(&self, address: u64) -> Option<(&str, u64)> {
-        let after = self.0.partition_point(|&(start, _)| start <= address);
-        let (start, name) = self.0.get(after.checked_sub(1)?)?;
-        Some((name, address.checked_sub(*start)?))
+        let after = self.sorted.partition_point(|s| s.address <= address);
+        let symbol = self.sorted.get(after.checked_sub(1)?)?;
+        let name = self.names.get(symbol.begin as usize..symbol.end as usize)?;
+        Some((name, address.checked_sub(symbol.address)?))
     }
 }
 
 /// The function that a call returns to, by the address behind the call; `None` where no name is known.
 pub fn caller(address: u64) -> Option<&'static str> {
     // A call may be the last instruction of its function.
-    let (name, _) = SYMBOLS.get()?.find(address.checked_sub(1)?)?;
+    let (name, _) = symbols()?.find(address.checked_sub(1)?)?;
     Some(name)
 }
 
@@ -60,7 +154,7 @@ pub struct Frame(u64);
 
 impl Frame {
     fn name(&self) -> Option<(&'static str, u64)> {
-        SYMBOLS.get()?.find(self.0)
+        symbols()?.find(self.0)
     }
 }
 
@@ -92,12 +186,12 @@ pub fn frames(stack: &[u64]) -> impl Iterator<Item = Frame> {
 mod tests {
     use super::*;
 
-    const KALLSYMS: &str = "ffffffff81000200 T tcp_b\nffffffff81000100 t tcp_a\n\
-        ffffffff81000180 d data\nffffffffc0000000 t in_module\t[mod]\n";
+    const KERNEL: &[u8] = b"ffffffff81000200 T tcp_b\nffffffff81000100 t tcp_a\n\
+        0000000000000000 A percpu\nffffffff81000180 d data\nffffffffc0000000 t in_module\t[mod]\n";
 
     #[test]
     fn address_resolves_to_preceding_symbol() {
-        let symbols = Symbols::parse(KALLSYMS);
+        let symbols = Symbols::read(KERNEL);
         assert_eq!(symbols.find(0xffff_ffff_8100_0190), Some(("tcp_a", 0x90)));
         assert_eq!(symbols.find(0xffff_ffff_8100_0200), Some(("tcp_b", 0)));
         assert_eq!(symbols.find(0xffff_ffff_c000_0001), Some(("in_module", 1)));
@@ -106,6 +200,8 @@ mod tests {
 
     #[test]
     fn zero_addresses_are_no_symbols() {
-        assert!(Symbols::parse("0000000000000000 T tcp_a\n").0.is_empty());
+        let hidden = b"0000000000000000 A percpu\n0000000000000000 T tcp_a\n";
+        assert!(Symbols::read(&hidden[..]).sorted.is_empty());
+        assert!(!are_shown(&hidden[..]) && are_shown(KERNEL) && !are_shown(&b""[..]));
     }
 }

@@ -122,7 +122,8 @@ static __always_inline void table_add(struct group_key *key, __u32 counter, __u6
 		return;
 	}
 	total_add(counter, n);
-	total_add(COUNT_OVERFLOWED, 1);
+	if (counter - COUNT_SOCKETS >= STATES) /* what a look finds is no event */
+		total_add(COUNT_OVERFLOWED, 1);
 }
 
 /* Counts `n` of a key that labels_of() has made. */

@@ -175,6 +175,7 @@ fn run(args: Args) -> Result<()> {
     let hidden = Hidden::new(args.all, args.reason.as_ref())?;
     let mut session = Session::new("tcpdrop", run, &["skb:kfree_skb"])?;
     let mut storage = storage();
+    let named = symbols::load_symbols();
     let configure = |open: &mut _| configure(open, &args, &hidden);
     let loaded = session.start::<bpf::TcpdropSkelBuilder>(&mut storage, filter, None, configure);
     let Some(mut skel) = loaded? else {
@@ -185,7 +186,7 @@ fn run(args: Args) -> Result<()> {
             "tcpdrop: this kernel gives no reason for a drop (before 5.17), so harmless ones are shown too"
         );
     }
-    if !symbols::load_symbols() {
+    if !named {
         crate::message!(
             "tcpdrop: the kernel hides its symbols (kernel.kptr_restrict), so functions are not shown, and stacks as addresses"
         );

@@ -202,6 +202,7 @@ fn run(args: Args) -> Result<()> {
         tracepoints.push("skb:kfree_skb");
     }
     let mut session = Session::new("tcpretrans", run, &tracepoints)?;
+    let named = !(args.stack || args.why) || symbols::load_symbols();
     let reports_err = arguments::arguments("tcp_retransmit_skb") > 2;
     let iterator = args.summary.map(|_| "open_totals");
     let mut storage = storage();
@@ -216,7 +217,7 @@ fn run(args: Args) -> Result<()> {
             "tcpretrans: this kernel does not report failed attempts (before 6.16), so none are shown"
         );
     }
-    if args.stack && !symbols::load_symbols() {
+    if args.stack && !named {
         crate::message!(
             "tcpretrans: the kernel hides its symbols (kernel.kptr_restrict), so stacks are shown as addresses"
         );

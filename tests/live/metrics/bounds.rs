@@ -2,8 +2,8 @@
 //! Labels: whose they are, how many, and for how long.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::fd::AsRawFd,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use anyhow::{Result, bail, ensure};
@@ -59,24 +59,29 @@ pub fn filters_and_labels() -> Result<()> {
     page.want("series_overflow_total", &[], 0)
 }
 
+/// A connection from the address of this number.
+fn connected(listener: &TcpListener, n: usize) -> Result<(OwnedFd, TcpStream)> {
+    let SocketAddr::V4(at) = listener.local_addr()? else {
+        bail!("an IPv4 address");
+    };
+    let client = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let own = SockaddrIn::new(127, 1 + (n >> 16) as u8, (n >> 8) as u8, n as u8, 0);
+    bind(client.as_raw_fd(), &own)?;
+    connect(client.as_raw_fd(), &SockaddrIn::from(at))?;
+    Ok((client, listener.accept()?.0))
+}
+
 /// Connections over loopback, as many as asked for, each from an address of its own, and reset at once by the server.
 fn churn(ns: &Netns, from: usize, count: usize) -> Result<()> {
     ns.inside(move || {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let SocketAddr::V4(at) = listener.local_addr()? else {
-            bail!("an IPv4 address");
-        };
         for n in from..from + count {
-            let client = socket(
-                AddressFamily::Inet,
-                SockType::Stream,
-                SockFlag::SOCK_CLOEXEC,
-                None,
-            )?;
-            let own = SockaddrIn::new(127, 1 + (n >> 16) as u8, (n >> 8) as u8, n as u8, 0);
-            bind(client.as_raw_fd(), &own)?;
-            connect(client.as_raw_fd(), &SockaddrIn::from(at))?;
-            let (server, _) = listener.accept()?;
+            let (_client, server) = connected(&listener, n)?;
             let now = linger {
                 l_onoff: 1,
                 l_linger: 0,
@@ -113,6 +118,15 @@ pub fn series_bound() -> Result<()> {
         over > 0 && page.sum("connections_accepted_total", &[OTHER]) > 500,
         "{over}"
     );
+    // Sockets that are only there, without series of their own, are no events.
+    let _open = ns.inside(|| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let pair = |n| connected(&listener, n);
+        (2000..2100).map(pair).collect::<Result<Vec<_>>>()
+    })?;
+    let over = || -> Result<u64> { Ok(metrics.scrape()?.sum("series_overflow_total", &[])) };
+    let (first, second) = (over()?, over()?);
+    ensure!(first == second, "{first}, then {second}");
     Ok(())
 }
 
