@@ -93,7 +93,8 @@ static __always_inline void overflow_fill(struct overflow *e, struct sock *sk)
 	e->sock_type = type_of(sk);
 	e->protocol = protocol_of(sk);
 	e->rcvbuf_locked = !!(userlocks_of(sk) & SOCK_RCVBUF_LOCK);
-	bpf_probe_read_kernel(e->proto_name, sizeof(e->proto_name), sk->__sk_common.skc_prot->name);
+	bpf_probe_read_kernel(e->proto_name, sizeof(e->proto_name),
+			      READ_ONLY(sk, sock)->__sk_common.skc_prot->name);
 }
 
 /* Reserves and fills a record, if the filters let it pass. */
@@ -181,7 +182,7 @@ static __always_inline __u32 minimum_of(struct sock *sk, struct proto *prot, boo
 	__u32 bytes = 0;
 
 	if (offset)
-		at = (void *)sk->__sk_common.skc_net.net + offset;
+		at = (void *)READ_ONLY(sk, sock)->__sk_common.skc_net.net + offset;
 	bpf_probe_read_kernel(&bytes, sizeof(bytes), at);
 	return bytes;
 }

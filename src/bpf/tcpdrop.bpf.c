@@ -30,12 +30,12 @@ EXPORT_TYPE(dropped);
 static __always_inline void interface_fill(struct dropped *e, struct sk_buff *skb)
 {
 	__u32 from = e->way == SEGMENT_RECEIVED ? skb->skb_iif : 0;
-	__u32 at = device_netns(skb) ? skb->dev->ifindex : 0;
+	__u32 at = device_netns(skb) ? device_of(skb)->ifindex : 0;
 
 	e->ifindex = from ?: at;
 	__u64 *name = (__u64 *)e->ifname;
 	if (at && at == e->ifindex) {
-		const __u64 *known = (const void *)skb->dev->name;
+		const __u64 *known = (const void *)device_of(skb)->name;
 		name[0] = known[0];
 		name[1] = known[1];
 	} else {

@@ -32,6 +32,8 @@ pub(super) fn type_numbers() -> type_ids {
         rtable: id("rtable"),
         rt6_info: id("rt6_info"),
         skb_shared_info: id("skb_shared_info"),
+        sk_buff: id("sk_buff"),
+        pad: 0,
     }
 }
 

@@ -36,6 +36,8 @@ struct type_ids {
 	__u32 rtable;
 	__u32 rt6_info;
 	__u32 skb_shared_info;
+	__u32 sk_buff;
+	__u32 pad;
 };
 
 enum { MAX_RANGES = 64, MAX_CIDRS = 32, MAX_IDS = 32, MAX_COMMS = 16, MAX_NAMES = 64, NAME_WORDS = 16 };

@@ -62,13 +62,19 @@ enum { IPV6_HOP_OPTIONS = 0, IPV6_ROUTING = 43, IPV6_OPTIONS = 60, IPV6_MAX_EXTE
 /* Inode numbers of network namespaces (include/linux/proc_ns.h, include/uapi/linux/nsfs.h). */
 enum { FIRST_NETNS = 0xeffffff0U };
 
+/* The interface that a packet is at, or what else is there: see device_netns(). */
+static __always_inline struct net_device *device_of(struct sk_buff *skb)
+{
+	return READ_ONLY(skb, sk_buff)->dev;
+}
+
 /*
  * The namespace of the interface that a packet is at; 0: it is at none. While a packet is in a queue of TCP's, or of
  * some queueing disciplines, there is something else in the place of the interface.
  */
 static __always_inline __u32 device_netns(struct sk_buff *skb)
 {
-	__u32 inode = skb->dev->nd_net.net->ns.inum;
+	__u32 inode = device_of(skb)->nd_net.net->ns.inum;
 
 	return inode >= FIRST_NETNS ? inode : 0;
 }
@@ -110,7 +116,7 @@ static __always_inline __u8 segment_way(struct sk_buff *skb, bool v6)
 		return flags & RTCF_LOCAL ? SEGMENT_RECEIVED : SEGMENT_FORWARDED;
 	}
 	/* A bridge has no route: the packet leaves by another interface. */
-	bool leaves = device_netns(skb) && (__u32)skb->dev->ifindex != from;
+	bool leaves = device_netns(skb) && (__u32)device_of(skb)->ifindex != from;
 	return leaves ? SEGMENT_FORWARDED : SEGMENT_RECEIVED;
 }
 
@@ -270,7 +276,7 @@ static __always_inline bool segment_v6(struct segment *seg, struct sk_buff *skb,
 	copy_address(sent ? seg->flow.laddr : seg->flow.raddr, ip->source);
 	copy_address(sent ? seg->flow.raddr : seg->flow.laddr, ip->destination);
 	if (has_zone(&seg->flow))
-		seg->flow.ifindex = sent ? skb->dev->ifindex : skb->skb_iif;
+		seg->flow.ifindex = sent ? device_of(skb)->ifindex : skb->skb_iif;
 	__u32 length = bpf_ntohs(ip->payload_length);
 	return tcp_header_read(seg, skb, tcp, length ? at + sizeof(*ip) + length : packet_end(skb));
 }
