@@ -87,11 +87,36 @@ row() {
 				echo -n ' the socket |'
 			fi
 			;;
+		verified) awk -F ': ' -v c="$title" '$1 == c { sum += $4; if ($4 > most) most = $4 }
+			END { printf sum ? " " most " of " sum " |" : " - |" }' "$out/$name/verified" ;;
 		count) tests_of "$out/$name/tests" | awk -v c="$title" '$1 == c { n[$2]++ }
 			END { run = n["ok"] + n["FAILED"]; printf run ? " " n["ok"] + 0 " of " run " |" : " - |" }' ;;
 		esac
 	done
 	echo
+}
+
+# verified NAME...: the section about the verifier. Uses the page's `out`.
+verified() {
+	local name command known=()
+	for name in "$@"; do
+		[ ! -s "$out/$name/verified" ] || known+=("$name")
+	done
+	[ ${#known[@]} -gt 0 ] || return 0
+	cat <<-'TEXT'
+
+		## What the verifier checks
+
+		How many instructions it goes through when a command starts, each path anew: of the program that
+		takes most, and of all (`--verbose` prints those of each). The kernel's limit for a program is
+		1,000,000. Kernels before 5.16 do not tell.
+
+	TEXT
+	row command release "${known[@]}"
+	row --- line "${known[@]}"
+	for command in $(for name in "${known[@]}"; do cut -d : -f 1 "$out/$name/verified"; done | sort -u); do
+		row "$command" verified "${known[@]}"
+	done
 }
 
 # page OUT NAME...: docs/kernels.md from the runs of these kernels; fails if a blank column is not explained.
@@ -141,5 +166,6 @@ page() {
 			echo "- $(title "$out/$name" "$name"), $command: \`$key\`: $reason"
 		done < <(blank_of "$out/$name/seen")
 	done
+	verified "$@"
 	return $complete
 }

@@ -11,6 +11,7 @@ pub mod table;
 mod deferred;
 pub(crate) mod handler;
 mod idle;
+mod loaded;
 mod loss;
 mod pace;
 mod peers;
@@ -37,7 +38,7 @@ pub use self::interval::Interval;
 use self::ready::Ready;
 pub use self::signals::Interrupt;
 pub use self::stdout::{Sink, Stop};
-use self::variant::{choose_backups, connect_backups, enable, type_numbers};
+use self::variant::{choose_backups, enable, type_numbers};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use self::table::Room;
@@ -193,7 +194,7 @@ impl<'a> Session<'a> {
             configure(&mut open)?;
             self.interrupt.check()?;
             let error = match open.load() {
-                Ok(skel) => return connect_backups(skel.object()).map(|()| Some(skel)),
+                Ok(skel) => return self.loaded(skel.object()).map(|()| Some(skel)),
                 Err(error) => error.into(),
             };
             // A feature test that failed for lack of descriptors or memory proves nothing.
