@@ -11,8 +11,9 @@ use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use crate::{
+    missing,
     scene::{HOSTS, Scene},
-    tool::{Run, Tool},
+    tool::{self, Run, Tool},
     tools, trial,
 };
 
@@ -40,6 +41,7 @@ pub fn tests() -> Vec<Trial> {
         trial("stats::runs", runs),
         trial("stats::without_sys_admin", without_sys_admin),
         trial("stats::reader_closed", reader_closed),
+        trial("stats::verified", verified),
     ]);
     trials
 }
@@ -204,6 +206,29 @@ fn every_command() -> Result<()> {
         let keys = ["runs", "filtered", "kernel_ns_avg", "reader_cpu_us"];
         ensure!(keys.iter().all(|key| silent.get(key).is_none()), "{silent}");
         ensure!(cost_line(&without, tool).is_err(), "{}", without.stderr);
+    }
+    Ok(())
+}
+
+/// `--verbose` names each program that the kernel has verified, with a plausible number.
+fn verified() -> Result<()> {
+    missing::needs_programs()?;
+    missing::needs_verified_instructions()?;
+    for tool in ["tcplife", "tcpdrop"] {
+        let said = tool::run(tool, &["--verbose", "--duration", "1ms"])?.stderr;
+        let mut counts = Vec::new();
+        for line in said.lines().filter(|line| line.contains("verified instr")) {
+            let [of, program, _, count] = line.split(": ").collect::<Vec<_>>()[..] else {
+                anyhow::bail!("{line}");
+            };
+            let count: u64 = count.parse()?;
+            ensure!(of == tool && !program.is_empty() && count < 1_000_000);
+            counts.push(count);
+        }
+        ensure!(
+            counts.len() >= 3 && counts.iter().any(|&count| count > 1000),
+            "{counts:?}"
+        );
     }
     Ok(())
 }

@@ -136,6 +136,12 @@ pub fn probe_tells_socket() -> bool {
     has_field("trace_event_raw_tcp_probe", "skaddr")
 }
 
+/// The kernel says how many instructions the verifier went through.
+pub fn needs_verified_instructions() -> Result<()> {
+    let found = has_field("bpf_prog_aux", "verified_insns");
+    needs("bpf_prog_aux.verified_insns (since 5.16)", found)
+}
+
 /// The kernel's type has this field; false without type information.
 fn has_field(structure: &str, field: &str) -> bool {
     let Ok(btf) = Btf::from_vmlinux() else {
