@@ -186,6 +186,11 @@ fn run(args: Args) -> Result<()> {
             "tcpdrop: this kernel gives no reason for a drop (before 5.17), so harmless ones are shown too"
         );
     }
+    if !reasons::are_of_connections() {
+        crate::message!(
+            "tcpdrop: this kernel does not report what TCP throws away of a connection (before 5.18), so that is not shown"
+        );
+    }
     if !named {
         crate::message!(
             "tcpdrop: the kernel hides its symbols (kernel.kptr_restrict), so functions are not shown, and stacks as addresses"

@@ -30,6 +30,12 @@ pub(super) fn are_given() -> bool {
     !names().all().is_empty()
 }
 
+/// Whether the kernel reports what TCP throws away of a connection, as `kfree_skb` (`net/ipv4/tcp_input.c:
+/// tcp_drop_reason`, since 5.18, whose first reasons these are); before, `__kfree_skb` says nothing.
+pub(super) fn are_of_connections() -> bool {
+    names().all().contains(&"TCP_OVERWINDOW")
+}
+
 /// `--reason`: names of reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reasons {

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tcptools::kernel::{enums::Names, tracepoints::arguments};
 
 use crate::{
+    missing::Missing,
     net::Netns,
     pair::{Pair, trials},
     wait::{self, PATIENCE},
@@ -77,6 +78,14 @@ fn knows(name: &str) -> bool {
     NAMES.number(name).is_some()
 }
 
+/// The kernel reports what TCP throws away of a connection.
+fn needs_drops_of_connections() -> Result<()> {
+    match knows("TCP_OVERWINDOW") {
+        true => Ok(()),
+        false => Err(Missing::Feature("drops of connections as kfree_skb (since 5.18)").into()),
+    }
+}
+
 /// A reason in a row that is expected: what an older kernel has no name for is NOT_SPECIFIED there, or nothing at all.
 fn reason(name: &str) -> Value {
     match knows(name) {
@@ -112,7 +121,7 @@ fn settled(
         let is = counted >= least && rows.len() as u64 == counted;
         Ok(is.then_some(rows))
     });
-    equal.with_context(|| format!("{:#?}", both().ok()))
+    equal.with_context(|| format!("{:#?} of {:#?}", both().ok(), pair.tool.seen().ok()))
 }
 
 /// Each of these fields.

@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use nix::libc;
 use serde_json::json;
 
-use super::{agrees, gives_sockets, met, owned, session, settled, told};
+use super::{
+    agrees, gives_sockets, met, needs_drops_of_connections, owned, session, settled, told,
+};
 use crate::{
     missing::Missing,
     pair::{Pair, filter, pass},
@@ -91,6 +93,7 @@ pub fn unsigned(mut pair: Pair, host: &str) -> Result<()> {
 
 /// Segments whose timestamp is older than the last one.
 pub fn old_timestamp(mut pair: Pair, host: &str) -> Result<()> {
+    needs_drops_of_connections()?;
     let (c, _) = session(&mut pair, host)?;
     let (_, port) = pair.ports(c)?;
     let now = pair
@@ -114,6 +117,7 @@ pub fn old_timestamp(mut pair: Pair, host: &str) -> Result<()> {
 
 /// Segments from far beyond the window. What comes next is known from one that a firewall threw away.
 pub fn out_of_window(mut pair: Pair, host: &str) -> Result<()> {
+    needs_drops_of_connections()?;
     let (c, _) = session(&mut pair, host)?;
     let (_, port) = pair.ports(c)?;
     filter(&pair.net.b, "input", "meta l4proto tcp counter drop")?;
