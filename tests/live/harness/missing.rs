@@ -136,6 +136,18 @@ pub fn probe_tells_socket() -> bool {
     has_field("trace_event_raw_tcp_probe", "skaddr")
 }
 
+/// The kernel gives reasons for drops.
+pub fn needs_drop_reasons() -> Result<()> {
+    let reported = arguments::arguments("kfree_skb") > 2;
+    needs("reasons of drops (since 5.17)", reported)
+}
+
+/// The kernel says which socket a segment that is thrown away was for.
+pub fn needs_drop_sockets() -> Result<()> {
+    let reported = arguments::arguments("kfree_skb") > 3;
+    needs("the socket of a drop (since 6.11)", reported)
+}
+
 /// The kernel says how many instructions the verifier went through.
 pub fn needs_verified_instructions() -> Result<()> {
     let found = has_field("bpf_prog_aux", "verified_insns");

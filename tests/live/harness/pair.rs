@@ -8,6 +8,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
+    missing,
     net::{Net, Netns},
     peer::Agent,
     tool::Tool,
@@ -43,6 +44,10 @@ pub fn trials(
 
 impl Pair {
     fn new(tool: &str, args: &[&str]) -> Result<Self> {
+        if args.iter().any(|arg| ["--reason", "--why"].contains(arg)) {
+            missing::needs_programs()?;
+            missing::needs_drop_reasons()?;
+        }
         let net = Net::new()?;
         let (mut c, mut s) = (net.a.agent()?, net.b.agent()?);
         c.comm("client")?;

@@ -5,9 +5,11 @@ use anyhow::{Context, Result, ensure};
 use nix::libc;
 use serde_json::json;
 
-use super::{agrees, gives_reasons, knows, of, reason, session, settled};
+use super::{
+    agrees, gives_reasons, knows, needs_drops_of_connections, of, reason, session, settled,
+};
 use crate::{
-    missing::Missing,
+    missing,
     pair::{Pair, filter},
     wait::{self, PATIENCE},
 };
@@ -43,16 +45,9 @@ fn sessions(pair: &mut Pair, host: &str) -> Result<()> {
     pair.net.quiet()
 }
 
-fn needs_reasons() -> Result<()> {
-    match gives_reasons() {
-        true => Ok(()),
-        false => Err(Missing::Feature("reasons of drops (since 5.17)").into()),
-    }
-}
-
 /// Where nothing is wrong, nothing is shown.
 pub fn healthy(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
+    missing::needs_drop_reasons()?;
     sessions(&mut pair, host)?;
     let (rows, _) = pair.finish()?;
     ensure!(rows.is_empty(), "{rows:#?}");
@@ -61,6 +56,7 @@ pub fn healthy(mut pair: Pair, host: &str) -> Result<()> {
 
 /// With --all, keepalive probes are shown, too: they come from before what is acknowledged.
 pub fn harmless(mut pair: Pair, host: &str) -> Result<()> {
+    needs_drops_of_connections()?;
     let (c, _) = pair.session(host)?;
     pair.c.option(c, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 1)?;
     pair.c.option(c, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
@@ -89,7 +85,6 @@ fn refused(pair: &mut Pair, host: &str) -> Result<()> {
 
 /// Only the reason that was asked for.
 pub fn chosen(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
     let (c, _) = session(&mut pair, host)?;
     filter(&pair.net.b, "input", "tcp flags & psh == psh drop")?;
     pair.c.run(&format!("send {c} 100"))?;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{agrees, gives_sockets, of, owned, session, settled, told};
 use crate::{
+    missing,
     net::{Netns, Side},
     pair::Pair,
     wait::{self, PATIENCE},
@@ -90,6 +91,8 @@ pub fn no_socket(mut pair: Pair, host: &str) -> Result<()> {
 
 /// The reader holds the socket, and what arrives meanwhile finds no room in its backlog.
 pub fn backlog(mut pair: Pair, host: &str) -> Result<()> {
+    // It has neither a device nor a route any more: only its socket tells the namespace.
+    missing::needs_drop_sockets()?;
     let to = host.trim_end_matches(":0").trim_matches(['[', ']']);
     pair.net
         .a

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tcptools::kernel::tracepoints::drops;
 
 use crate::{
-    missing::{Missing, needs_programs},
+    missing,
     net::Netns,
     pair::{Pair, trials},
     tool::{self, Tool},
@@ -41,14 +41,6 @@ pub fn tests() -> Vec<Trial> {
     .into_iter()
     .flatten()
     .collect()
-}
-
-fn needs_reasons() -> Result<()> {
-    needs_programs()?;
-    match drops::has_reason() {
-        true => Ok(()),
-        false => Err(Missing::Feature("reasons of drops (since 5.17)").into()),
-    }
 }
 
 /// Throws away what the rule says, at a hook; returns what `found` ends it with.
@@ -191,7 +183,6 @@ fn dropped_at_home(pair: &Pair, count: usize) -> Result<()> {
 
 /// A rule of the sender's own: the drop is over before the kernel reports the retransmission that it becomes of.
 fn own_output(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
     let (c, s) = sent_once(&mut pair, host)?;
     lose(&pair.net.a, "output", DATA)?;
     dropped_at_home(&pair, 2)?;
@@ -204,7 +195,6 @@ fn own_output(mut pair: Pair, host: &str) -> Result<()> {
 
 /// A rule in the namespace of the receiver.
 fn other_input(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
     let (c, s) = pair.session(host)?;
     lose(&pair.net.b, "input", DATA)?;
     pair.c.run(&format!("send {c} 700"))?;
@@ -217,7 +207,6 @@ fn other_input(mut pair: Pair, host: &str) -> Result<()> {
 
 /// The queue of the sender's interface, which takes nothing: net/core/dev.c hands it to the rules for what leaves.
 fn own_queue(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
     let (c, s) = sent_once(&mut pair, host)?;
     let family = lose(&pair.net.a, "egress device v0", DATA)?;
     dropped_at_home(&pair, 2)?;
@@ -231,7 +220,6 @@ fn own_queue(mut pair: Pair, host: &str) -> Result<()> {
 
 /// The first SYN does not leave.
 fn lost_syn(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
     let (_, at) = pair.s.listen(host)?;
     lose(&pair.net.b, "input", "tcp flags syn")?;
     let fd = pair.c.open(&at)?;
@@ -249,7 +237,6 @@ fn lost_syn(mut pair: Pair, host: &str) -> Result<()> {
 
 /// The listener's answer does not arrive: it repeats it, by itself and when the client repeats its SYN.
 fn lost_synack(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
     let (_, at) = pair.s.listen(host)?;
     lose(&pair.net.a, "input", "tcp flags & (syn|ack) == (syn|ack)")?;
     let fd = pair.c.open(&at)?;
@@ -282,7 +269,6 @@ fn lost_synack(mut pair: Pair, host: &str) -> Result<()> {
 
 /// The segment arrives, and its acknowledgement does not: this host dropped something, but not that segment.
 fn ack_lost(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
     let (c, s) = pair.session(host)?;
     lose(&pair.net.a, "input", "meta l4proto tcp")?;
     pair.c.run(&format!("send {c} 700"))?;
@@ -296,7 +282,6 @@ fn ack_lost(mut pair: Pair, host: &str) -> Result<()> {
 /// Dropped by the receiver's rule, and when that is gone, the acknowledgement is lost: each row is of the last time it
 /// was sent.
 fn then_elsewhere(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
     let (c, s) = pair.session(host)?;
     lose(&pair.net.b, "input", DATA)?;
     pair.c.run(&format!("send {c} 700"))?;
@@ -319,7 +304,6 @@ fn deafen(ns: &Netns) -> Result<()> {
 
 /// Random losses of a transfer: each segment that is dropped is sent again once, and nothing else is.
 fn bulk(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
     let (c, s) = pair.session(host)?;
     pair.net.a.ip("link set v0 gso_max_segs 1")?;
     let rule = format!("{DATA} numgen random mod 100 < 3");
@@ -336,7 +320,7 @@ fn bulk(mut pair: Pair, host: &str) -> Result<()> {
 
 /// What was sent before the command was there is not known, and what is sent later is.
 fn before_start(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
+    missing::needs_drop_reasons()?;
     let (c, s) = pair.session(host)?;
     pair.net.be_patient()?;
     pair.s.run(&format!("drop {s}"))?;

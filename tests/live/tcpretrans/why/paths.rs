@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{
-    DATA, agrees, arrives, counted, dropped, dropped_at_home, found, lose, needs_reasons,
-    netfilter, payload, sent_once,
+    DATA, agrees, arrives, counted, dropped, dropped_at_home, found, lose, netfilter, payload,
+    sent_once,
 };
 use crate::{
     missing::Missing,
@@ -57,7 +57,6 @@ fn through_router(pair: &mut Pair, host: &str) -> Result<(Netns, Agent, u64, u64
 
 /// Neither end drops it.
 pub fn router(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
     let (_far, mut server, c, s) = through_router(&mut pair, host)?;
     lose(&pair.net.b, "forward", DATA)?;
     pair.c.run(&format!("send {c} 700"))?;
@@ -71,7 +70,6 @@ pub fn router(mut pair: Pair, host: &str) -> Result<()> {
 
 /// A segment that is too large for the way behind the router: the router's answer has it sent again at once.
 pub fn too_large(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
     let (_far, mut server, c, s) = through_router(&mut pair, host)?;
     pair.net.b.ip("link set w0 mtu 1300")?;
     pair.c.run(&format!("send {c} 1400"))?;
@@ -89,7 +87,6 @@ pub fn too_large(mut pair: Pair, host: &str) -> Result<()> {
 
 /// Behind a rule that changes the port, what is dropped may be the segment.
 pub fn translated(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
     let (listener, at) = pair.s.listen(host)?;
     let (address, port) = at.rsplit_once(':').context("a port")?;
     let nat = format!(
@@ -130,7 +127,6 @@ fn dig_tunnel(pair: &Pair) -> Result<()> {
 
 /// Inside a tunnel, whose packet is dropped: the addresses are those of the segment, not the tunnel's.
 pub fn tunnel(mut pair: Pair, host: &str) -> Result<()> {
-    needs_reasons()?;
     dig_tunnel(&pair)?;
     let inside = match host.starts_with('[') {
         true => "[fd07::2]:0",
