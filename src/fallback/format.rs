@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use libbpf_rs::libbpf_sys;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -18,6 +18,9 @@ use crate::kernel::diagnose;
 use crate::kernel::problem::KERNEL_BTF;
 use crate::kernel::tracepoints::{self, Field};
 use crate::kernel::{btf, tracefs, trust};
+
+/// The size of `struct btf_header` (include/uapi/linux/btf.h).
+const HEADER: u32 = 24;
 
 /// BTF under construction.
 pub struct Types(NonNull<libbpf_sys::btf>);
@@ -41,7 +44,12 @@ impl Types {
         let path = CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: the path outlives the call; what it returns is ours.
         let btf = unsafe { libbpf_sys::btf__parse(path.as_ptr(), std::ptr::null_mut()) };
-        NonNull::new(btf).map(Self).context("no BTF")
+        let types = NonNull::new(btf).map(Self).context("no BTF")?;
+        // libbpf (1.7) takes a shorter header, and writes behind it when something is added.
+        let header = types.bytes().get(4..8).and_then(|len| len.try_into().ok());
+        let whole = header.map(u32::from_ne_bytes) >= Some(HEADER);
+        ensure!(whole, "no BTF");
+        Ok(types)
     }
 
     /// Adds `struct record_<event>` with these fields.
