@@ -146,14 +146,14 @@ static __always_inline void segment_fill(struct retrans *e, struct tcp_sock *tp,
 	e->timer = timed && e->attempt && !tp->inet_conn.icsk_pending;
 }
 
-SEC("tp_btf/tcp_retransmit_skb")
-int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
+static __always_inline int segment_sent_again(unsigned long long *ctx, struct sock *sk, struct sk_buff *skb,
+					      bool with_why)
 {
 	struct tcp_sock *tp = tcp_of(sk);
 	struct tcp_skb_cb *cb = (void *)__builtin_preserve_access_index(&skb->cb);
 	struct owner owner;
-	struct group_key key;
-	struct flow *flow = &key.flow;
+	union key_or_look at;
+	struct flow *flow = &at.key.flow;
 
 	if (!tp)
 		return 0;
@@ -179,8 +179,8 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	if (!passes_filters(sk, flow, s, &owner))
 		return 0;
 	if (counting) {
-		group_fill(&key, sk, &owner, 0);
-		count_add(&key, segs);
+		group_fill(&at.key, sk, &owner, 0);
+		count_add(&at.key, segs);
 		return 0;
 	}
 	struct retrans *e = event_reserve(SIZE_WITH_STACK(struct retrans));
@@ -195,10 +195,26 @@ int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	e->state = sk->__sk_common.skc_state;
 	e->ca_state = ca_state;
 	segment_fill(e, tp, cb);
-	why_segment(e, s, tp);
+	__builtin_memset(&e->verdict, 0,
+			 __builtin_offsetof(struct retrans, stack) - __builtin_offsetof(struct retrans, verdict));
+	if (with_why)
+		why_segment(e, s, tp, &at.look);
 	STACK_TAKE(ctx, e);
 	event_submit(e, SIZE_WITH_STACK(struct retrans));
 	return 0;
+}
+
+SEC("tp_btf/tcp_retransmit_skb")
+int BPF_PROG(retransmit_skb, struct sock *sk, struct sk_buff *skb)
+{
+	return segment_sent_again(ctx, sk, skb, false);
+}
+
+/* With --why, instead. */
+SEC("?tp_btf/tcp_retransmit_skb")
+int BPF_PROG(retransmit_skb_why, struct sock *sk, struct sk_buff *skb)
+{
+	return segment_sent_again(ctx, sk, skb, true);
 }
 
 /* ---------------------------------------------------------------- SYN/ACKs */
@@ -225,20 +241,20 @@ static __always_inline void synack_fill(struct retrans *e, struct sock *sk, stru
 }
 
 /* The listener is not locked here, and the holder of its lock may be in accept(): use the recorded owner. */
-SEC("tp_btf/tcp_retransmit_synack")
-int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
+static __always_inline int synack_sent_again(unsigned long long *ctx, struct sock *sk, struct request_sock *req,
+					     bool with_why)
 {
 	struct sock_state *s = state_find(sk);
 	struct owner owner;
-	struct group_key key;
-	struct flow *flow = &key.flow;
+	union key_or_look at;
+	struct flow *flow = &at.key.flow;
 
 	flow_of(flow, (struct sock *)req, NULL);
 	if (!passes_filters(sk, flow, s, &owner))
 		return 0;
 	if (counting) {
-		group_fill(&key, sk, &owner, 0);
-		count_add(&key, 1);
+		group_fill(&at.key, sk, &owner, 0);
+		count_add(&at.key, 1);
 		return 0;
 	}
 	struct retrans *e = event_reserve(SIZE_WITH_STACK(struct retrans));
@@ -248,10 +264,23 @@ int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
 		owner.source = PID_LISTENER;
 	head_fill(&e->head, sk, flow, &owner, RETRANSMITTED);
 	synack_fill(e, sk, req);
-	why_synack(e, req);
+	if (with_why)
+		why_synack(e, req, &at.look);
 	STACK_TAKE(ctx, e);
 	event_submit(e, SIZE_WITH_STACK(struct retrans));
 	return 0;
+}
+
+SEC("tp_btf/tcp_retransmit_synack")
+int BPF_PROG(retransmit_synack, struct sock *sk, struct request_sock *req)
+{
+	return synack_sent_again(ctx, sk, req, false);
+}
+
+SEC("?tp_btf/tcp_retransmit_synack")
+int BPF_PROG(retransmit_synack_why, struct sock *sk, struct request_sock *req)
+{
+	return synack_sent_again(ctx, sk, req, true);
 }
 
 /* ---------------------------------------------------------------- totals of the sockets that are open */

@@ -199,6 +199,21 @@ struct look {
 	struct drop of;  /* its flow, seq and end, and total_retrans before it was sent again */
 	__u64 before_ns; /* what is later became of the retransmission itself */
 	__u64 now_ns;
+	__u64 counted; /* it was sent again */
+};
+
+/* What a program needs at the end takes the place of what it needs before: its stack and those of its functions are full. */
+union key_or_look {
+	struct group_key key;
+	struct look look;
+};
+
+struct drop_found {
+	struct drop_cause cause; /* of the first one, or of one that may be its */
+	__u32 bytes;
+	__u8 translated;
+	__u8 forgotten;
+	__u8 pad[2];
 };
 
 /* Whether what was at `ns`, 0 if it never was, may be why something is sent again now. */
@@ -230,10 +245,15 @@ static __always_inline void drop_cut(struct drop_bucket *bucket, struct drop *kn
 		known->ns = 0;
 }
 
-/* What is found goes to the record, of which the verifier follows no values. */
-static __noinline int bucket_look(struct retrans *e, const struct look *look, __u32 block)
+/*
+ * A global function, whose instructions the verifier goes through once, and not for each state of its callers: before
+ * 6.4 these never were alike, and the callers too large (1,000,000 instructions). Its arguments need 5.13: only the
+ * programs of --why call it.
+ */
+int bucket_look(struct drop_found *found, const struct look *look, __u32 block);
+__noinline int bucket_look(struct drop_found *found, const struct look *look, __u32 block)
 {
-	struct drop_bucket *bucket = look && e ? bucket_of(block) : NULL;
+	struct drop_bucket *bucket = look && found ? bucket_of(block) : NULL;
 
 	if (!bucket)
 		return 0;
@@ -247,38 +267,35 @@ static __noinline int bucket_look(struct retrans *e, const struct look *look, __
 		if (behind - 1 >= both - 1 || !is_recent(known->ns, look->now_ns) || !is_earlier(known, look))
 			continue;
 		bool is_its = !other_flow(known, &look->of);
-		if (is_its ? !e->drop_bytes : !(e->drop_bytes | e->translated)) {
-			e->drop_place = known->cause.place;
-			e->drop_reason = known->cause.reason;
-			e->drop_netns = known->cause.netns;
-		}
+		if (is_its ? !found->bytes : !(found->bytes | found->translated))
+			found->cause = known->cause;
 		if (!is_its) {
-			e->translated = 1;
+			found->translated = 1;
 			continue;
 		}
 		__s32 from = known->seq - seq, to = behind, len = end - seq;
-		e->drop_bytes += (to < len ? to : len) - (from > 0 ? from : 0);
-		if (e->counted) /* it was sent again */
+		found->bytes += (to < len ? to : len) - (from > 0 ? from : 0);
+		if (look->counted)
 			drop_cut(bucket, known, seq, end);
 	}
 	__u64 forgotten_ns = bucket->forgotten_ns;
 	bpf_spin_unlock(&bucket->lock);
 	if (is_recent(forgotten_ns, look->now_ns))
-		e->forgotten = 1;
+		found->forgotten = 1;
 	return 0;
 }
 
 /* Also what begins in the block before. */
-static __always_inline void blocks_look(struct retrans *e, const struct look *look)
+static __always_inline void blocks_look(struct drop_found *found, const struct look *look)
 {
 	__u32 block = (look->of.seq >> BLOCK_SHIFT) - 1;
 	__u32 blocks = (((look->of.end - 1) >> BLOCK_SHIFT) - block) & (~0U >> BLOCK_SHIFT);
 
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < LOOK_BLOCKS && i <= blocks; i++)
-		bucket_look(e, look, block + i);
+		bucket_look(found, look, block + i);
 	if (blocks >= LOOK_BLOCKS || is_recent(long_drop.ns, look->now_ns))
-		e->forgotten = 1;
+		found->forgotten = 1;
 }
 
 static __always_inline enum drop_verdict verdict_of(const struct retrans *e, __u32 bytes)
@@ -305,7 +322,15 @@ static __noinline int why_fill(struct retrans *e, struct look *look)
 	look->of.to_port = e->head.flow.rport;
 	look->of.seq = e->seq;
 	look->of.end = e->seq + bytes;
-	blocks_look(e, look);
+	look->counted = e->counted;
+	struct drop_found found = {};
+	blocks_look(&found, look);
+	e->drop_place = found.cause.place;
+	e->drop_reason = found.cause.reason;
+	e->drop_netns = found.cause.netns;
+	e->drop_bytes = found.bytes;
+	e->translated = found.translated;
+	e->forgotten = found.forgotten;
 	e->verdict = verdict_of(e, bytes);
 	return 0;
 }
@@ -331,29 +356,25 @@ static __always_inline bool is_from_before(__u32 seq, struct sock_state *s, stru
  * The kernel looks at its clock before it sends a segment again, but for one that was too large for its path
  * (net/ipv4/tcp_ipv4.c: tcp_v4_mtu_reduced).
  */
-static __always_inline void why_segment(struct retrans *e, struct sock_state *s, struct tcp_sock *tp)
+static __always_inline void why_segment(struct retrans *e, struct sock_state *s, struct tcp_sock *tp, struct look *look)
 {
-	__builtin_memset(&e->verdict, 0,
-			 __builtin_offsetof(struct retrans, stack) - __builtin_offsetof(struct retrans, verdict));
-	if (!why)
-		return;
-	struct look look = {.now_ns = bpf_ktime_get_ns()};
-	look.before_ns = e->kind == KIND_OTHER ? look.now_ns : tp->tcp_clock_cache;
-	look.of.has_total = 1;
-	look.of.total_retrans = tp->total_retrans - (e->counted ? e->segs : 0);
+	__builtin_memset(look, 0, sizeof(*look));
+	look->now_ns = bpf_ktime_get_ns();
+	look->before_ns = e->kind == KIND_OTHER ? look->now_ns : tp->tcp_clock_cache;
+	look->of.has_total = 1;
+	look->of.total_retrans = tp->total_retrans - (e->counted ? e->segs : 0);
 	e->before_start = is_from_before(e->seq, s, tp);
-	why_fill(e, &look);
+	why_fill(e, look);
 }
 
-static __always_inline void why_synack(struct retrans *e, struct request_sock *req)
+static __always_inline void why_synack(struct retrans *e, struct request_sock *req, struct look *look)
 {
-	if (!why)
-		return;
-	struct look look = {.now_ns = bpf_ktime_get_ns()};
-	look.before_ns = look.now_ns; /* sent with softirqs off: what became of it comes later */
+	__builtin_memset(look, 0, sizeof(*look));
+	look->now_ns = bpf_ktime_get_ns();
+	look->before_ns = look->now_ns; /* sent with softirqs off: what became of it comes later */
 	__u64 first_ns = BPF_CORE_READ((struct tcp_request_sock *)req, snt_synack) * 1000;
 	e->before_start = !drops_seen.since_ns || first_ns < drops_seen.since_ns;
-	why_fill(e, &look);
+	why_fill(e, look);
 }
 
 #endif

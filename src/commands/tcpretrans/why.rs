@@ -103,7 +103,12 @@ pub(super) fn configure(open: &mut OpenTcpretransSkel<'_>) -> Result<()> {
     open.maps
         .drops
         .set_max_entries(types::drop_table::DROP_BUCKETS.0)?;
-    open.progs.note_drop.set_autoload(true);
+    let progs = &mut open.progs;
+    progs.note_drop.set_autoload(true);
+    progs.retransmit_skb.set_autoload(false);
+    progs.retransmit_skb_why.set_autoload(true);
+    progs.retransmit_synack.set_autoload(false);
+    progs.retransmit_synack_why.set_autoload(true);
     Ok(())
 }
 

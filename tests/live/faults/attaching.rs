@@ -60,6 +60,9 @@ const FILTERS: [(&str, &str); 13] = [
 /// All filters, and all negated.
 fn every_filter(tool: &str, flag: &str) -> Result<()> {
     missing::needs_tracepoint_of(tool)?;
+    if flag == "--why" {
+        missing::needs_drop_reasons()?;
+    }
     for negated in ["", "!"] {
         let mut command = command("", tool, &["--duration", "1ms", flag]);
         for (filter, value) in FILTERS {
