@@ -11,6 +11,7 @@ use super::{agrees, met, owned, reason, session, settled};
 use crate::{
     net::Netns,
     pair::{Pair, filter},
+    wait::{self, PATIENCE},
 };
 
 const DROP: &str = "meta l4proto tcp counter drop";
@@ -120,10 +121,19 @@ pub fn no_route(mut pair: Pair, host: &str) -> Result<()> {
         false => "route del 10.9.0.0/24 dev v0",
     })?;
     pair.c.run(&format!("send {c} 100"))?;
-    // Of IPv6 the kernel gives no reason.
-    let (name, place) = match v6 {
-        true => ("NOT_SPECIFIED", "inet6_csk_xmit"),
-        false => ("IP_OUTNOROUTES", "__ip_queue_xmit"),
+    let place = match v6 {
+        true => "inet6_csk_xmit",
+        false => "__ip_queue_xmit",
+    };
+    let first = wait::until("a segment without a route", PATIENCE, || {
+        let rows = pair.tool.seen()?;
+        let mut ours = rows.iter().filter(|row| row["where"] == place);
+        Ok(ours.next().map(|row| row["reason"].clone()))
+    })?;
+    // Of IPv6 the kernel gives a reason since 7.0 or so.
+    let name = match v6 && first == "NOT_SPECIFIED" {
+        true => "NOT_SPECIFIED",
+        false => "IP_OUTNOROUTES",
     };
     let counted = || Ok(out_no_routes(&pair.net.a, v6)? - before);
     let rows = settled(&pair, &pair.net.a, name, 1, counted)?;
