@@ -93,8 +93,7 @@ static __always_inline void overflow_fill(struct overflow *e, struct sock *sk)
 	e->sock_type = type_of(sk);
 	e->protocol = protocol_of(sk);
 	e->rcvbuf_locked = !!(userlocks_of(sk) & SOCK_RCVBUF_LOCK);
-	bpf_probe_read_kernel(e->proto_name, sizeof(e->proto_name),
-			      READ_ONLY(sk, sock)->__sk_common.skc_prot->name);
+	bpf_probe_read_kernel(e->proto_name, sizeof(e->proto_name), READ_ONLY(sk, sock)->__sk_common.skc_prot->name);
 }
 
 /* Reserves and fills a record, if the filters let it pass. */
