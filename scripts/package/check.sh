@@ -122,7 +122,7 @@ check_deb() {
 	said "deb: a fresh Debian, beside libbpf-tools"
 	listing "$root" >"$work/before"
 	cp "$out/tcptools_$version-1_$arch.deb" "$root/tmp/"
-	in_root "$root" sh -c 'apt-get -qq install /tmp/*.deb >/dev/null && dpkg -V tcptools libbpf-tools' || failed "the .deb cannot be installed"
+	in_root "$root" sh -c 'apt-get -qq -o Dpkg::Use-Pty=0 install /tmp/*.deb >/dev/null && dpkg -V tcptools libbpf-tools' || failed "the .deb cannot be installed"
 	# Policy of minimal images: no documentation. Debian's own has it.
 	[ "$(in_root "$root" sh -c 'command -v tcplife')" = /usr/sbin/tcplife ] || failed "libbpf-tools' tcplife is not found first"
 	pages "$root"
