@@ -9,7 +9,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, Once, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use super::privileges;
@@ -35,19 +35,23 @@ static SYMBOLS: OnceLock<Symbols> = OnceLock::new();
 /// Who reads them now.
 static READER: Mutex<Option<JoinHandle<Symbols>>> = Mutex::new(None);
 
-/// Begins to read the kernel's symbols, once. Call it before privileges are dropped: the kernel shows zeros to whoever
-/// opens the file without them (`kernel/kallsyms.c: kallsyms_open`).
+/// Begins to read the kernel's symbols, once, for [`load_symbols`]. Call it before privileges are dropped: the kernel shows
+/// zeros to whoever opens the file without them (`kernel/kallsyms.c: kallsyms_open`).
+pub fn begin() {
+    static BEGUN: Once = Once::new();
+    BEGUN.call_once(|| {
+        if File::open(KALLSYMS).is_ok_and(|file| are_shown(BufReader::new(file))) {
+            read_beside();
+        }
+    });
+}
+
+/// Waits for the kernel's symbols, so that no row has to.
 ///
 /// False when the addresses are hidden (`kernel.kptr_restrict`) or there is no /proc/kallsyms: then stacks are numbers.
 pub fn load_symbols() -> bool {
-    static SHOWN: OnceLock<bool> = OnceLock::new();
-    *SHOWN.get_or_init(|| {
-        let shown = File::open(KALLSYMS).is_ok_and(|file| are_shown(BufReader::new(file)));
-        if shown {
-            read_beside();
-        }
-        shown
-    })
+    begin();
+    symbols().is_some_and(|symbols| !symbols.sorted.is_empty())
 }
 
 /// Whether the first function has an address: data may lie at 0.
@@ -79,7 +83,7 @@ fn read_beside() {
     }
 }
 
-/// Waits for them, once.
+/// Waits for them, if they were begun.
 fn symbols() -> Option<&'static Symbols> {
     SYMBOLS.get().or_else(|| {
         if let Some(thread) = READER.lock().ok()?.take() {

@@ -175,7 +175,7 @@ fn run(args: Args) -> Result<()> {
     let hidden = Hidden::new(args.all, args.reason.as_ref())?;
     let mut session = Session::new("tcpdrop", run, &["skb:kfree_skb"])?;
     let mut storage = storage();
-    let named = symbols::load_symbols();
+    symbols::begin();
     let configure = |open: &mut _| configure(open, &args, &hidden);
     let loaded = session.start::<bpf::TcpdropSkelBuilder>(&mut storage, filter, None, configure);
     let Some(mut skel) = loaded? else {
@@ -191,7 +191,7 @@ fn run(args: Args) -> Result<()> {
             "tcpdrop: this kernel does not report what TCP throws away of a connection (before 5.18), so that is not shown"
         );
     }
-    if !named {
+    if !symbols::load_symbols() {
         crate::message!(
             "tcpdrop: the kernel hides its symbols (kernel.kptr_restrict), so functions are not shown, and stacks as addresses"
         );

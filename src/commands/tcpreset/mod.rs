@@ -223,7 +223,9 @@ fn run(args: Args) -> Result<()> {
     };
     let tracepoints = ["tcp:tcp_send_reset", "tcp:tcp_receive_reset"];
     let mut session = Session::new("tcpreset", run, &tracepoints)?;
-    let named = !args.stack || symbols::load_symbols();
+    if args.stack {
+        symbols::begin();
+    }
     let mut storage = storage();
     let loaded = session.start::<bpf::TcpresetSkelBuilder>(&mut storage, filter, None, |open| {
         let rodata = constants(&mut open.maps.rodata_data)?;
@@ -236,7 +238,7 @@ fn run(args: Args) -> Result<()> {
         let records = fallback::Resets::new(&args, sockets, session.scans())?;
         return crate::fallback::run(&session, filter, records, &mut resets);
     };
-    if !named {
+    if args.stack && !symbols::load_symbols() {
         crate::message!(
             "tcpreset: the kernel hides its symbols (kernel.kptr_restrict), so stacks are shown as addresses"
         );

@@ -202,7 +202,9 @@ fn run(args: Args) -> Result<()> {
         tracepoints.push("skb:kfree_skb");
     }
     let mut session = Session::new("tcpretrans", run, &tracepoints)?;
-    let named = !(args.stack || args.why) || symbols::load_symbols();
+    if args.stack || args.why {
+        symbols::begin();
+    }
     let reports_err = arguments::arguments("tcp_retransmit_skb") > 2;
     let iterator = args.summary.map(|_| "open_totals");
     let mut storage = storage();
@@ -217,7 +219,7 @@ fn run(args: Args) -> Result<()> {
             "tcpretrans: this kernel does not report failed attempts (before 6.16), so none are shown"
         );
     }
-    if args.stack && !named {
+    if args.stack && !symbols::load_symbols() {
         crate::message!(
             "tcpretrans: the kernel hides its symbols (kernel.kptr_restrict), so stacks are shown as addresses"
         );
