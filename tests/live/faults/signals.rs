@@ -37,6 +37,7 @@ use crate::{
     net::{Net, Netns},
     procfs,
     scratch::Scratch,
+    table::crowd::{self, Crowd},
     tools, trial,
     wait::{self, PATIENCE},
 };
@@ -263,22 +264,12 @@ fn quit(tool: &str) -> Result<()> {
     objects.gone()
 }
 
-/// Connections that are open when a command starts; `TCPTOOLS_CROWD` says how many.
-fn crowd(net: &Net) -> Result<[crate::peer::Agent; 2]> {
-    let wanted = std::env::var("TCPTOOLS_CROWD").ok();
-    let wanted = wanted.map_or(Ok(4000), |n| n.parse::<u64>())?;
-    let (mut c, mut s) = (net.a.agent()?, net.b.agent()?);
-    let (listener, at) = s.listen("10.9.0.2:0")?;
-    s.run(&format!("listen {listener} 4096"))?;
-    s.begin(&format!("welcome {} {listener}", wanted / 2))?;
-    c.run(&format!("crowd {} {at}", wanted / 2))?;
-    ensure!(s.finish()?.is_ok());
-    Ok([c, s])
-}
+/// Sockets that are open when a command starts; `TCPTOOLS_CROWD` says how many.
+const OPEN: u64 = 4000;
 
 fn looking(tool: &'static str, args: &[&str]) -> Result<()> {
     let net = Net::new()?;
-    let _open = crowd(&net)?;
+    let _open = Crowd::new(&net, crowd::wanted(OPEN)?)?;
     for ends in ENDING {
         // It may be over before the test sees it.
         let mut tries = 0..20;

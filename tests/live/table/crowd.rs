@@ -22,18 +22,24 @@ pub fn tests() -> Vec<Trial> {
 /// Sockets: both ends.
 const SOCKETS: u64 = 6000;
 
+/// How many sockets a crowd is to have: so many, or as the environment says.
+pub fn wanted(usual: u64) -> Result<u64> {
+    let wanted = env::var("TCPTOOLS_CROWD").ok();
+    Ok(wanted.map_or(Ok(usual), |n| n.parse())?)
+}
+
 /// Connections to one port: a process has not many more descriptors, nor has a client local ports.
 const PER_PORT: u64 = 15_000;
 
 /// So many connections, open until the end of the test.
-struct Crowd {
+pub struct Crowd {
     pairs: Vec<Pair>,
     sockets: u64,
 }
 
 impl Crowd {
     /// To ports of both families.
-    fn new(net: &Net, wanted: u64) -> Result<Self> {
+    pub fn new(net: &Net, wanted: u64) -> Result<Self> {
         let connections = wanted / 2;
         let ports = connections.div_ceil(PER_PORT).max(2);
         let each = connections / ports;
@@ -86,8 +92,6 @@ fn is_complete(rows: &[Value], event: &str, crowd: &Crowd, unseen: u64) -> Resul
 /// What finds no slot is as many sockets as there are more than slots. Whatever the size, none is missing.
 fn crowd() -> Result<()> {
     missing::needs_storage()?;
-    let wanted = env::var("TCPTOOLS_CROWD").ok();
-    let wanted = wanted.map_or(Ok(SOCKETS), |n| n.parse())?;
     let net = Net::new()?;
     let before = unseen::count();
     let unseen = || unseen::count() - before;
@@ -99,7 +103,7 @@ fn crowd() -> Result<()> {
     let small = tool(&["--sockets", "16", "--no-scan"])?;
     let usual = tool(&["--no-scan"])?;
     let started = Instant::now();
-    let mut crowd = Crowd::new(&net, wanted)?;
+    let mut crowd = Crowd::new(&net, wanted(SOCKETS)?)?;
     let opened = started.elapsed();
     let started = Instant::now();
     let late = tool(&[])?;

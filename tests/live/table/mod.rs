@@ -2,7 +2,7 @@
 //! The table that has the state of TCP sockets (`src/bpf/common/owner/table.bpf.h`), under storms and crowds: every
 //! session is counted, and is of its process, whoever takes the slot next.
 
-mod crowd;
+pub mod crowd;
 mod storm;
 
 use anyhow::{Result, ensure};
