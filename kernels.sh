@@ -7,8 +7,9 @@
 #                                            with -nobtf at the end, as 5.10-nobtf, without its type information (BTF);
 #                                            with -integrity or -confidentiality in that mode of kernel lockdown
 #     --tests 'ARGUMENTS'   what the test program gets, e.g. 'tcplife::owners|tcpreset' or '--skip tcplife::many'
+#     --soak MINUTES        instead of the tests, what scripts/soak.sh does; a guest's minute takes some of the host's
 #     --out DIR             keeps what each guest said and left in DIR/KERNEL
-#     --write               rewrites docs/kernels.md from this run
+#     --write               rewrites docs/kernels.md from this run; with --tests only what the verifier checks
 #     --offline             takes the kernels in the cache, as they are
 #     --jobs N              runs so many guests at a time (1); each keeps one processor busy
 #
@@ -35,12 +36,13 @@ kernels=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--tests) guest="$guest tests=$(echo "$2" | tr ' ' ,)" && shift ;;
+	--soak) guest="$guest soak=$2 tests=--ignored,faults::soak" && shift ;;
 	--out) out=$2 && shift ;;
 	--write) write=1 ;;
 	--offline) offline=1 ;;
 	--jobs) jobs=$2 && shift ;;
 	-*)
-		sed -n '5,18s/^# \{0,1\}//p' "$0" >&2
+		sed -n '5,19s/^# \{0,1\}//p' "$0" >&2
 		exit 2
 		;;
 	*) kernels+=("$1") ;;
@@ -97,5 +99,8 @@ done
 wait
 failed=0
 for name in "${kernels[@]}"; do verdict "$out/$name" "$name" || failed=1; done
-[ -z "$write" ] || page "$out" "${kernels[@]}" >docs/kernels.md
+case $write:$guest in
+1:) page "$out" "${kernels[@]}" >docs/kernels.md ;;
+1:*) verified_in docs/kernels.md "$out" "${kernels[@]}" ;;
+esac
 exit $failed

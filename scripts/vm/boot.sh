@@ -52,7 +52,7 @@ boot() {
 	shift 4
 	for try in 1 2 3; do
 		timeout "${TCPTOOLS_VM_LIMIT:-3600}" "${MACHINE[@]}" \
-			-accel tcg,thread=single -m 1024 \
+			-accel tcg,thread=single -m "${TCPTOOLS_VM_MEMORY:-1024}" \
 			-nodefaults -no-user-config -display none -no-reboot \
 			-kernel "$kernel/vmlinuz" -initrd "$image" -append "$APPEND $ARGUMENTS $*" \
 			-chardev "file,id=c0,path=$out/console" \

@@ -4,7 +4,7 @@
 
 # What tests load of a kernel's modules; those that it has built in, or not at all, are passed over here, and a test
 # that needs a missing one says so. nf_tables needs crc32c, which its dependencies do not say.
-MODULES="crc32c veth nf_tables nft_numgen nft_reject_inet tcp_diag inet_diag sch_netem tcp_bbr nft_chain_nat nft_redir nft_nat nft_counter nft_objref nf_conntrack_netlink"
+MODULES="crc32c veth nf_tables nft_numgen nft_reject_inet tcp_diag inet_diag sch_netem tcp_bbr nft_chain_nat nft_redir nft_nat nft_counter nft_objref nf_conntrack_netlink tls"
 
 # A guest of this machine's own kind gets this machine's programs, another one ($SYSROOT is not empty) those of its kind.
 # program NAME: its file.

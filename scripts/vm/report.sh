@@ -112,11 +112,24 @@ verified() {
 		1,000,000. Kernels before 5.16 do not tell.
 
 	TEXT
+	echo "As of $(date -u +%F):"
+	echo
 	row command release "${known[@]}"
 	row --- line "${known[@]}"
 	for command in $(for name in "${known[@]}"; do cut -d : -f 1 "$out/$name/verified"; done | sort -u); do
 		row "$command" verified "${known[@]}"
 	done
+}
+
+# verified_in PAGE OUT NAME...: replaces that section, the last one of the page.
+verified_in() {
+	local page=$1 out=$2 rest
+	shift 2
+	rest=$(sed '/^## What the verifier checks/,$d' "$page")
+	{
+		echo "$rest"
+		verified "$@"
+	} >"$page"
 }
 
 # page OUT NAME...: docs/kernels.md from the runs of these kernels; fails if a blank column is not explained.
@@ -136,6 +149,8 @@ page() {
 		file (`--btf`), and with the kernel's own types where it has no ring buffer.
 
 	TEXT
+	echo "As of $(date -u +%F):"
+	echo
 	row command release "$@"
 	row --- line "$@"
 	for command in $(for name in "$@"; do tests_of "$out/$name/tests"; done | awk '$2 != "ignored" { print $1 }' | sort -u); do

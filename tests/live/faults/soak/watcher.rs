@@ -114,8 +114,8 @@ impl Watcher {
         (!messages.is_empty()).then(|| messages.join("; "))
     }
 
-    /// Ends it; what its summary says of losses, if anything.
-    pub fn end(self) -> Result<Option<String>> {
+    /// Ends it.
+    pub fn end(self) -> Result<Ended> {
         let objects = self.objects()?;
         signal(&self.child, Signal::SIGTERM)?;
         let status = kill_at_last(self.child)?;
@@ -127,8 +127,19 @@ impl Watcher {
         let last = self.seen.last.lock().expect("no panic");
         ensure!(last["event"] == "summary", "{}: {last}", self.tool);
         let whole = last["lost"] == 0 && last["untracked"] == 0 && last["messages_lost"] == 0;
-        Ok((!whole).then(|| format!("{}: {last}", self.tool)))
+        Ok(Ended {
+            skipped: last["skipped"].as_u64().context("skipped")?,
+            complaint: (!whole).then(|| format!("{}: {last}", self.tool)),
+        })
     }
+}
+
+/// What the summary of a command says.
+pub struct Ended {
+    /// Events that the kernel ran no program for.
+    pub skipped: u64,
+    /// Of losses, if there are any.
+    pub complaint: Option<String>,
 }
 
 impl Seen {
