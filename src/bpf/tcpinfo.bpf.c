@@ -300,21 +300,21 @@ static __always_inline bool on_destroy(struct sock *sk, struct sock_state *s)
 	return true;
 }
 
-SEC("tp_btf/tcp_destroy_sock")
-int BPF_PROG(destroy_sock, struct sock *sk)
+static __always_inline void on_destroy_sock(struct sock *sk)
 {
 	if (!protocol_matches(sk))
-		return 0;
+		return;
 	struct sock_state *s = state_make(sk);
 	if (!s)
-		return 0;
+		return;
 	if (!on_destroy(sk, s))
 		count_filtered();
 	state_done(s);
 	if (config.missing.sk_storage)
 		final_forget(sk);
-	return 0;
 }
+
+DESTROY_PROGRAMS(destroy_sock, on_destroy_sock)
 
 #define OWN_SET_STATE
 #include "owner/owner.bpf.h"

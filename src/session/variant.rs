@@ -71,25 +71,28 @@ fn has_private_stacks() -> bool {
     btf::has_field("bpf_prog_aux", "priv_stack_ptr")
 }
 
+/// The end of the name of a map with the first program of a family, that its backups call.
+const FIRST: &str = "_first";
+
 /// Tells backup programs which program they call.
 ///
 /// # Errors
 /// When the kernel does not take it.
 pub(super) fn connect_backups(object: &Object) -> Result<()> {
-    let Some(map) = object.maps().find(|map| map.name() == "first_program") else {
-        return Ok(());
-    };
-    let of = |p: &Program<'_>, end| {
-        let name = p.name().to_string_lossy();
-        name.strip_suffix(end).map(str::to_owned)
-    };
-    let name = object.progs().find_map(|p| of(&p, KERNEL_STACK));
-    let name = name.context("no backup program")?;
-    let is_first =
-        |p: &Program<'_>| of(p, KERNEL_STACK).or_else(|| of(p, "")) == Some(name.clone());
-    let mut loaded = object.progs().filter(is_loaded);
-    let first = loaded.find(is_first).context("no first program")?;
-    let fd = first.as_fd().as_raw_fd().to_ne_bytes();
-    map.update(&0u32.to_ne_bytes(), &fd, MapFlags::ANY)
-        .context("cannot connect the backup programs")
+    for map in object.maps() {
+        let name = map.name().to_string_lossy();
+        let Some(family) = name.strip_suffix(FIRST) else {
+            continue;
+        };
+        let is_first = |p: &Program<'_>| {
+            let name = p.name().to_string_lossy();
+            name.strip_suffix(KERNEL_STACK).unwrap_or(&name) == family
+        };
+        let mut loaded = object.progs().filter(is_loaded);
+        let first = loaded.find(is_first).context("no first program")?;
+        let fd = first.as_fd().as_raw_fd().to_ne_bytes();
+        map.update(&0u32.to_ne_bytes(), &fd, MapFlags::ANY)
+            .context("cannot connect the backup programs")?;
+    }
+    Ok(())
 }
