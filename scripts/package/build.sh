@@ -11,17 +11,16 @@ remap() {
 # cargo_for dynamic|static ARGUMENT...: runs cargo, with the shared libraries libc, libelf and zlib, or none. What it
 # compiles for one directory serves for another.
 cargo_for() {
-	local kind=$1 triple=$machine-unknown-linux-gnu flags
+	local kind=$1 triple=$machine-unknown-linux-gnu flags host
 	local variable=CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_RUSTFLAGS
 	shift
 	flags=$(remap "$work/$kind")
 	[ "$kind" = dynamic ] || flags="$flags -C target-feature=+crt-static"
-	local command=(env -u RUSTFLAGS -u CARGO_BUILD_RUSTFLAGS "$variable=$flags" CARGO_TARGET_DIR="$work/$kind")
-	if [ "$machine" = "$(uname -m)" ]; then
-		command+=("LIBBPF_SYS_LIBRARY_PATH_${triple//-/_}=$(library_path)")
-	else
-		command+=(scripts/cross.sh)
-	fi
+	# What builds the commands links libelf, too.
+	host=$(uname -m)_unknown_linux_gnu
+	local command=(env -u RUSTFLAGS -u CARGO_BUILD_RUSTFLAGS "$variable=$flags" CARGO_TARGET_DIR="$work/$kind"
+		"LIBBPF_SYS_LIBRARY_PATH_$host=$(library_path)")
+	[ "$machine" = "$(uname -m)" ] || command+=(scripts/cross.sh)
 	"${command[@]}" cargo "$@" --locked --profile "$profile" --target "$triple" --bin tcptools >&2
 }
 
@@ -29,14 +28,14 @@ cargo_for() {
 build() {
 	local features=single
 	[ "$1" = dynamic ] || features=single,static
-	cargo_for "$1" build --features "$features"
+	cargo_for "$1" build --features "$features" || return
 	echo "$work/$1/$machine-unknown-linux-gnu/$(folder)/tcptools"
 }
 
-# Where libelf.a and libz.a are.
+# Where this machine's libelf.a and libz.a are.
 library_path() {
 	local path
-	for path in "/usr/lib/$machine-linux-gnu" /usr/lib64 /usr/lib; do
+	for path in "/usr/lib/$(uname -m)-linux-gnu" /usr/lib64 /usr/lib; do
 		[ ! -e "$path/libz.a" ] || break
 	done
 	echo "$path"
