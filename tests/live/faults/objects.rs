@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use libbpf_rs::libbpf_sys as sys;
+use libbpf_rs::{libbpf_sys as sys, query::BtfInfoIter};
 
 use crate::{
     procfs,
@@ -66,12 +66,23 @@ impl Objects {
         let outcome = wait::until("an empty kernel", PATIENCE, || {
             let now = in_kernel();
             left = self.ids.intersection(&now).copied().collect();
+            if left.iter().any(|(kind, _)| *kind == "btf_id:") {
+                let kernels = types_of_kernel();
+                left.retain(|(kind, id)| *kind != "btf_id:" || !kernels.contains(id));
+            }
             let alive = |pid: &&u32| runs(**pid);
             let processes = self.processes.iter().find(alive);
             Ok((left.is_empty() && processes.is_none()).then_some(()))
         });
         outcome.with_context(|| format!("left behind: {left:?}, of {:?}", self.processes))
     }
+}
+
+/// Type information of the kernel and its modules, which has names. A command that looks into it holds it, too: libbpf
+/// does while it searches for a type.
+fn types_of_kernel() -> BTreeSet<u32> {
+    let named = BtfInfoIter::default().filter(|info| !info.name.is_empty());
+    named.map(|info| info.id).collect()
 }
 
 /// It is there, and no zombie that its parent is slow to collect.
