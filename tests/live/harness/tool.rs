@@ -163,9 +163,12 @@ impl Tool {
 
     fn launch(mut command: Command, name: &str, args: &[&str], stdout: Stdio) -> Result<Self> {
         let ready = Scratch::path("ready");
+        // What follows `--` is not the tool's.
+        let its_own = args.iter().take_while(|arg| **arg != "--").count();
         let mut child = command
-            .args(args)
+            .args(&args[..its_own])
             .args(["--ready-file", ready.text()])
+            .args(&args[its_own..])
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(Stdio::piped())

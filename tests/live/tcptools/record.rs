@@ -131,13 +131,13 @@ fn same_findings() -> Result<()> {
     let netns = ns.inode.to_string();
     for name in ["same.jsonl", "same.jsonl.gz"] {
         let file = Scratch::path(name);
-        let args = ["triage", "--json", "-d", "3s", "--netns", &netns];
+        let args = ["triage", "--json", "-d", "60s", "--netns", &netns];
         let triage = Tool::start(
             "tcptools",
             &[&args[..], &["--record", file.text()]].concat(),
         )?;
         refused(&ns)?;
-        let run = triage.finish(PATIENCE)?;
+        let run = triage.stop()?;
         ensure!(run.lines.len() == 2, "{run:?}");
         let again = tool::run("tcptools", &["triage", "--json", "--from", file.text()])?;
         ensure!(again.lines == run.lines, "{again:#?} against {run:#?}");

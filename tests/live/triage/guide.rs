@@ -5,9 +5,8 @@
 use std::{env, fs, process::Command, sync::Mutex, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
-use super::look;
+use super::{Found, look};
 use crate::{net::Netns, scratch::Scratch, tool};
 
 /// Tests run side by side.
@@ -19,7 +18,7 @@ pub fn findings(
     namespaces: &[&Netns],
     time: Duration,
     incident: impl FnOnce() -> Result<()>,
-) -> Result<Vec<Value>> {
+) -> Result<Found> {
     let recording = Scratch::path("recording");
     let found = look(namespaces, time, &["--record", recording.text()], incident)?;
     let mut command = Command::new(tool::path("tcptools"));

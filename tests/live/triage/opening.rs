@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 
-use super::{findings, first_is, guide};
+use super::{Found, findings, first_is, guide};
 use crate::{
     net::{Net, Netns},
     trial,
@@ -118,18 +118,21 @@ fn timeout() -> Result<()> {
         "table ip6 f { chain i { type filter hook input priority 0; tcp dport 443 drop; }; }",
     )?;
     let to: SocketAddr = "[fd09::2]:443".parse()?;
+    let attempt = move |ms| TcpStream::connect_timeout(&to, Duration::from_millis(ms));
+    let mut waits = None;
     let found = guide::findings("connect_timeout", &[&net.a, &net.b], TIME, || {
         net.a.inside(|| {
+            waits = Some(thread::spawn(move || attempt(8000)));
             thread::scope(|scope| {
-                for time in [1500, 1500, 6000] {
-                    scope.spawn(move || {
-                        TcpStream::connect_timeout(&to, Duration::from_millis(time))
-                    });
+                for _ in 0..2 {
+                    scope.spawn(|| attempt(1500));
                 }
             });
             Ok(())
         })
     })?;
+    let waited = waits.context("started")?.join().expect("no panic");
+    ensure!(waited.is_err(), "an answer");
     let first = first_is(&found, "connect_timeout")?;
     ensure!(first["evidence"]["unanswered"] == 3, "{first}");
     ensure!(first["evidence"]["pending"] == 1, "{first}");
@@ -185,12 +188,7 @@ fn without_route() -> Result<()> {
 const PORTS: usize = 20;
 
 /// A namespace with few ports, of which so many are taken; then so many opens more.
-fn few_ports(
-    name: Option<&str>,
-    at: IpAddr,
-    taken: usize,
-    more: usize,
-) -> Result<Vec<serde_json::Value>> {
+fn few_ports(name: Option<&str>, at: IpAddr, taken: usize, more: usize) -> Result<Found> {
     let ns = Netns::new()?;
     // Namespaces are visited that a process is in.
     let _inhabitant = ns.agent()?;
