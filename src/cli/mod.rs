@@ -145,6 +145,9 @@ impl Output {
 /// Range of `--buffer`. The minimum is one page, and the largest pages are 64 KiB.
 pub(crate) const BUFFER_KIB: RangeInclusive<u32> = 64..=1 << 20;
 
+/// `--buffer`, unless the user says otherwise.
+const DEFAULT_BUFFER_KIB: u32 = 2048;
+
 /// Range of `--sockets`.
 pub(crate) const SOCKETS: RangeInclusive<u32> = 1..=1 << 24;
 
@@ -159,7 +162,7 @@ pub struct Run {
     #[arg(short = 'n', long, value_name = "N", value_parser = whole(1..=u64::MAX))]
     pub count_events: Option<u64>,
     /// Set the size of the ring buffer, in KiB
-    #[arg(long, value_name = "KIB", default_value_t = 2048, value_parser = whole(BUFFER_KIB))]
+    #[arg(long, value_name = "KIB", default_value_t = DEFAULT_BUFFER_KIB, value_parser = whole(BUFFER_KIB))]
     pub buffer: u32,
     /// Set for how many TCP sockets the state is kept in a table, which is faster than in the sockets (default: from what is open, at least 16384)
     #[arg(long, value_name = "N", value_parser = whole(SOCKETS))]
@@ -186,6 +189,13 @@ pub struct Run {
     /// Print libbpf debug messages to standard error
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+impl Run {
+    /// Whether the user asks for more memory than usual, which a cgroup may not have.
+    pub(crate) fn asks_for_memory(&self) -> bool {
+        self.buffer > DEFAULT_BUFFER_KIB || self.sockets.is_some()
+    }
 }
 
 /// Runs a command: parses its arguments, runs it, and turns an error into one message and an exit status.

@@ -37,20 +37,26 @@ static READER: Mutex<Option<JoinHandle<Symbols>>> = Mutex::new(None);
 
 /// Begins to read the kernel's symbols, once, for [`load_symbols`]. Call it before privileges are dropped: the kernel shows
 /// zeros to whoever opens the file without them (`kernel/kallsyms.c: kallsyms_open`).
-pub fn begin() {
+///
+/// `now`: waits for them, because much memory is asked for next. Where a cgroup has too little, the kernel refuses a
+/// buffer, but kills for a page that a process touches meanwhile (`mm/memcontrol.c: try_charge_memcg`, `__GFP_NORETRY`).
+pub fn begin(now: bool) {
     static BEGUN: Once = Once::new();
     BEGUN.call_once(|| {
         if File::open(KALLSYMS).is_ok_and(|file| are_shown(BufReader::new(file))) {
             read_beside();
         }
     });
+    if now {
+        symbols();
+    }
 }
 
 /// Waits for the kernel's symbols, so that no row has to.
 ///
 /// False when the addresses are hidden (`kernel.kptr_restrict`) or there is no /proc/kallsyms: then stacks are numbers.
 pub fn load_symbols() -> bool {
-    begin();
+    begin(false);
     symbols().is_some_and(|symbols| !symbols.sorted.is_empty())
 }
 

@@ -175,7 +175,7 @@ fn run(args: Args) -> Result<()> {
     let hidden = Hidden::new(args.all, args.reason.as_ref())?;
     let mut session = Session::new("tcpdrop", run, &["skb:kfree_skb"])?;
     let mut storage = storage();
-    symbols::begin();
+    symbols::begin(run.asks_for_memory());
     let configure = |open: &mut _| configure(open, &args, &hidden);
     let loaded = session.start::<bpf::TcpdropSkelBuilder>(&mut storage, filter, None, configure);
     let Some(mut skel) = loaded? else {

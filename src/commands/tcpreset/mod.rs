@@ -224,7 +224,7 @@ fn run(args: Args) -> Result<()> {
     let tracepoints = ["tcp:tcp_send_reset", "tcp:tcp_receive_reset"];
     let mut session = Session::new("tcpreset", run, &tracepoints)?;
     if args.stack {
-        symbols::begin();
+        symbols::begin(run.asks_for_memory());
     }
     let mut storage = storage();
     let loaded = session.start::<bpf::TcpresetSkelBuilder>(&mut storage, filter, None, |open| {

@@ -203,7 +203,7 @@ fn run(args: Args) -> Result<()> {
     }
     let mut session = Session::new("tcpretrans", run, &tracepoints)?;
     if args.stack || args.why {
-        symbols::begin();
+        symbols::begin(run.asks_for_memory());
     }
     let reports_err = arguments::arguments("tcp_retransmit_skb") > 2;
     let iterator = args.summary.map(|_| "open_totals");
