@@ -47,7 +47,7 @@ use std::{env, fs, process::ExitCode};
 
 use harness::{
     agent, cgroups, missing, net, pair, peer, procfs, scene, scratch, seen, tool, trace,
-    trial::{self, trial},
+    trial::{self, trial, trial_apart},
     unseen, wait,
 };
 use libtest_mimic::{Arguments, Trial};

@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::gettid;
 
 use crate::{
     peer::Agent,
@@ -149,9 +150,14 @@ impl Netns {
         })
     }
 
-    /// A path to it for other programs, good as long as this process lives.
+    /// A path to it for other programs, good as long as this thread lives, whose files may be its own.
     pub fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+        format!(
+            "/proc/{}/task/{}/fd/{}",
+            std::process::id(),
+            gettid(),
+            self.file.as_raw_fd()
+        )
     }
 }
 

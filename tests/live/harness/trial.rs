@@ -13,6 +13,7 @@ use std::{
 };
 
 use libtest_mimic::{Completion, Failed, Trial};
+use nix::sched::{CloneFlags, unshare};
 
 use crate::{
     missing::{self, Missing},
@@ -63,6 +64,21 @@ pub fn trial(
                 return Err(Failed::from(failed.join("\n")));
             }
         }
+    })
+}
+
+/// As [`trial`], with sockets that no other test's child inherits.
+///
+/// Tests are threads of one process, and a child has all open files of its parent until it runs its program. So it may
+/// close a socket last, long after the test has, and a scan may find the socket there. /proc/PID/fd does not show what a
+/// thread has for itself.
+pub fn trial_apart(
+    name: impl Into<String>,
+    test: impl Fn() -> anyhow::Result<()> + Send + 'static,
+) -> Trial {
+    trial(name, move || {
+        unshare(CloneFlags::CLONE_FILES)?;
+        test()
     })
 }
 

@@ -21,17 +21,17 @@ use crate::{
     net::{Net, Netns},
     pair::filter,
     sockbuf::{Sysctl, any, flood, sink, udp_turn},
-    trial,
+    trial_apart,
 };
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("triage::udp_overflow_v6", udp_overflow),
-        trial("triage::memory_pressure_v4", memory_pressure),
-        trial("triage::receive_buffer_pruned_v4", receive_buffer_pruned),
-        trial("triage::dropped_here::syns_v6", dropped_syns),
-        trial("triage::dropped_here::data_v4", dropped_data),
-        trial("triage::qdisc_drops_v6", qdisc_drops),
+        trial_apart("triage::udp_overflow_v6", udp_overflow),
+        trial_apart("triage::memory_pressure_v4", memory_pressure),
+        trial_apart("triage::receive_buffer_pruned_v4", receive_buffer_pruned),
+        trial_apart("triage::dropped_here::syns_v6", dropped_syns),
+        trial_apart("triage::dropped_here::data_v4", dropped_data),
+        trial_apart("triage::qdisc_drops_v6", qdisc_drops),
     ]
 }
 

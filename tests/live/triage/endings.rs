@@ -14,15 +14,15 @@ use nix::libc::{self, linger};
 use nix::sys::socket::{setsockopt, sockopt::Linger};
 
 use super::{findings, first_is, guide};
-use crate::{missing, net::Net, trial};
+use crate::{missing, net::Net, trial_apart};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("triage::endings_are_healthy", healthy),
-        trial("triage::reset_unread_data", unread_data),
-        trial("triage::reset_storm", storm),
-        trial("triage::reset_idle_race", idle_race),
-        trial("triage::nat_broken", untranslated),
+        trial_apart("triage::endings_are_healthy", healthy),
+        trial_apart("triage::reset_unread_data", unread_data),
+        trial_apart("triage::reset_storm", storm),
+        trial_apart("triage::reset_idle_race", idle_race),
+        trial_apart("triage::nat_broken", untranslated),
     ]
 }
 

@@ -19,15 +19,15 @@ use serde_json::Value;
 use super::{findings, first_is, guide};
 use crate::{
     net::{Net, Netns},
-    trial,
+    trial_apart,
 };
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("triage::listener_overflow", overflow),
-        trial("triage::listener_not_accepting", not_accepting),
-        trial("triage::syn_flood", syn_flood),
-        trial("triage::reuseport_imbalance", reuseport),
+        trial_apart("triage::listener_overflow", overflow),
+        trial_apart("triage::listener_not_accepting", not_accepting),
+        trial_apart("triage::syn_flood", syn_flood),
+        trial_apart("triage::reuseport_imbalance", reuseport),
     ]
 }
 

@@ -14,21 +14,21 @@ use libtest_mimic::Trial;
 use super::{Found, findings, first_is, guide};
 use crate::{
     net::{Net, Netns},
-    trial,
+    trial_apart,
 };
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("triage::healthy", healthy),
-        trial("triage::connect_refused", refused),
-        trial("triage::connect_refused_server", refuses),
-        trial("triage::connect_timeout", timeout),
-        trial("triage::connect_unreachable", unreachable),
-        trial("triage::connect_without_route", without_route),
-        trial("triage::no_ports", no_ports),
-        trial("triage::no_ports_soon", ports_soon),
-        trial("triage::slow_handshake", slow_handshake),
-        trial("triage::connection_churn", churn),
+        trial_apart("triage::healthy", healthy),
+        trial_apart("triage::connect_refused", refused),
+        trial_apart("triage::connect_refused_server", refuses),
+        trial_apart("triage::connect_timeout", timeout),
+        trial_apart("triage::connect_unreachable", unreachable),
+        trial_apart("triage::connect_without_route", without_route),
+        trial_apart("triage::no_ports", no_ports),
+        trial_apart("triage::no_ports_soon", ports_soon),
+        trial_apart("triage::slow_handshake", slow_handshake),
+        trial_apart("triage::connection_churn", churn),
     ]
 }
 

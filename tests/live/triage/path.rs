@@ -13,16 +13,16 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use super::{findings, first_is, guide};
-use crate::{missing::Missing, net::Net, pair::filter, trial};
+use crate::{missing::Missing, net::Net, pair::filter, trial_apart};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("triage::path_loss::tail_v4", tail_losses),
-        trial("triage::path_loss::bulk_v6", bulk_losses),
-        trial("triage::path_loss::rare_v4", rare_losses),
-        trial("triage::mtu_black_hole_v6", mtu_black_hole),
-        trial("triage::bufferbloat_v4", bufferbloat),
-        trial("triage::rwnd_limited_v6", rwnd_limited),
+        trial_apart("triage::path_loss::tail_v4", tail_losses),
+        trial_apart("triage::path_loss::bulk_v6", bulk_losses),
+        trial_apart("triage::path_loss::rare_v4", rare_losses),
+        trial_apart("triage::mtu_black_hole_v6", mtu_black_hole),
+        trial_apart("triage::bufferbloat_v4", bufferbloat),
+        trial_apart("triage::rwnd_limited_v6", rwnd_limited),
     ]
 }
 

@@ -16,19 +16,19 @@ use crate::{
     missing,
     net::{Net, Netns},
     pair::filter,
-    trial,
+    trial_apart,
     wait::{self, PATIENCE},
 };
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("triage::waiting_is_healthy", healthy),
-        trial("triage::close_wait_leak", leak),
-        trial("triage::peer_window_zero", window_zero),
-        trial("triage::reader_stalled", reader_stalled),
-        trial("triage::no_answer", no_answer),
-        trial("triage::nagle_delay", nagle),
-        trial("triage::slow_server", slow_server),
+        trial_apart("triage::waiting_is_healthy", healthy),
+        trial_apart("triage::close_wait_leak", leak),
+        trial_apart("triage::peer_window_zero", window_zero),
+        trial_apart("triage::reader_stalled", reader_stalled),
+        trial_apart("triage::no_answer", no_answer),
+        trial_apart("triage::nagle_delay", nagle),
+        trial_apart("triage::slow_server", slow_server),
     ]
 }
 

@@ -14,7 +14,7 @@ use nix::libc;
 use serde_json::Value;
 
 use super::fixture::Fixture;
-use crate::{net::Netns, tool, trial, wait, wait::PATIENCE};
+use crate::{net::Netns, tool, trial, trial_apart, wait, wait::PATIENCE};
 
 /// The servers of the two families.
 const HOSTS: [(&str, &str); 2] = [("10.9.0.2:0", "10.9.0.2"), ("[fd09::2]:0", "[fd09::2]")];
@@ -24,7 +24,7 @@ pub fn tests() -> Vec<Trial> {
         trial("tcpstates::now::every_state", sockets::every_state),
         trial("tcpstates::now::owners", sockets::owners),
         trial("tcpstates::now::many", sockets::many),
-        trial(
+        trial_apart(
             "tcpstates::now::in_dead_namespace",
             sockets::in_dead_namespace,
         ),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which sockets have a row, and whose they are.
 
-use std::{collections::BTreeMap, fs, net::TcpListener};
+use std::{collections::BTreeMap, net::TcpListener};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -126,8 +126,6 @@ pub fn many() -> Result<()> {
 /// Its namespace has no process and no name any more: only a process elsewhere has it open.
 pub fn in_dead_namespace() -> Result<()> {
     missing::needs_map_elements()?;
-    // Its number may be that of another test's child, which has the listener open until it runs a program.
-    let comm = fs::read_to_string("/proc/self/comm")?;
     for at in ["127.0.0.1:0", "[::1]:0"] {
         let ns = Netns::new()?;
         let listener = ns.inside(|| Ok(TcpListener::bind(at)?))?;
@@ -137,7 +135,7 @@ pub fn in_dead_namespace() -> Result<()> {
         let rows = tool::run("tcpstates", &args)?.rows()?;
         ensure!(rows.len() == 1, "{rows:#?}");
         let row = &rows[0];
-        let right = row["comm"] == comm.trim_end()
+        let right = row["pid"] == std::process::id()
             && row["lport"] == listener.local_addr()?.port()
             && row["state"] == "LISTEN";
         ensure!(right, "{row:#}");
