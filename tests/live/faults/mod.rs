@@ -18,6 +18,7 @@ mod places;
 mod signals;
 mod soak;
 mod strange;
+mod suspend;
 
 use libtest_mimic::Trial;
 
@@ -39,5 +40,10 @@ pub fn tests() -> Vec<Trial> {
 
 /// What needs the machine alone, or takes long and is asked for by name (`--ignored`).
 pub fn alone() -> Vec<Trial> {
-    crate::trial::group([copies::alone(), cpus::alone(), soak::alone()])
+    crate::trial::group([
+        copies::alone(),
+        cpus::alone(),
+        suspend::alone(),
+        soak::alone(),
+    ])
 }
