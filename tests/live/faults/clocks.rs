@@ -3,7 +3,7 @@
 //! duration are of a clock that nobody sets, and nothing waits for a time that has gone.
 //!
 //! The host's clock is not touched: a library that is loaded before the C library's own answers for the wall clock. That
-//! clocks since boot may be another namespace's is `fallback::time_namespace`; a suspended host is not tried.
+//! clocks since boot may be another namespace's is `fallback::time_namespace`; a suspended host is `faults::suspend`.
 
 use std::{
     fs::{self, File},
