@@ -44,10 +44,11 @@ use crate::{
 
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// Those that look at all open sockets before they are ready, with flags that make this last.
+/// Those that look at all open sockets before they are ready, with flags that make this last. None ends by itself: it
+/// could be over, and its ready file with it, before the test looks again.
 const LOOKING: [(&str, &[&str]); 4] = [
     ("tcplife", &["--active"]),
-    ("tcpstates", &["--active"]),
+    ("tcpstates", &["--active=1h"]),
     ("tcpaccept", &["--listeners"]),
     ("tcptop", &["-b", "-i", "1h"]),
 ];
@@ -290,7 +291,9 @@ fn caught(tool: &str, args: &[&str], ends: Signal) -> Result<bool> {
     let said = collect(child.stderr.take().context("no stderr")?);
     let mut looks = false;
     while !looks && !ready.exists() {
-        ensure!(child.try_wait()?.is_none(), "it has ended");
+        if let Some(status) = child.try_wait()? {
+            bail!("{status}: {}", said.join().expect("no panic"));
+        }
         looks = has_iterator(&child)?;
     }
     signal(&child, Signal::SIGSTOP)?;
