@@ -7,7 +7,7 @@ use std::{fs, process::Command};
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 
-use crate::{missing, scratch::Scratch, tool, tools, trial};
+use crate::{missing, scratch::Scratch, tool, tools, trial, unseen};
 
 /// A feature, and fields that only kernels with it have.
 const FEATURES: [(&str, &[&str]); 4] = [
@@ -140,7 +140,7 @@ fn starts_without(fields: &[&str]) -> Result<()> {
             .env("TCPTOOLS_WITHOUT", without)
             .output()
             .context("unshare")?;
-        let stderr = String::from_utf8_lossy(&output.stderr);
+        let stderr = unseen::said_else(&String::from_utf8_lossy(&output.stderr));
         ensure!(
             output.status.success() && (stderr.is_empty() == without.is_empty()),
             "{name} without {without:?}: {}: {stderr}",

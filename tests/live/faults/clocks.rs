@@ -22,7 +22,7 @@ use crate::{
     missing::Missing,
     net::Netns,
     scratch::Folder,
-    trial,
+    trial, unseen,
     wait::{self, PATIENCE},
 };
 
@@ -123,7 +123,7 @@ fn stepped(tool: &str) -> Result<()> {
     signal(&child, Signal::SIGTERM)?;
     ensure!(kill_at_last(child)?.success());
     let said = said.join().expect("no panic");
-    ensure!(said.is_empty(), "{said}");
+    ensure!(unseen::said_else(&said).is_empty(), "{said}");
     let mut rows = records(&fs::read_to_string(folder.join("rows"))?)?;
     rows.pop();
     let ends = times.iter().skip(1).map(|(first, ..)| *first);

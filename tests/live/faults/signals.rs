@@ -38,7 +38,7 @@ use crate::{
     procfs,
     scratch::Scratch,
     table::crowd::{self, Crowd},
-    tools, trial,
+    tools, trial, unseen,
     wait::{self, PATIENCE},
 };
 
@@ -194,7 +194,7 @@ fn starting(tool: &str, ends: Signal) -> Result<()> {
     // Where it was ready by then, it has a summary.
     ensure!(status.code() == Some(0), "{ends}: {status}: {said}");
     ensure!(
-        records(&rows)?.len() <= 1 && said.is_empty(),
+        records(&rows)?.len() <= 1 && unseen::said_else(&said).is_empty(),
         "{rows}{said}"
     );
     ensure!(begin.elapsed() < SOON, "{ends}: {:?}", begin.elapsed());

@@ -310,13 +310,10 @@ pub fn run_without(features: &str, name: &str, args: &[&str]) -> Result<Run> {
         .args(args)
         .stdin(Stdio::null())
         .output()?;
-    let lines = String::from_utf8(output.stdout)?
-        .lines()
-        .map(str::to_owned)
-        .collect();
+    let stdout = String::from_utf8(output.stdout)?;
     Ok(Run {
         status: output.status,
-        lines,
+        lines: stdout.lines().map(str::to_owned).collect(),
         stderr: String::from_utf8(output.stderr)?,
     })
 }
@@ -333,6 +330,11 @@ fn summary_is_documented(summary: &Value) -> Result<()> {
 }
 
 impl Run {
+    /// Nothing but what other tests may have caused.
+    pub fn said_nothing(&self) -> bool {
+        unseen::said_else(&self.stderr).is_empty()
+    }
+
     /// The rows of a JSON run that ended well and lost nothing; the summary must be the last record and agree.
     pub fn rows(&self) -> Result<Vec<Value>> {
         ensure!(self.status.success(), "{}: {}", self.status, self.stderr);

@@ -55,6 +55,13 @@ pub fn skipped(events: u64) {
     SKIPPED.set(SKIPPED.get() + events);
 }
 
+/// What a command has said besides of events that it missed, which may be those of other tests.
+pub fn said_else(text: &str) -> String {
+    let missed = "events missed: the BPF program was already running on that CPU";
+    let others = text.lines().filter(|line| !line.ends_with(missed));
+    others.map(|line| format!("{line}\n")).collect()
+}
+
 /// How many there were on this host since the first call, of the tracepoints that the commands use, and how many a
 /// command of this test has said.
 pub fn count() -> u64 {

@@ -46,7 +46,7 @@ pub fn textfile() -> Result<()> {
     })?;
     tool.signal(Signal::SIGINT)?;
     let run = tool.finish(PATIENCE)?;
-    ensure!(run.status.success() && run.stderr.is_empty(), "{run:?}");
+    ensure!(run.status.success() && run.said_nothing(), "{run:?}");
     let left = fs::read_dir(&*folder)?.count();
     ensure!(left == 1, "{left} files");
     Ok(())
@@ -60,7 +60,7 @@ pub fn once() -> Result<()> {
     for time in [&[][..], &["-d", "100ms"]] {
         let args = [&["metrics", "--once", "--netns", &netns], time].concat();
         let run = tool::run("tcptools", &args)?;
-        ensure!(run.status.success() && run.stderr.is_empty(), "{run:?}");
+        ensure!(run.status.success() && run.said_nothing(), "{run:?}");
         let page = Page::read(&run.lines.join("\n"))?;
         ensure!(page.sum("build_info", &[]) == 1, "{page:?}");
     }

@@ -148,7 +148,7 @@ fn signals() -> Result<()> {
             "{signal}: {} rows",
             run.lines.len()
         );
-        ensure!(run.stderr.is_empty(), "{signal}: {}", run.stderr);
+        ensure!(run.said_nothing(), "{signal}: {}", run.stderr);
     }
     Ok(())
 }

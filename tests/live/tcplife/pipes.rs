@@ -59,7 +59,7 @@ fn reader_closes() -> Result<()> {
     let mut line = String::new();
     BufReader::new(pipe).read_line(&mut line)?;
     let run = tool.finish(Duration::from_secs(2))?;
-    ensure!(run.status.success() && run.stderr.is_empty(), "{run:?}");
+    ensure!(run.status.success() && run.said_nothing(), "{run:?}");
     Ok(())
 }
 
@@ -67,7 +67,7 @@ fn reader_closes_before_first_row() -> Result<()> {
     let (tool, pipe) = piped(&Scene::new()?, &["--json"])?;
     drop(pipe);
     let run = tool.finish(Duration::from_secs(2))?;
-    ensure!(run.status.success() && run.stderr.is_empty(), "{run:?}");
+    ensure!(run.status.success() && run.said_nothing(), "{run:?}");
     Ok(())
 }
 

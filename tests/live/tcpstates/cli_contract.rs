@@ -47,7 +47,7 @@ fn layouts() -> Result<()> {
         fixture.close(session)?;
         fixture.net.quiet()?;
         let run = tool.stop()?;
-        ensure!(run.status.success() && run.stderr.is_empty(), "{run:?}");
+        ensure!(run.status.success() && run.said_nothing(), "{run:?}");
         ensure!(run.lines[0] == header, "{:?}", run.lines[0]);
         ensure!(run.lines.len() > 4, "{run:?}");
         let too_wide = run

@@ -59,7 +59,7 @@ pub fn refused() -> Result<()> {
         files.directory.join(own).to_string_lossy().into_owned(),
     ] {
         let run = tool::run("tcplife", &["--btf", &file, "-d", "1ms"])?;
-        let quiet = run.stderr.is_empty() == missing::programs();
+        let quiet = run.said_nothing() == missing::programs();
         ensure!(run.status.success() && quiet, "{run:?}");
     }
     Ok(())
