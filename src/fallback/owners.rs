@@ -270,7 +270,8 @@ impl Snapshot {
     }
 }
 
-/// The process that has each socket open, by the inode number of the socket; of several the one with the lowest PID.
+/// The process that has each socket open, by the inode number of the socket; of several the one that was
+/// started first.
 /// None where /proc shows other ids than this process's pid namespace has.
 pub fn holders() -> HashMap<u64, u32> {
     match pids::proc_is_ours() {
@@ -299,12 +300,13 @@ pub fn scanned(pid: u32) -> owner {
     }
 }
 
-/// In ascending order.
+/// In the order in which they were started; of the same time, by PID. A child that has got all files of its parent, and
+/// has not begun its own program, may have the lower PID, once PIDs have come around.
 fn all_pids() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut pids: Vec<u32> = pids.collect();
-    pids.sort_unstable();
+    pids.sort_by_cached_key(|&pid| (look(pid).start_time, pid));
     pids
 }
 

@@ -6,11 +6,14 @@ use std::{
     fmt::Write as _,
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use nix::libc;
 
-use crate::net::Netns;
+use crate::{missing::Missing, net::Netns};
 
 /// A socket process. Dropped, it dies, and its forked children with it.
 pub struct Agent {
@@ -154,6 +157,20 @@ impl Agent {
         let pid = self.number(&format!("fork{list}"))? as u32;
         self.pids.push(pid);
         Ok(pid)
+    }
+
+    /// A child that has all descriptors, a lower PID, and nothing to do. It can be told that it was started later.
+    pub fn fork_below(&mut self) -> Result<u32> {
+        /// More than the unit of start times (src/bpf/common/kernel/process.bpf.h: START_UNIT), and than a tick.
+        const APART: Duration = Duration::from_millis(40);
+        thread::sleep(APART);
+        match self.attempt("fork_below")? {
+            Ok(pid) => Ok(pid.parse()?),
+            Err(Errno(libc::E2BIG | libc::ENOSYS)) => {
+                Err(Missing::Feature("children of a chosen PID (Linux 5.5)").into())
+            }
+            Err(Errno(errno)) => Err(std::io::Error::from_raw_os_error(errno).into()),
+        }
     }
 
     /// Forks, and ends: the child obeys from now on, with all descriptors, and nobody waits for the parent yet.

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connections that pass from process to process.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
+use serde_json::Value;
 
 use super::{Scene, is_of, only, scene, state};
 use crate::{
     scratch::Scratch,
+    tool::{self, Tool},
     wait::{self, PATIENCE},
 };
 
@@ -15,6 +17,7 @@ pub fn tests() -> Vec<Trial> {
         scene("first_reader_exited", first_reader_exited),
         scene("daemonised_client", daemonised_client),
         scene("daemonised_client_scanned", daemonised_client_scanned),
+        scene("inherited_by_lower_pid", inherited_by_lower_pid),
         scene("passed_and_idle", passed_and_idle),
         scene("passed_and_read", passed_and_read),
         scene("closed_by_another", closed_by_another),
@@ -96,13 +99,40 @@ fn daemonised_client_scanned(scene: &mut Scene, host: &str) -> Result<()> {
     let mut changes = None;
     daemonise(scene, host, || {
         let args = ["--json", "--netns", &inodes, "--new", "CLOSE_WAIT"];
-        changes = Some(crate::tool::Tool::start("tcpstates", &args)?);
+        changes = Some(Tool::start("tcpstates", &args)?);
         Ok(())
     })?;
     let daemon = scene.c.pid();
     let rows = changes.expect("started").stop()?.rows()?;
     ensure!(rows.len() == 1 && rows[0]["pid"] == daemon, "{rows:?}");
     Ok(())
+}
+
+/// PIDs have come around: a child that has got all descriptors, and does nothing with them, has the lower one.
+fn inherited_by_lower_pid(scene: &mut Scene, host: &str) -> Result<()> {
+    let (listener, at) = scene.s.listen(host)?;
+    let session = scene.connect(listener, &at)?;
+    for agent in [&mut scene.c, &mut scene.s] {
+        let child = agent.fork_below()?;
+        ensure!(child < agent.pid(), "{child}, {}", agent.pid());
+    }
+    let (client, server) = (scene.c.pid(), scene.s.pid());
+    for features in ["", "table", "map_elements"] {
+        let rows = look(scene, features, "tcplife", "--active")?;
+        let row = rows.iter().find(|row| row["rport"] == session.port);
+        is_of(row.context("no row")?, client, "client").context(features)?;
+    }
+    for features in ["", "btf"] {
+        let rows = look(scene, features, "tcpaccept", "--listeners")?;
+        let row = rows.iter().find(|row| row["lport"] == session.port);
+        is_of(row.context("no row")?, server, "server").context(features)?;
+    }
+    Ok(())
+}
+
+fn look(scene: &Scene, features: &str, tool: &str, how: &str) -> Result<Vec<Value>> {
+    let args = ["--json", "--netns", &scene.net.inodes(), how, "-d", "1ms"];
+    tool::run_without(features, tool, &args)?.rows()
 }
 
 /// `orphaned`: after the launcher has exited. On return the connection is over.

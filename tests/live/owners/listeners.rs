@@ -113,6 +113,9 @@ fn mptcp_client_scanned(scene: &mut Scene, host: &str) -> Result<()> {
     let s = scene.s.number(&format!("accept {listener}"))?;
     scene.c.run(&format!("send {c} 100"))?;
     scene.s.run(&format!("recv {s} 100"))?;
+    // Who has it, too, is not whose it is.
+    scene.c.fork_below()?;
+    scene.s.fork_below()?;
     let active = scene.watch("tcplife", &["--active"])?;
     let rows = active.stop()?.rows()?;
     let port: u64 = at.rsplit_once(':').context("no port")?.1.parse()?;

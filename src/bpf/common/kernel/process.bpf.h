@@ -21,10 +21,15 @@
 struct process {
 	__u64 task;       /* address of the thread group leader, 0: none; read only, see process_is_alive() */
 	__u32 tgid;       /* in the initial pid namespace */
-	__u32 start_time; /* lower half of the start time: distinguishes it from a later process with the same PID */
+	__u32 start_time; /* see START_UNIT: distinguishes it from a later process with the same PID */
 };
 
-/* task_struct.start_boottime: since 5.5, before it real_start_time. */
+/*
+ * Start times are in units of 17 ms, which last for two years: PIDs do not come around within one, and of two processes
+ * it can be told which began first. task_struct.start_boottime: since 5.5, before it real_start_time.
+ */
+#define START_UNIT 24 /* bits */
+
 static __always_inline void process_of(struct process *process, struct task_struct *task)
 {
 	struct task_struct *leader = task_leader(task);
@@ -33,7 +38,13 @@ static __always_inline void process_of(struct process *process, struct task_stru
 	process->tgid = task_tgid(task);
 	process->start_time = 0;
 	if (bpf_core_field_exists(leader->start_boottime))
-		process->start_time = BPF_CORE_READ(leader, start_boottime);
+		process->start_time = BPF_CORE_READ(leader, start_boottime) >> START_UNIT;
+}
+
+/* Whether a process was started before another one. */
+static __always_inline bool process_is_older(const struct process *process, const struct process *other)
+{
+	return (__s32)(process->start_time - other->start_time) < 0;
 }
 
 static __always_inline bool process_is(const struct process *process, const struct process *other)
@@ -61,7 +72,7 @@ static __always_inline void task_look(struct task_look *look, __u64 address)
 		look->tgid = task->tgid;
 		look->exit_state = task->exit_state;
 		look->has_files = task->files;
-		look->start_time = task->start_boottime;
+		look->start_time = task->start_boottime >> START_UNIT;
 		look->threads = task->signal->nr_threads;
 		return;
 	}
@@ -70,7 +81,7 @@ static __always_inline void task_look(struct task_look *look, __u64 address)
 	look->has_files = BPF_CORE_READ(task, files);
 	look->threads = BPF_CORE_READ(task, signal, nr_threads);
 	if (bpf_core_field_exists(task->start_boottime))
-		look->start_time = BPF_CORE_READ(task, start_boottime);
+		look->start_time = BPF_CORE_READ(task, start_boottime) >> START_UNIT;
 }
 
 /*

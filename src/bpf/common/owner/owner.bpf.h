@@ -64,8 +64,8 @@ int BPF_PROG(forget_socket, struct sock *sk)
 /*
  * Finds the processes that have sockets open, by iterating over every file of every process (kernel/bpf/task_iter.c),
  * in all network namespaces. Runs at the start for existing sockets, and again before a command shows sockets without
- * an event. Of several processes, the owner is the last that acted, or else the one with the lowest PID, which is
- * visited first.
+ * an event. Of several processes, the owner is the last that acted, or else the one that was started first; of those
+ * that were started at the same time the one with the lowest PID, which is visited first.
  */
 #define SET_ONCE(word, value) __sync_val_compare_and_swap(word, 0, value)
 
@@ -78,9 +78,9 @@ static __always_inline void mptcp_note(__u64 address, struct task_struct *task)
 	const struct holder *known = bpf_map_lookup_elem(&mptcp_holders, &address);
 	struct holder holder = {.number = scan.number};
 
-	if (known && known->number == holder.number)
-		return;
 	process_of(&holder.process, task);
+	if (known && known->number == holder.number && !process_is_older(&holder.process, &known->process))
+		return;
 	bpf_map_update_elem(&mptcp_holders, &address, &holder, BPF_ANY);
 }
 

@@ -256,14 +256,18 @@ static __always_inline void owner_find(struct owner *to, const struct sock_state
 		__builtin_memset(to, 0, sizeof(*to));
 }
 
-/* Records that the current scan found the socket open in this process. */
+/*
+ * Records that the current scan found the socket open in this process. Of several, the one that was started first: it
+ * is no child that has got all files of its parent, and has not begun its own program. Its PID may be the higher one,
+ * once PIDs have come around.
+ */
 static __always_inline void holder_note(struct sock_state *s, const struct process *process)
 {
 	__u32 number = scan.number;
 
 	if (process_is(&s->process, process)) {
 		s->owner_scan = number;
-	} else if (s->holder.number != number) {
+	} else if (s->holder.number != number || process_is_older(process, &s->holder.process)) {
 		s->holder.process.task = 0; /* no holder, for concurrent readers */
 		barrier();
 		s->holder.process.tgid = process->tgid;

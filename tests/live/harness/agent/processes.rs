@@ -36,6 +36,7 @@ pub fn execute(state: &mut State, verb: &str, args: &[&str]) -> Option<Result<St
         "leave" => leave(args),
         "burden" => burden(args),
         "fork" => fork(args),
+        "fork_below" => sys::child_below().map(|pid| pid.to_string()),
         "daemonise" => daemonise(),
         "exec" => exec(args),
         "uid" => become_user(args),

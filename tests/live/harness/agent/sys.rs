@@ -8,7 +8,13 @@ use std::{
     os::fd::{BorrowedFd, RawFd},
 };
 
-use nix::{Result, errno::Errno, libc};
+use nix::{
+    Result,
+    errno::Errno,
+    libc,
+    sys::{prctl, signal::Signal},
+    unistd,
+};
 
 /// `socket(2)`, close-on-exec; `protocol` may be MPTCP, which nix has no name for.
 pub fn socket(family: i32, protocol: i32) -> Result<RawFd> {
@@ -116,6 +122,34 @@ pub fn fork() -> Result<Option<i32>> {
     // SAFETY: an agent has one thread whenever it forks (threads are joined within their command).
     let pid = unsafe { libc::fork() };
     Errno::result(pid).map(|pid| (pid != 0).then_some(pid))
+}
+
+/// A child with all descriptors and the highest free PID below this process's, which waits until this process ends.
+/// Kernels before 5.5 let nobody choose a PID: `E2BIG`.
+pub fn child_below() -> Result<libc::pid_t> {
+    for pid in (2..std::process::id() as libc::pid_t).rev() {
+        // SAFETY: all of it may be 0.
+        let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+        args.exit_signal = libc::SIGCHLD as u64;
+        args.set_tid = (&raw const pid) as u64;
+        args.set_tid_size = 1;
+        // SAFETY: a fork, see above; the kernel reads the structs, which live.
+        let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
+        match Errno::result(ret as libc::pid_t) {
+            Err(Errno::EEXIST) => {}
+            Ok(0) => wait_for_the_end(),
+            other => return other,
+        }
+    }
+    Err(Errno::EEXIST)
+}
+
+/// Of the parent.
+fn wait_for_the_end() -> ! {
+    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+    loop {
+        unistd::pause();
+    }
 }
 
 /// Becomes another user for good.
