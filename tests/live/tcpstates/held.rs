@@ -7,7 +7,7 @@ use nix::libc;
 use serde_json::Value;
 
 use super::fixture::{CLIENT_FIRST, Fixture, HOSTS, of, states};
-use crate::trial;
+use crate::{net::Net, trial};
 
 /// The only ports that connect() may choose in the client's namespace.
 const LOCAL: &str = "41000-41099";
@@ -22,12 +22,15 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
+/// The only ones that a server of any port may get.
+const SERVERS: &str = "42000-42999";
+
 fn fixture() -> Result<Fixture> {
     let fixture = Fixture::new()?;
-    fixture
-        .net
-        .a
-        .sysctl("ipv4/ip_local_port_range", &LOCAL.replace('-', " "))?;
+    let range = "ipv4/ip_local_port_range";
+    let Net { a, b, .. } = &fixture.net;
+    a.sysctl(range, &LOCAL.replace('-', " "))?;
+    b.sysctl(range, &SERVERS.replace('-', " "))?;
     Ok(fixture)
 }
 
