@@ -109,8 +109,12 @@ type Fields = [Option<Text>; FIELDS];
 
 /// How long an answer is believed that may change: what was not known yet, or what a process said.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How much longer it is remembered: of a process that has ended, rows may still come.
+const KEPT: Duration = Duration::from_secs(10);
 /// Cgroups that are remembered; then all are forgotten.
 const MAX_CGROUPS: usize = 4096;
+/// So many answers are kept without a look at which are old.
+const ROOM: usize = 256;
 
 /// The process counts only where it is asked.
 type Key = (u64, u32);
@@ -130,6 +134,8 @@ struct Memory {
     resolver: Option<Resolver>,
     names: Names,
     known: HashMap<Key, Known>,
+    /// With so many in it, old ones are forgotten first.
+    room: usize,
     /// The last one: the columns of a row ask one after the other.
     last: Option<(Key, Option<Duration>, Rc<Fields>)>,
     /// Names of namespaces, and until when they hold.
@@ -175,15 +181,26 @@ impl Memory {
             (None, Some(before)) => Rc::clone(&before.fields),
             (None, None) => Rc::new(NOTHING),
         };
-        if self.known.len() >= MAX_CGROUPS {
-            self.known.clear();
-        }
+        self.make_room(now());
         let known = Known {
             fields: Rc::clone(&fields),
             until: again,
         };
         self.known.insert(key, known);
         (again, fields)
+    }
+
+    /// Forgets processes that nobody has asked for. What holds for good stays, unless there is too much.
+    fn make_room(&mut self, now: Duration) {
+        if self.known.len() < self.room {
+            return;
+        }
+        let fresh = |until: Duration| now < until.saturating_add(KEPT);
+        self.known.retain(|_, known| known.until.is_none_or(fresh));
+        if self.known.len() >= MAX_CGROUPS {
+            self.known.clear();
+        }
+        self.room = self.known.len().saturating_mul(2).clamp(ROOM, MAX_CGROUPS);
     }
 
     fn netns(&mut self, inode: u32) -> Option<&Text> {
@@ -247,4 +264,41 @@ pub(crate) fn remember(cgroup: u64, whose: &cgroups::Whose) {
         until: None,
     };
     MEMORY.with_borrow_mut(|memory| memory.known.insert((cgroup, 0), known));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Processes come and go: those of the last seconds are remembered, and each cgroup that has an answer for good.
+    #[test]
+    fn old_answers_are_forgotten() {
+        let mut memory = Memory::default();
+        for second in 0..10_000_u32 {
+            let now = Duration::from_secs(second.into());
+            memory.make_room(now);
+            let mut know = |key, until| {
+                let fields = Rc::new(NOTHING);
+                memory.known.insert(key, Known { fields, until });
+            };
+            know((1, second), Some(now + AGAIN));
+            know((second.min(99).into(), 0), None);
+        }
+        let for_good = |known: &&Known| known.until.is_none();
+        assert_eq!(memory.known.values().filter(for_good).count(), 100);
+        assert!(memory.known.len() <= ROOM, "{}", memory.known.len());
+        assert!(memory.known.contains_key(&(1, 9_999)));
+    }
+
+    #[test]
+    fn everything_is_forgotten_beyond_a_bound() {
+        let mut memory = Memory::default();
+        for cgroup in 0..100_000 {
+            memory.make_room(Duration::ZERO);
+            let fields = Rc::new(NOTHING);
+            let until = None;
+            memory.known.insert((cgroup, 0), Known { fields, until });
+            assert!(memory.known.len() <= MAX_CGROUPS);
+        }
+    }
 }

@@ -149,7 +149,7 @@ const LATE: &str = "a row came late";
 /// Once more where a row came too late for its place, as on a host without processor time to spare
 /// (docs/tcptools.md, CAVEATS).
 pub fn in_time(test: impl Fn() -> Result<()>) -> Result<()> {
-    for _ in 0..2 {
+    for _ in 0..4 {
         match test() {
             Err(error) if error.to_string().starts_with(LATE) => {}
             done => return done,
