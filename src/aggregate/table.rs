@@ -105,6 +105,18 @@ impl Table {
         }
     }
 
+    /// Makes room for another entry, between two readings.
+    ///
+    /// # Errors
+    /// When there is no such entry, or the caller may no longer use BPF.
+    pub fn delete(&self, key: &[u8]) -> Result<()> {
+        match self {
+            Self::Kernel(map) => Ok(map.delete(key)?),
+            // A reading has emptied it.
+            Self::Local(_) => Ok(()),
+        }
+    }
+
     /// Writes the only value of a table that is a variable of the kernel half.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! Rows of listeners, at an interval or at the end: those that were busy, or all.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::abi::types::head;
@@ -31,8 +31,15 @@ pub(super) struct Counts {
     /// The number of the interval.
     pub interval: Table,
     epoch: u64,
-    /// Opens of each listener that were shown.
-    shown: HashMap<Key, u64>,
+    shown: HashMap<Key, Shown>,
+}
+
+/// What a listener did until the last look.
+#[derive(Default)]
+struct Shown {
+    accepts: u64,
+    /// It was closed by then, and had no opens.
+    is_over: bool,
 }
 
 impl Counts {
@@ -59,16 +66,35 @@ impl Counts {
             if plain::copy_from_bytes(&mut stats, &value).is_err() {
                 continue;
             }
-            let shown = self.shown.insert(key.clone(), stats.accepts);
+            let shown = self.shown.entry(key.clone()).or_default();
+            let before_accepts = std::mem::replace(&mut shown.accepts, stats.accepts);
             let high = longest(&stats, before);
             let opens = Opens {
-                accepts: stats.accepts - shown.unwrap_or(0),
+                accepts: stats.accepts - before_accepts,
                 high,
                 max: known(high).map_or(UNKNOWN, |_| stats.accept_queue_max),
             };
             all.insert(key, opens);
         }
         Ok(all)
+    }
+
+    /// Forgets listeners that were closed before the last look, and have had no opens since: others have room then.
+    fn forget_closed(&mut self, open: &HashSet<&Key>, opens: &HashMap<Key, Opens>) -> Result<()> {
+        let mut over = Vec::new();
+        for (key, shown) in &mut self.shown {
+            let rests = opens.get(key).is_none_or(|opens| opens.accepts == 0);
+            let was_over = std::mem::replace(&mut shown.is_over, rests && !open.contains(key));
+            if was_over && shown.is_over {
+                over.push(key.clone());
+            }
+        }
+        for key in over {
+            self.shown.remove(&key);
+            self.table.delete(&key)?;
+            self.heads.delete(&key)?;
+        }
+        Ok(())
     }
 
     /// After the numbers: of each there is a head then.
@@ -161,6 +187,11 @@ impl Summary {
         let period = self.rows.next_period();
         let of = |key: &Key| opens.get(key).copied().unwrap_or(none);
         let open = self.listeners.end(&now, period.interval_us, of);
+        // One that was not visited is no closed one.
+        if let (0, Some(counts)) = (self.listeners.unvisited(), &mut self.counts) {
+            let keys = open.iter().map(|(key, ..)| key).collect();
+            counts.forget_closed(&keys, &opens)?;
+        }
         let mut rows = Vec::new();
         for (key, matches, listener) in open {
             // Opens have passed the filters themselves.

@@ -1,13 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whose a listener is: inherited, handed over, shared, or there before tcpaccept.
 
-use anyhow::Result;
+use std::{
+    net::{TcpListener, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::{Listener, Play, listen};
 use crate::{
+    missing,
+    net::Netns,
     scene::{HOSTS, merged},
     scratch::Scratch,
+    tool::Tool,
     wait::{self, PATIENCE},
 };
 
@@ -140,4 +149,43 @@ fn before(args: &[&str], fields: fn(&Listener) -> Value) -> Result<()> {
         play.close(&[fd])?;
     }
     play.finish(tool)
+}
+
+/// More than there is room for at a time, with some intervals between: each is counted.
+pub fn closed_are_forgotten() -> Result<()> {
+    /// More than half of `MAX_LISTENERS` (src/commands/tcpaccept/mod.rs).
+    const LISTENERS: usize = 10_000;
+    missing::needs_programs()?;
+    let ns = Netns::new()?;
+    let netns = ns.inode.to_string();
+    let tool = Tool::start(
+        "tcpaccept",
+        &["--summary=100ms", "--json", "--netns", &netns],
+    )?;
+    for part in 1..=2 {
+        ns.inside(|| listen_one_by_one(LISTENERS))?;
+        tool.wait_lines(part * LISTENERS)?;
+        thread::sleep(Duration::from_secs(2));
+    }
+    let run = tool.stop()?;
+    let rows = run.rows()?;
+    let accepts = rows.iter().filter_map(|row| row["accepts"].as_u64());
+    let (counted, summary) = (accepts.sum::<u64>(), run.records()?.pop());
+    let uncounted = summary.map(|summary| summary["uncounted"].clone());
+    ensure!(
+        counted == 2 * LISTENERS as u64 && uncounted == Some(json!(0)),
+        "{counted} counted, {uncounted:?} not"
+    );
+    Ok(())
+}
+
+fn listen_one_by_one(count: usize) -> Result<()> {
+    for _ in 0..count {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        // Nobody has accepted: its end is a reset, and no TIME_WAIT is left.
+        drop(listener);
+        drop(client);
+    }
+    Ok(())
 }

@@ -34,6 +34,10 @@ pub fn tests() -> Vec<Trial> {
         play("local_port", &["-P", "7000-7001"], local_port),
         trial("tcpaccept::existing_listener", listeners::existing_listener),
         trial("tcpaccept::no_scan", listeners::no_scan),
+        trial(
+            "tcpaccept::closed_are_forgotten",
+            listeners::closed_are_forgotten,
+        ),
         trial("tcpaccept::arguments", arguments),
     ];
     trial::group([opens, now::tests()])

@@ -14,12 +14,11 @@ use crate::{
 /// Of what [`Usage::line`] makes.
 pub const HEADER: &str = "command                                  rows  RSS KiB: first    last   slope per minute (95 % within)  files  objects";
 
-/// Memory that grows by no more than this over a whole run is some buffer that has come to its size. Some commands
-/// remember more, up to a bound: tcpreset 4096 connections in each of three lists, tcpaccept 16384 listeners.
+/// Memory that grows by no more than this over a whole run is some buffer that has come to its size. tcpreset
+/// remembers more, up to a bound: 4096 connections in each of three lists.
 fn bound_kib(tool: &str) -> f64 {
     match tool {
         "tcpreset" => 4096.0,
-        "tcpaccept" => 32_768.0,
         _ => 512.0,
     }
 }
