@@ -14,12 +14,12 @@ use crate::{
 /// Of what [`Usage::line`] makes.
 pub const HEADER: &str = "command                                  rows  RSS KiB: first    last   slope per minute (95 % within)  files  objects";
 
-/// Memory that grows by no more than this over a whole run is some buffer that has come to its size. tcpreset
-/// remembers more, up to a bound: 4096 connections in each of three lists.
+/// Memory that grows by no more than this over a whole run is some buffer that has come to its size, as tcptop's for all
+/// rows of a look. tcpreset remembers more, up to a bound: 4096 connections in each of three lists.
 fn bound_kib(tool: &str) -> f64 {
     match tool {
         "tcpreset" => 4096.0,
-        _ => 512.0,
+        _ => 1024.0,
     }
 }
 
