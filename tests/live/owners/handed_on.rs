@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Scene, is_of, only, scene, state};
 use crate::{
+    missing,
     scratch::Scratch,
     tool::{self, Tool},
     wait::{self, PATIENCE},
@@ -117,15 +118,16 @@ fn inherited_by_lower_pid(scene: &mut Scene, host: &str) -> Result<()> {
         ensure!(child < agent.pid(), "{child}, {}", agent.pid());
     }
     let (client, server) = (scene.c.pid(), scene.s.pid());
-    for features in ["", "table", "map_elements"] {
-        let rows = look(scene, features, "tcplife", "--active")?;
-        let row = rows.iter().find(|row| row["rport"] == session.port);
-        is_of(row.context("no row")?, client, "client").context(features)?;
-    }
     for features in ["", "btf"] {
         let rows = look(scene, features, "tcpaccept", "--listeners")?;
         let row = rows.iter().find(|row| row["lport"] == session.port);
         is_of(row.context("no row")?, server, "server").context(features)?;
+    }
+    missing::needs_programs()?;
+    for features in ["", "table", "map_elements"] {
+        let rows = look(scene, features, "tcplife", "--active")?;
+        let row = rows.iter().find(|row| row["rport"] == session.port);
+        is_of(row.context("no row")?, client, "client").context(features)?;
     }
     Ok(())
 }
