@@ -46,7 +46,7 @@ mod triage;
 use std::{env, fs, process::ExitCode};
 
 use harness::{
-    agent, cgroups, missing, net, pair, peer, procfs, scene, scratch, seen, tool, trace,
+    agent, cgroups, missing, net, pair, peer, procfs, run, scene, scratch, seen, tool, trace,
     trial::{self, trial, trial_apart},
     unseen, wait,
 };

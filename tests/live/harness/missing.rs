@@ -136,6 +136,11 @@ pub fn probe_tells_socket() -> bool {
     has_field("trace_event_raw_tcp_probe", "skaddr")
 }
 
+/// The kernel counts what a program of a classic tracepoint was not run for (since 6.7, as it has this field).
+pub fn counts_missed() -> bool {
+    has_field("tcp_sock", "total_rto")
+}
+
 /// The kernel gives reasons for drops.
 pub fn needs_drop_reasons() -> Result<()> {
     let reported = arguments::arguments("kfree_skb") > 2;

@@ -9,6 +9,7 @@ pub mod net;
 pub mod pair;
 pub mod peer;
 pub mod procfs;
+pub mod run;
 pub mod scene;
 pub mod scratch;
 pub mod seen;

@@ -2,18 +2,15 @@
 //! A command under test: started, ready, stopped, and what it printed.
 
 use std::{
-    collections::HashMap,
-    env,
     io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
-    path::PathBuf,
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail};
 use caps::{CapSet, Capability};
 use nix::{
     sys::resource::{Resource, setrlimit},
@@ -22,22 +19,14 @@ use nix::{
 };
 use serde_json::Value;
 
+pub use crate::run::{Run, path, run, run_without};
 use crate::{
-    missing,
     net::Netns,
-    schema,
+    run::{has_only_records, record},
     scratch::Scratch,
-    seen, unseen,
+    unseen,
     wait::{self, PATIENCE},
 };
-
-/// Where a command is: in `TCPTOOLS_BIN_DIR` if that is set, otherwise as cargo has just built it.
-pub fn path(name: &str) -> PathBuf {
-    if let Some(dir) = env::var_os("TCPTOOLS_BIN_DIR") {
-        return PathBuf::from(dir).join(name);
-    }
-    PathBuf::from(env!("CARGO_BIN_EXE_tcplife")).with_file_name(name)
-}
 
 /// A running command.
 pub struct Tool {
@@ -49,14 +38,6 @@ pub struct Tool {
     messages: Arc<Mutex<String>>,
     stderr: Option<JoinHandle<()>>,
     _ready: Scratch,
-}
-
-/// What a command has left behind.
-#[derive(Debug)]
-pub struct Run {
-    pub status: ExitStatus,
-    pub lines: Vec<String>,
-    pub stderr: String,
 }
 
 impl Tool {
@@ -275,12 +256,23 @@ impl Tool {
         if let Some(reader) = self.stderr.take() {
             reader.join().expect("no panic");
         }
-        std::mem::take(&mut *self.messages.lock().expect("no panic"))
+        let text = std::mem::take(&mut *self.messages.lock().expect("no panic"));
+        if has_only_records(&text) {
+            unseen::heard(&text);
+        }
+        text
     }
 }
 
 impl Drop for Tool {
     fn drop(&mut self) {
+        let running = self.stderr.is_some();
+        if running && has_only_records(&self.messages.lock().expect("no panic")) {
+            // A test that has failed asks what was missed.
+            let _ = self.signal(Signal::SIGTERM);
+            let _ = wait::exit_of(&mut self.child, Duration::from_secs(2));
+            unseen::heard(&self.messages.lock().expect("no panic"));
+        }
         // Already over, perhaps.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -296,105 +288,4 @@ fn collect(stdout: ChildStdout, lines: Arc<Mutex<Vec<String>>>) -> JoinHandle<()
                 .push(String::from_utf8_lossy(&line).into_owned());
         }
     })
-}
-
-/// Runs a command to its end, with nothing added to its arguments.
-pub fn run(name: &str, args: &[&str]) -> Result<Run> {
-    run_without("", name, args)
-}
-
-/// The same, without what the kernel has: `btf`, `ringbuf`.
-pub fn run_without(features: &str, name: &str, args: &[&str]) -> Result<Run> {
-    let output = Command::new(path(name))
-        .env("TCPTOOLS_WITHOUT", features)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()?;
-    let stdout = String::from_utf8(output.stdout)?;
-    Ok(Run {
-        status: output.status,
-        lines: stdout.lines().map(str::to_owned).collect(),
-        stderr: String::from_utf8(output.stderr)?,
-    })
-}
-
-/// Every key of the last record is in docs/json.md; those of rows `tests/docs.rs` compares.
-fn summary_is_documented(summary: &Value) -> Result<()> {
-    let page = include_str!("../../../docs/json.md");
-    let keys = summary.as_object().context("an object")?.keys();
-    let unsaid: Vec<_> = keys
-        .filter(|key| !page.contains(&format!("`{key}`")))
-        .collect();
-    ensure!(unsaid.is_empty(), "docs/json.md lacks {unsaid:?}");
-    Ok(())
-}
-
-impl Run {
-    /// Nothing but what other tests may have caused.
-    pub fn said_nothing(&self) -> bool {
-        unseen::said_else(&self.stderr).is_empty()
-    }
-
-    /// The rows of a JSON run that ended well and lost nothing; the summary must be the last record and agree.
-    pub fn rows(&self) -> Result<Vec<Value>> {
-        ensure!(self.status.success(), "{}: {}", self.status, self.stderr);
-        let mut rows = self.records()?;
-        let summary = rows.pop().context("no record at all")?;
-        ensure!(
-            summary["event"] == "summary",
-            "the last record is no summary: {summary}"
-        );
-        ensure!(summary["lost"] == 0, "lost events: {summary}");
-        summary_is_documented(&summary)?;
-        if summary["skipped"] != 0 || summary["untracked"] != 0 {
-            eprintln!("this may explain a missing row: {summary}");
-        }
-        if self.has_only_records() {
-            unseen::skipped(summary["skipped"].as_u64().unwrap_or(0));
-        }
-        ensure!(
-            summary["events"] == rows.len(),
-            "{} rows, but {summary}",
-            rows.len()
-        );
-        seen::note(&rows)?;
-        if !missing::cookies() {
-            adopt_cookies(&mut rows);
-        }
-        Ok(rows)
-    }
-
-    /// It ran in fallback mode, and says so.
-    pub fn has_only_records(&self) -> bool {
-        let lacking = ["no type information (BTF)", "no ring buffer"];
-        lacking.iter().any(|why| self.stderr.contains(why))
-    }
-
-    /// Every line as JSON.
-    pub fn records(&self) -> Result<Vec<Value>> {
-        self.lines.iter().map(|line| record(line)).collect()
-    }
-}
-
-/// A line of JSON, as the schema has it.
-fn record(line: &str) -> Result<Value> {
-    let record = serde_json::from_str(line).with_context(|| line.to_owned())?;
-    schema::check(&record).map_err(|why| anyhow!("{why}: {line}"))?;
-    Ok(record)
-}
-
-/// Gives rows without a cookie the one that a later row of the same connection has.
-fn adopt_cookies(rows: &mut [Value]) {
-    let key = |row: &Value| {
-        ["netns", "laddr", "lport", "raddr", "rport"].map(|field| row[field].to_string())
-    };
-    let with_cookie = rows.iter().filter(|row| row["cookie"].is_u64());
-    let known: HashMap<_, _> = with_cookie
-        .map(|row| (key(row), row["cookie"].clone()))
-        .collect();
-    for row in rows.iter_mut().filter(|row| row["cookie"].is_null()) {
-        if let Some(cookie) = known.get(&key(row)) {
-            row["cookie"] = cookie.clone();
-        }
-    }
 }

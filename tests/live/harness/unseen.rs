@@ -38,7 +38,10 @@ use crate::{
 };
 
 pub fn tests() -> Vec<Trial> {
-    vec![trial("unseen::is_counted", is_counted)]
+    vec![
+        trial("unseen::is_counted", is_counted),
+        trial("unseen::is_heard", is_heard),
+    ]
 }
 
 /// include/uapi/linux/perf_event.h
@@ -48,17 +51,27 @@ const SET_BPF: libc::c_ulong = 0x4004_2408;
 thread_local! {
     /// Events that commands of this test in fallback mode have reported as skipped.
     static SKIPPED: Cell<u64> = const { Cell::new(0) };
+    /// Commands of this test in fallback mode on a kernel that does not count these.
+    static UNCOUNTED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A command has said that of so many.
-pub fn skipped(events: u64) {
-    SKIPPED.set(SKIPPED.get() + events);
+const MISSED: &str = " events missed: the BPF program was already running on that CPU";
+
+/// What a command in fallback mode has said of that by its end. Where the kernel counts nothing, it may have missed some.
+pub fn heard(stderr: &str) {
+    let told = stderr.lines().filter_map(|line| {
+        let events = line.strip_suffix(MISSED)?.rsplit(' ').next()?;
+        events.parse::<u64>().ok()
+    });
+    SKIPPED.set(SKIPPED.get() + told.sum::<u64>());
+    if !missing::counts_missed() {
+        UNCOUNTED.set(UNCOUNTED.get() + 1);
+    }
 }
 
 /// What a command has said besides of events that it missed, which may be those of other tests.
 pub fn said_else(text: &str) -> String {
-    let missed = "events missed: the BPF program was already running on that CPU";
-    let others = text.lines().filter(|line| !line.ends_with(missed));
+    let others = text.lines().filter(|line| !line.ends_with(MISSED));
     others.map(|line| format!("{line}\n")).collect()
 }
 
@@ -70,6 +83,11 @@ pub fn count() -> u64 {
         witness().unwrap_or_default()
     });
     WITNESS.iter().map(read).sum::<u64>() + SKIPPED.get()
+}
+
+/// How many of them commands of this test have said, and how many commands may have missed some.
+pub fn said() -> u64 {
+    SKIPPED.get() + UNCOUNTED.get()
 }
 
 fn read(mut counter: &File) -> u64 {
@@ -105,6 +123,17 @@ fn is_counted() -> Result<()> {
     };
     let (seen, unseen) = (counted(0)?, counted(1)?);
     ensure!(seen < STARTS && unseen >= STARTS, "{seen}, {unseen}");
+    Ok(())
+}
+
+fn is_heard() -> Result<()> {
+    let before = said();
+    heard(&format!(
+        "tcplife: up to 3{MISSED}\ntcplife: 7 events lost\n"
+    ));
+    let events = said() - before;
+    let uncounted = u64::from(!missing::counts_missed());
+    ensure!(events == 3 + uncounted, "{events}");
     Ok(())
 }
 
