@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Gives damaged bytes to everything that reads foreign ones (fuzz/, src/fuzz/):
 #
-#   scripts/fuzz.sh [SECONDS] [TARGET...]   each target, or these, for SECONDS (60); FUZZ_JOBS (2) at a time
+#   scripts/fuzz.sh [SECONDS] [TARGET...]   each target, or these, for SECONDS (60; 0: builds only); FUZZ_JOBS (2) at a time
 #
 # Prints what each has run, and which edges of the code it has reached; an input that fails is kept in
 # fuzz/artifacts/TARGET/. What was found before is in fuzz/corpus/, which is not checked in. Exits 1 after a failure, and
@@ -40,6 +40,7 @@ cargo +nightly fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --lock
 CC=$PWD/cc.sh
 export CC
 cargo +nightly fuzz build
+[ "$seconds" != 0 ] || exit 0
 binaries=$(cargo +nightly metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 binaries=$binaries/$(rustc -vV | sed -n 's/^host: //p')/release
 
