@@ -21,7 +21,7 @@ const UNKNOWN: [(&str, &str); 10] = [
          data_segs_in data_segs_out delivered delivered_ce delivery_rate_app_limited \
          delivery_rate_bytes_per_s dsack_dups errno error last_ack_recv_us last_data_recv_us last_data_sent_us \
          lost_out min_rtt_us mss notsent_bytes options packets_out pacing_rate_bytes_per_s pmtu rcv_mss rcv_ooopack \
-         rcv_space_bytes rcv_ssthresh_bytes rcv_wnd_bytes rcv_wscale reord_seen reordering retrans_out \
+         rcv_rtt_us rcv_space_bytes rcv_ssthresh_bytes rcv_wnd_bytes rcv_wscale reord_seen reordering retrans_out \
          retransmits rto_us rttvar_us rwnd_limited_us sacked_out segs_in segs_out snd_cwnd srtt_us ssthresh \
          snd_wnd_bytes snd_wscale sndbuf_limited_us total_retrans total_rto uid",
     ),
