@@ -56,14 +56,13 @@ impl Watch {
         // Without the TCP module nothing is sent, silently; a request loads it.
         dump(0, &[])?;
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-        let left = AtomicU64::new(limit.saturating_sub(RESERVED).max(1));
+        let room = limit.saturating_sub(RESERVED).max(1);
+        let opened = AtomicU64::new(0);
         let here = || {
-            let one_less = |left: u64| left.checked_sub(1);
-            let may = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
-            let socket = match may {
-                Ok(_) => open(DESTROYED)?,
-                Err(_) => bail!("too few descriptors"),
-            };
+            if opened.fetch_add(1, Ordering::Relaxed) >= room {
+                bail!("too few descriptors");
+            }
+            let socket = open(DESTROYED)?;
             let namespace = namespaces::here();
             Ok(Watched { socket, namespace })
         };
