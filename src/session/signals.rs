@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use std::{process, thread};
+use std::{fs, process, thread};
 
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
@@ -69,6 +69,7 @@ impl Interrupt {
             .join()
             .map_err(|_| anyhow!("cannot handle signals"))?;
         set.map_err(|_| no_thread())?;
+        await_others();
         // A file at its size limit is reported as an error, like a full disk.
         for signal in ignored.into_iter().chain([Signal::SIGXFSZ]) {
             let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
@@ -167,6 +168,34 @@ impl Interrupt {
     pub fn started(&self) {
         self.0.starting.store(false, Ordering::SeqCst);
     }
+}
+
+/// Waits a moment for ctrlc's thread to wait for signals. Its first step takes memory, and on a busy host it would take
+/// that only when a buffer for records has left none in a cgroup: then the kernel kills the process.
+fn await_others() {
+    const TURNS: u32 = 100;
+    const TURN: Duration = Duration::from_micros(200);
+    for _ in 0..TURNS {
+        if others_sleep() {
+            return;
+        }
+        thread::sleep(TURN);
+    }
+}
+
+/// All other threads wait for something, or it cannot be known: their state in /proc/PID/task/TID/stat.
+fn others_sleep() -> bool {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else {
+        return true;
+    };
+    let own = process::id().to_string();
+    tasks
+        .flatten()
+        .filter(|task| task.file_name() != *own)
+        .filter_map(|task| fs::read_to_string(task.path().join("stat")).ok())
+        // The name may have anything in it.
+        .filter_map(|stat| Some(stat.rsplit_once(')')?.1.trim_start().starts_with('S')))
+        .all(|sleeps| sleeps)
 }
 
 fn is_ignored(signal: &Signal) -> bool {
